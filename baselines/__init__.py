@@ -1,0 +1,1 @@
+"""The editors, one package each. Adding one touches no other file."""

@@ -1,0 +1,72 @@
+"""Fine-tuning within a ball around the base weights (Zhu et al. 2020, arXiv 2012.00363)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar, Literal
+
+import torch
+from kebench.baselines.fine_tuning.editor import FineTuning, descend
+from torch import Tensor
+
+from kebench.edit import Edit
+from kebench.editor import AbstractWeightEditor, State
+from kebench.models.model import AbstractModel
+from kebench.updates import Update
+
+
+@dataclass(frozen=True)
+class ConstrainedFineTuning(AbstractWeightEditor):
+    """min L(θ'; x, a)  s.t.  ‖θ' − θ‖_p ≤ δ, by projected gradient steps (Zhu et al. 2020, Eq. 2).
+
+    Attributes:
+        norm: p, one of 1, 2, inf.
+        radius: δ.
+        scope: whether the ball holds each `parameter` by itself or all of them together (`global`).
+        layers, learning_rate, max_steps: as in `FineTuning`.
+    """
+
+    citation: ClassVar[str] = "zhu2020modifying"
+
+    norm: Literal["1", "2", "inf"] = "inf"
+    radius: float = 1e-4
+    scope: Literal["parameter", "global"] = "parameter"
+    layers: Literal["all", "first", "last"] | tuple[int, ...] = "all"
+    learning_rate: float = 1e-5
+    max_steps: int = 100
+
+    def update(self, state: State, base: AbstractModel, edits: Sequence[Edit]) -> list[Update]:
+        """See `AbstractWeightEditor`: fine-tuning, brought back into the ball after each step."""
+        steps = FineTuning(self.layers, self.learning_rate, self.max_steps)
+        into_ball = partial(project, norm=self.norm, radius=self.radius, scope=self.scope)
+        return [descend(steps, base, edit, into_ball) for edit in edits]
+
+
+def project(deltas: Mapping[str, Tensor], *, norm: str, radius: float, scope: str = "parameter") -> None:
+    """Moves θ' − θ, in place, to the nearest point of the Lp ball of that radius."""
+    if scope == "parameter":
+        for delta in deltas.values():
+            delta.copy_(nearest_in_ball(delta.reshape(-1), norm, radius).view_as(delta))
+        return
+    flat = nearest_in_ball(torch.cat([delta.reshape(-1) for delta in deltas.values()]), norm, radius)
+    for delta, part in zip(deltas.values(), flat.split([d.numel() for d in deltas.values()]), strict=True):
+        delta.copy_(part.view_as(delta))
+
+
+def nearest_in_ball(vector: Tensor, norm: str, radius: float) -> Tensor:
+    """The Euclidean projection of a vector onto {v : ‖v‖_p ≤ radius}.
+
+    Source for p = 1: Duchi et al. 2008, Fig. 1: soft-threshold at the τ that leaves the norm at the radius.
+    """
+    if norm == "inf":
+        return vector.clamp(-radius, radius)
+    if norm == "2":
+        length = vector.norm()
+        return vector * (radius / length) if length > radius else vector
+    size = vector.abs()
+    if size.sum() <= radius:
+        return vector
+    ordered = size.sort(descending=True).values
+    excess = (ordered.cumsum(0) - radius) / torch.arange(1, len(vector) + 1, device=vector.device)
+    threshold = excess[(ordered > excess).nonzero()[-1]]
+    return vector.sign() * (size - threshold).clamp_min(0)

@@ -1,0 +1,165 @@
+"""KnowledgeEditor (De Cao, Aziz, Titov, EMNLP 2021): a hypernetwork that predicts the update of an edit.
+
+`update` is the method; `training.py` is how the hypernetwork learns it, `hypernetwork.py` its equations.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+import torch
+from kebench.baselines.knowledge_editor.hypernetwork import Hypernetwork
+from torch import Tensor
+
+from kebench.edit import Edit
+from kebench.editor import AbstractTrainedEditor, State, TrainingSet, Workspace
+from kebench.gradients import Probe
+from kebench.models.model import AbstractModel, Under, base_weights
+from kebench.models.rows import pad, target_loss
+from kebench.updates import LowRank, LowRankBatch, Update, editable, linear_maps, low_rank_applied, map_shape
+
+
+@dataclass(frozen=True)
+class KnowledgeEditor(AbstractTrainedEditor):
+    """De Cao et al.'s method; the defaults are their FEVER settings, except that a step learns many edits.
+
+    Attributes:
+        constraint: what keeps other answers: `kl` (Eq. 3) or `l2`, the size of the update (row C_L2).
+        paraphrases: learn from one random paraphrase of each edit too (row + P^x).
+        loop: at test time, edit the edited model again until it answers a, at most so often (+ loop: 5).
+            Gradient and condition are taken anew on the edited model, the base model's y stays, as in the
+            original's FEVER script; its zsRE script adds the same update again and watches a paraphrase.
+        layers: which layers' matrices are edited.
+        scale: the largest σ(η)·scale; the original's is 1.
+        lstm_size, condition_size, head_size: widths of the condition encoder and the heads.
+        max_condition_tokens: the condition is cut there.
+        margin, margin_floor: the constraint's m, and where its annealing ends.
+        margin_decay: what m is multiplied by after a validation with dev success above 0.9.
+        steps: optimiser steps. `edits_per_step`: edits in each. `retain_per_edit`: other facts' questions
+            asked under each edit, over which the KL is taken.
+        learning_rate, multiplier_rate: of the hypernetwork and of the Lagrange multiplier.
+        warmup_steps, decay_steps: of both rates; linear up from 0 and down to 0.
+        label_smoothing: of a generating model's edit loss.
+        validate_every, validate_edits: steps between validations, and dev edits in each.
+        seed: of the initial weights and every draw.
+    """
+
+    citation: ClassVar[str] = "decao2021editing"
+
+    constraint: Literal["kl", "l2"] = "kl"
+    paraphrases: bool = False
+    loop: int = 1
+    layers: Literal["all", "first", "last"] | tuple[int, ...] = "all"
+    scale: float = 1.0
+    lstm_size: int = 128
+    condition_size: int = 1024
+    head_size: int = 128
+    max_condition_tokens: int = 32
+    margin: float = 1e-1
+    margin_floor: float = 1e-3
+    margin_decay: float = 0.8
+    steps: int = 50_000
+    edits_per_step: int = 16
+    retain_per_edit: int = 16
+    learning_rate: float = 3e-4
+    multiplier_rate: float = 1e-1
+    warmup_steps: int = 1000
+    decay_steps: int = 200_000
+    label_smoothing: float = 0.1
+    validate_every: int = 500
+    validate_edits: int = 128
+    seed: int = 0
+
+    def prepared_by(self) -> "KnowledgeEditor":
+        """See `AbstractTrainedEditor`: the loop is a matter of test time."""
+        return replace(self, loop=1)
+
+    def prepare(self, base: AbstractModel, training: TrainingSet, workspace: Workspace) -> State:
+        """See `AbstractTrainedEditor`: trains the hypernetwork."""
+        from kebench.baselines.knowledge_editor.training import train
+
+        return train(self, base, training, workspace)
+
+    def update(self, state: State, base: AbstractModel, edits: Sequence[Edit]) -> list[Update]:
+        """See `AbstractWeightEditor`: one application of the hypernetwork, or up to `loop` of them."""
+        hypernetwork = self.hypernetwork(base)
+        hypernetwork.load_state_dict(dict(state))
+        hypernetwork.requires_grad_(False)
+        prompts, targets = [edit.prompt for edit in edits], [edit.target for edit in edits]
+        total: list[dict[str, LowRank]] = [{} for _ in edits]
+        unfinished = list(range(len(edits)))
+        for application in range(self.loop):
+            under = _in_force(base, [total[index] for index in unfinished]) if application else base_weights
+            found = self.predict(hypernetwork, base, [edits[index] for index in unfinished], under)
+            for place, index in enumerate(unfinished):
+                total[index] = {
+                    name: _sum(total[index].get(name), batch[place]) for name, batch in found.items()
+                }
+            if application + 1 < self.loop:
+                edited = _in_force(base, [total[index] for index in unfinished])
+                says = base.prefers(
+                    [prompts[index] for index in unfinished],
+                    [targets[index] for index in unfinished],
+                    under=edited,
+                )
+                unfinished = [index for index, done in zip(unfinished, says, strict=True) if not done]
+                if not unfinished:
+                    break
+        return list(total)
+
+    def predict(
+        self,
+        hypernetwork: Hypernetwork,
+        base: AbstractModel,
+        edits: Sequence[Edit],
+        under: Under = base_weights,
+    ) -> dict[str, LowRankBatch]:
+        """∇̃W of every edit, from the gradient of -log p(a | x) under the given weights and the condition."""
+        rows = base.rows([edit.prompt for edit in edits], [edit.target for edit in edits])
+        probe = Probe()
+        with (
+            torch.enable_grad(),
+            under(range(len(edits))),
+            probe.watching(base.network, editable(base.network, self.layers)),
+        ):
+            losses = target_loss(base.logits(rows), rows)
+            gradients = probe.factors(losses)
+        return hypernetwork(*self.condition(base, edits), gradients)
+
+    def condition(self, base: AbstractModel, edits: Sequence[Edit]) -> tuple[Tensor, Tensor]:
+        """The token ids of `y >> a || x`, (edits, tokens), and their lengths, (edits,)."""
+        texts = [f"{edit.prediction} >> {edit.target} || {edit.prompt}" for edit in edits]
+        ids = base.tokenizer(texts, truncation=True, max_length=self.max_condition_tokens)["input_ids"]
+        return pad(ids, 0, base.device), torch.tensor([len(row) for row in ids])
+
+    def hypernetwork(self, base: AbstractModel) -> Hypernetwork:
+        """A hypernetwork for this base, its weights drawn from the seed."""
+        maps = linear_maps(base.network)
+        embeddings = base.network.get_input_embeddings().weight
+        assert isinstance(embeddings, Tensor)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            made = Hypernetwork(
+                {name: map_shape(maps[name]) for name in editable(base.network, self.layers)},
+                embeddings,
+                lstm_size=self.lstm_size,
+                condition_size=self.condition_size,
+                head_size=self.head_size,
+                scale=self.scale,
+            )
+        return made.to(device=base.device, dtype=embeddings.dtype)
+
+
+def _in_force(base: AbstractModel, updates: Sequence[Mapping[str, LowRank]]) -> Under:
+    """Row i of a batch of these edits' prompts under update `indices[i]`."""
+    stacked = {name: LowRankBatch.stack([update[name] for update in updates]) for name in updates[0]}
+    return lambda indices: low_rank_applied(
+        base.network, stacked, torch.tensor(list(indices), device=base.device)
+    )
+
+
+def _sum(earlier: LowRank | None, change: LowRank) -> LowRank:
+    """B₁A₁ + B₂A₂ = [B₁ B₂][A₁; A₂]: the rank grows by T + 1 with each application."""
+    if earlier is None:
+        return change
+    return LowRank(torch.cat([earlier.B, change.B], dim=1), torch.cat([earlier.A, change.A], dim=0))

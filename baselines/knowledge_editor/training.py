@@ -1,0 +1,188 @@
+"""How the hypernetwork is trained: edits that take, under a constraint on what they change elsewhere.
+
+    min_φ Σ L(θ'; x̂, a)  over x̂ in {x} (and one paraphrase, + P^x)
+    s.t.  C(θ, θ'; O^x) ≤ m      (De Cao et al. 2021, Eq. 2, 3), relaxed as  L + λ (C − m),  λ ≥ 0 ascending
+
+C is the KL divergence on other facts' questions, or the size of the update. The margin m is annealed.
+"""
+
+import json
+import logging
+import random
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from kebench.baselines.knowledge_editor.hypernetwork import Hypernetwork
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from kebench.checkpoints import load_checkpoint, save_checkpoint, save_tensors
+from kebench.editor import Known, State, TrainingEdit, TrainingSet, Workspace
+from kebench.models.model import AbstractModel
+from kebench.models.rows import all_argmax, kl_divergence, target_loss
+from kebench.schedule import warmup_then_decay
+from kebench.updates import LowRankBatch, low_rank_applied
+
+if TYPE_CHECKING:
+    from kebench.baselines.knowledge_editor.editor import KnowledgeEditor
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The edits of one step, each with its retain questions."""
+
+    edits: Sequence[TrainingEdit]
+    paraphrases: Sequence[str]  # one an edit, or none at all
+    retain: Sequence[Known]
+    retain_edit: Sequence[int]  # the edit each retain question is asked under
+
+
+class Relaxed(nn.Module):
+    """The hypernetwork and the Lagrange multiplier λ, whatever a checkpoint must hold."""
+
+    def __init__(self, hypernetwork: Hypernetwork) -> None:
+        super().__init__()
+        self.hypernetwork = hypernetwork
+        self.multiplier = nn.Parameter(torch.ones((), dtype=next(hypernetwork.parameters()).dtype))
+
+
+def train(
+    editor: "KnowledgeEditor", base: AbstractModel, training: TrainingSet, workspace: Workspace
+) -> State:
+    """The weights that did best on dev: the largest harmonic mean of success and retain rate there."""
+    relaxed = Relaxed(editor.hypernetwork(base)).to(base.device)
+    optimizer = torch.optim.RMSprop(
+        [
+            {"params": list(relaxed.hypernetwork.parameters())},
+            {"params": [relaxed.multiplier], "maximize": True},  # ascent in λ
+        ],
+        centered=True,
+    )
+    checkpoint, best_file = workspace.folder / "last.safetensors", workspace.folder / "best.safetensors"
+    start = {"step": 0, "margin": editor.margin, "best": -1.0, "seconds": 0.0, "history": []}
+    counters: dict[str, Any] = load_checkpoint(checkpoint, relaxed, optimizer) or start
+    started = time.monotonic() - counters["seconds"]
+    for step in range(counters["step"], editor.steps):
+        rate = warmup_then_decay(step, editor.warmup_steps, editor.decay_steps)
+        optimizer.param_groups[0]["lr"] = rate * editor.learning_rate
+        optimizer.param_groups[1]["lr"] = rate * editor.multiplier_rate
+        batch = draw(training.train, training.known, editor, f"{editor.seed}:{step}", editor.edits_per_step)
+        edit_loss, constraint = losses(editor, relaxed.hypernetwork, base, batch)
+        told = f"loss {edit_loss.item():.3f}, C {constraint.item():.2g}"
+        loss = edit_loss + relaxed.multiplier * (constraint - counters["margin"])
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        with torch.no_grad():
+            relaxed.multiplier.clamp_(min=0)
+
+        if (step + 1) % editor.validate_every == 0 or step + 1 == editor.steps:
+            success, retain = validate(editor, relaxed.hypernetwork, base, training)
+            score = 2 * success * retain / (success + retain) if success + retain else 0.0
+            if score > counters["best"]:
+                save_tensors(relaxed.hypernetwork.state_dict(), best_file)
+            row = [
+                step + 1,
+                success,
+                retain,
+                counters["margin"],
+                relaxed.multiplier.item(),
+                constraint.item(),
+            ]
+            margin = counters["margin"]
+            counters = {
+                "step": step + 1,
+                "best": max(score, counters["best"]),
+                "margin": max(editor.margin_decay * margin, editor.margin_floor) if success > 0.9 else margin,
+                "seconds": time.monotonic() - started,
+                "history": [*counters["history"], row],
+            }
+            save_checkpoint(checkpoint, relaxed, optimizer, counters)
+            (workspace.folder / "history.json").write_text(json.dumps(counters, indent=1), encoding="utf-8")
+            logger.info("step %d: success %.3f, retain %.3f, m %.2g, λ %.3g, C %.3g", *row)
+        if counters["history"]:
+            told += f", dev success {counters['history'][-1][1]:.0%} retain {counters['history'][-1][2]:.0%}"
+        workspace.report(step + 1, editor.steps, told)
+    return load_file(best_file)
+
+
+def draw(
+    edits: Sequence[TrainingEdit], known: Sequence[Known], editor: "KnowledgeEditor", seed: str, size: int
+) -> Batch:
+    """Random edits, a paraphrase of each if the editor learns from them, and other facts' questions."""
+    chance = random.Random(seed)
+    chosen = chance.sample(edits, min(size, len(edits)))
+    paraphrases = [chance.choice(item.edit.paraphrases or (item.edit.prompt,)) for item in chosen]
+    retain: list[Known] = []
+    for item in chosen:
+        others: list[Known] = []
+        while len(others) < editor.retain_per_edit:
+            other = chance.choice(known)
+            if other.fact != item.fact:
+                others.append(other)
+        retain += others
+    owners = [index for index in range(len(chosen)) for _ in range(editor.retain_per_edit)]
+    return Batch(chosen, paraphrases if editor.paraphrases else (), retain, owners)
+
+
+def losses(
+    editor: "KnowledgeEditor", hypernetwork: Hypernetwork, base: AbstractModel, batch: Batch
+) -> tuple[Tensor, Tensor]:
+    """The edit loss, and the constraint's value C, under the updates of one batch."""
+    updates = editor.predict(hypernetwork, base, [item.edit for item in batch.edits])
+    count = len(batch.edits)
+    prompts = [item.edit.prompt for item in batch.edits] + list(batch.paraphrases)
+    targets = [item.edit.target for item in batch.edits] * (2 if batch.paraphrases else 1)
+    owners = list(range(count)) * (2 if batch.paraphrases else 1)
+    rows = base.rows(prompts, targets)
+    with low_rank_applied(base.network, updates, torch.tensor(owners, device=base.device)):
+        logits = base.logits(rows)
+    smoothing = 0.0 if base.family == "classifier" else editor.label_smoothing
+    edit_loss = target_loss(logits, rows, smoothing=smoothing).mean()
+    if editor.constraint == "l2":
+        return edit_loss, update_size(updates, base)
+
+    rows = base.rows([known.prompt for known in batch.retain], [known.prediction for known in batch.retain])
+    with torch.no_grad():
+        before = base.logits(rows)
+    with low_rank_applied(base.network, updates, torch.tensor(batch.retain_edit, device=base.device)):
+        after = base.logits(rows)
+    return edit_loss, kl_divergence(before, after)
+
+
+def update_size(updates: Mapping[str, LowRankBatch], base: AbstractModel) -> Tensor:
+    """The root of the mean squared entry of each update, a mean over matrices and edits."""
+    sizes = []
+    for name, batch in updates.items():
+        entries = base.network.get_parameter(name).numel()
+        sizes.append((batch.squared_norm() / entries).clamp_min(1e-24).sqrt().mean())
+    return torch.stack(sizes).mean()
+
+
+@torch.no_grad()
+def validate(
+    editor: "KnowledgeEditor", hypernetwork: Hypernetwork, base: AbstractModel, training: TrainingSet
+) -> tuple[float, float]:
+    """Success and retain rate on the same dev edits every time, under teacher forcing."""
+    settings = replace(editor, paraphrases=False)
+    success: list[bool] = []
+    retained: list[bool] = []
+    size = editor.edits_per_step
+    for place in range(0, min(editor.validate_edits, len(training.dev)), size):
+        part = training.dev[place : min(place + size, editor.validate_edits)]
+        batch = draw(part, training.known, settings, f"dev:{place}", size)
+        updates = editor.predict(hypernetwork, base, [item.edit for item in batch.edits])
+        asked = [(item.edit.prompt, item.edit.target) for item in batch.edits]
+        asked += [(known.prompt, known.prediction) for known in batch.retain]
+        owners = [*range(len(batch.edits)), *batch.retain_edit]
+        rows = base.rows([prompt for prompt, _ in asked], [answer for _, answer in asked])
+        with low_rank_applied(base.network, updates, torch.tensor(owners, device=base.device)):
+            verdict = all_argmax(base.logits(rows), rows).tolist()
+        success += verdict[: len(batch.edits)]
+        retained += verdict[len(batch.edits) :]
+    return sum(success) / len(success), sum(retained) / len(retained)

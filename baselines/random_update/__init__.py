@@ -1,0 +1,62 @@
+"""A control: noise as large as KnowledgeEditor's update. What size alone does."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from kebench.baselines.knowledge_editor import KnowledgeEditor
+
+from kebench.edit import Edit
+from kebench.editor import AbstractTrainedEditor, State, TrainingSet, Workspace
+from kebench.models.model import AbstractModel
+from kebench.updates import LowRank, Update
+
+
+@dataclass(frozen=True)
+class RandomUpdate(AbstractTrainedEditor):
+    """KnowledgeEditor's update with its factors drawn anew: the same rank and norm, matrix by matrix.
+
+    Attributes:
+        reference: the KnowledgeEditor whose updates set the norms; its trained state is used as it is.
+        seed: of the noise, with the edit's id.
+    """
+
+    citation: ClassVar[str] = ""
+    is_control: ClassVar[bool] = True
+
+    reference: KnowledgeEditor = field(default_factory=KnowledgeEditor)
+    seed: int = 0
+
+    def prepared_by(self) -> KnowledgeEditor:
+        """See `AbstractTrainedEditor`."""
+        return self.reference.prepared_by()
+
+    def prepare(self, base: AbstractModel, training: TrainingSet, workspace: Workspace) -> State:
+        """See `AbstractTrainedEditor`."""
+        return self.reference.prepare(base, training, workspace)
+
+    def update(self, state: State, base: AbstractModel, edits: Sequence[Edit]) -> list[Update]:
+        """See `AbstractWeightEditor`."""
+        updates = self.reference.update(state, base, edits)
+        return [self._noise(update, edit) for update, edit in zip(updates, edits, strict=True)]
+
+    def _noise(self, update: Update, edit: Edit) -> Update:
+        # Drawn on the CPU, so that the same edit gets the same noise on every device.
+        digest = hashlib.sha256(f"{self.seed}:{edit.id}".encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+        noise: dict[str, LowRank] = {}
+        for name, change in update.items():
+            assert isinstance(change, LowRank)
+            b, a = (
+                torch.randn(factor.shape, generator=generator).to(factor) for factor in (change.B, change.A)
+            )
+            scale = frobenius(change.B, change.A) / frobenius(b, a).clamp_min(1e-30)
+            noise[name] = LowRank(b * scale, a)
+        return noise
+
+
+def frobenius(b: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
+    """‖B A‖ without the product: √tr(BᵀB · AAᵀ)."""
+    return ((b.T @ b) * (a @ a.T)).sum().clamp_min(0).sqrt()

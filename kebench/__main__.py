@@ -1,0 +1,5 @@
+"""python -m kebench."""
+
+from kebench.cli import main
+
+main()

@@ -1,0 +1,66 @@
+"""What the scorer sees: questions and answers, never a model or an editor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class BaseAnswer:
+    """One question of the test set, and what the base model says to it.
+
+    Attributes:
+        id: the record's id.
+        fact: its fact key.
+        prompt: the question.
+        gold: every accepted gold answer.
+        answer: the base model's answer.
+        stratum: the sampling stratum, 0 = nearest to the decision boundary.
+    """
+
+    id: str
+    fact: str
+    prompt: str
+    gold: tuple[str, ...]
+    answer: str
+    stratum: int = 0
+
+
+@dataclass(frozen=True)
+class ParaphraseAnswer:
+    """What the edited model says to one paraphrase; None where the edit failed."""
+
+    text: str
+    answer: str | None
+
+
+@dataclass(frozen=True)
+class EditAnswers:
+    """Everything one edited model was asked.
+
+    Attributes:
+        id: the edited record's id.
+        fact: its fact key.
+        prompt: x.
+        prediction: the base model's answer y to x.
+        target: the wanted answer a.
+        answer: the edited model's own answer to x, decoded freely; None where the edit failed.
+        forced: whether the edited model prefers a's tokens one by one when fed them (teacher forcing);
+            None where the editor gives answers only.
+        paraphrases: the answers over P^x.
+        sample: test-set record id → the edited model's answer to it (None where the edit failed).
+            Drawn from the whole test set; the scorer leaves out what the protocol leaves out.
+        failure: why the edit failed, or None. A failed edit counts as wrong everywhere.
+    """
+
+    id: str
+    fact: str
+    prompt: str
+    prediction: str
+    target: str
+    answer: str | None
+    forced: bool | None = None
+    paraphrases: tuple[ParaphraseAnswer, ...] = ()
+    sample: Mapping[str, str | None] = field(default_factory=dict)
+    failure: str | None = None

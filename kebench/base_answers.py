@@ -1,0 +1,174 @@
+"""The base pass: what the base model says to every prompt and paraphrase, once per (model, task), cached."""
+
+import hashlib
+import json
+import logging
+import os
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rapidfuzz.distance import Levenshtein
+
+from kebench.home import home
+from kebench.metrics import same
+from kebench.models.model import AbstractModel
+from kebench.normalise import normalise_decao2021
+from kebench.packs.record import Record
+from kebench.protocols import Protocol
+
+logger = logging.getLogger(__name__)
+
+VERSION = 1
+"""Raised when the same model and records would give another file."""
+ALTERNATIVE_BEAMS = 5
+AT_ONCE = 512
+
+
+@dataclass(frozen=True)
+class AnsweredParaphrase:
+    """A paraphrase, where it came from, and what the base model says to it."""
+
+    text: str
+    source: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class AnsweredRecord:
+    """A record and what the base model says to it.
+
+    Attributes:
+        id, fact, prompt, gold, subject: the record's.
+        prediction: y.
+        correct: whether y is a gold answer.
+        margin: how far y is from flipping, in nats.
+        alternatives: answers that could be asked for instead: the other labels, or the beam-5 ones that
+            differ enough from y.
+        target: the alternative drawn, with a seed derived from the id; None where there is none.
+        paraphrases: with the answers to them.
+    """
+
+    id: str
+    fact: str
+    prompt: str
+    gold: tuple[str, ...]
+    prediction: str
+    correct: bool
+    margin: float
+    alternatives: tuple[str, ...]
+    target: str | None
+    paraphrases: tuple[AnsweredParaphrase, ...] = ()
+    subject: str | None = None
+
+
+Report = Callable[[int, int, str], None]
+
+
+def answered(
+    model: AbstractModel,
+    fingerprint: str,
+    records: Sequence[Record],
+    protocol: Protocol,
+    report: Report = lambda _done, _all, _words: None,
+) -> tuple[AnsweredRecord, ...]:
+    """The records with the base model's answers, from the cache or made now.
+
+    The cache is by content: weights, records, how they are asked and decoded. Nothing else enters.
+    """
+    path = home() / "answers" / f"{_key(model, fingerprint, records, protocol)}.jsonl"
+    if path.is_file():
+        return tuple(_from_line(line) for line in path.read_text(encoding="utf-8").splitlines())
+    found = tuple(_answer_all(model, records, protocol, report))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".{os.getpid()}")
+    lines = (json.dumps(asdict(record), ensure_ascii=True, sort_keys=True) for record in found)
+    partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    partial.replace(path)
+    return found
+
+
+def _answer_all(
+    model: AbstractModel, records: Sequence[Record], protocol: Protocol, report: Report
+) -> Iterator[AnsweredRecord]:
+    for start in range(0, len(records), AT_ONCE):
+        part = records[start : start + AT_ONCE]
+        report(start, len(records), "base answers")
+        prompts = [record.prompt for record in part]
+        predictions = model.answer(prompts, beams=protocol.beams)
+        # Most paraphrases get the prompt's answer; a guess saves decoding and changes nothing.
+        asked = [(p, y) for record, y in zip(part, predictions, strict=True) for p in record.paraphrases]
+        said = iter(
+            model.answer([p.text for p, _ in asked], guesses=[y for _, y in asked], beams=protocol.beams)
+        )
+        margins = margins_of(model, prompts, predictions)
+        for record, y, margin, others in zip(
+            part, predictions, margins, _alternatives(model, prompts, predictions), strict=True
+        ):
+            yield AnsweredRecord(
+                id=record.id,
+                fact=record.fact,
+                prompt=record.prompt,
+                gold=record.answers,
+                prediction=y,
+                correct=any(same(y, gold, protocol.gold_equality) for gold in record.answers),
+                margin=margin,
+                alternatives=others,
+                target=random.Random(f"target:{record.id}").choice(others) if others else None,
+                paraphrases=tuple(
+                    AnsweredParaphrase(p.text, p.source, next(said)) for p in record.paraphrases
+                ),
+                subject=record.subject,
+            )
+
+
+def margins_of(model: AbstractModel, prompts: Sequence[str], answers: Sequence[str]) -> list[float]:
+    """The margin of each answer; 0, as if about to flip, for an empty one, which cannot be fed back."""
+    whole = [index for index, answer in enumerate(answers) if model.canonical(answer) is not None]
+    found = iter(model.margins([prompts[i] for i in whole], [answers[i] for i in whole]))
+    margins = [0.0] * len(answers)
+    for index in whole:
+        margins[index] = round(next(found), 4)
+    return margins
+
+
+def _alternatives(
+    model: AbstractModel, prompts: Sequence[str], predictions: Sequence[str]
+) -> list[tuple[str, ...]]:
+    """What could be asked for instead of y."""
+    if model.family == "classifier":
+        return [tuple(label for label in model.asking.labels if label != y) for y in predictions]
+    beams = model.hypotheses(prompts, ALTERNATIVE_BEAMS)
+    return [differing(candidates, y) for candidates, y in zip(beams, predictions, strict=True)]
+
+
+def differing(candidates: Sequence[str], prediction: str) -> tuple[str, ...]:
+    """The candidates far enough from the prediction to be another answer, as De Cao et al. choose them.
+
+    Both normalised: another string if shorter than 5 characters, else more than 4 edits away. Full stops
+    at the ends go. Source: their `predictions_and_alternatives_kilt.py`, by reading (reference §1.8).
+    """
+    y = normalise_decao2021(prediction)
+    kept: dict[str, None] = {}
+    for candidate in candidates:
+        text = candidate.strip(".").strip()
+        plain = normalise_decao2021(text)
+        far = plain != y if len(plain) < 5 else Levenshtein.distance(plain, y) > 4
+        if plain and far:
+            kept[text] = None
+    return tuple(kept)
+
+
+def _key(model: AbstractModel, fingerprint: str, records: Sequence[Record], protocol: Protocol) -> str:
+    content: list[Any] = [VERSION, fingerprint, model.family, asdict(model.asking), protocol.beams]
+    content += [protocol.gold_equality, *(asdict(record) for record in records)]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _from_line(line: str) -> AnsweredRecord:
+    fields = json.loads(line)
+    fields["paraphrases"] = tuple(AnsweredParaphrase(**each) for each in fields["paraphrases"])
+    return AnsweredRecord(
+        **{**fields, "gold": tuple(fields["gold"]), "alternatives": tuple(fields["alternatives"])}
+    )

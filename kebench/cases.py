@@ -1,0 +1,85 @@
+"""Edit requests: which records are edited, to say what, and which of their paraphrases count."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from kebench.base_answers import AnsweredRecord
+from kebench.edit import Edit
+from kebench.metrics import same
+from kebench.protocols import Protocol
+
+Targets = Literal["alternative", "gold"]
+"""What edits ask for: an `alternative` to the prediction, as De Cao et al. do, or the `gold` answer where
+the prediction is wrong (corrections). Two different experiments: never in one table."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One edit, and what the harness alone knows of it.
+
+    Attributes:
+        edit: what the editor is told.
+        fact: the record's fact key.
+        paraphrases: P^x: those which the base model answers as it answers x (the paper's *filtered*).
+    """
+
+    edit: Edit
+    fact: str
+    paraphrases: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Cases:
+    """The edits of a split, and what was set aside on the way.
+
+    Attributes:
+        cases: in their seeded order.
+        set_aside: why a record is not edited → how many are not.
+        paraphrases: of the records considered.
+        disagreeing: those of them the base model answers otherwise than x, and which are set aside.
+    """
+
+    cases: tuple[Case, ...]
+    set_aside: Mapping[str, int]
+    paraphrases: int
+    disagreeing: int
+
+
+def make_cases(
+    records: Sequence[AnsweredRecord], protocol: Protocol, *, targets: Targets, seed: int
+) -> Cases:
+    """Every record that can be edited: it has a target, and a paraphrase the base model agrees on.
+
+    A split without a single paraphrase (KILT's) is edited all the same; its equivalence is NaN.
+    """
+    need_paraphrase = any(record.paraphrases for record in records)
+    cases: list[Case] = []
+    set_aside: Counter[str] = Counter()
+    n_paraphrases = disagreeing = 0
+    for record in sorted(records, key=lambda each: hashlib.sha256(f"{seed}:{each.id}".encode()).digest()):
+        agreeing = tuple(
+            p.text
+            for p in record.paraphrases
+            if same(p.answer, record.prediction, protocol.equivalence_equality)
+        )
+        n_paraphrases += len(record.paraphrases)
+        disagreeing += len(record.paraphrases) - len(agreeing)
+        target = _target(record, targets)
+        if target is None:
+            set_aside["no alternative answer" if targets == "alternative" else "already right"] += 1
+        elif need_paraphrase and not agreeing:
+            has_any = "no paraphrase the base model agrees on" if record.paraphrases else "no paraphrase"
+            set_aside[has_any] += 1
+        else:
+            edit = Edit(record.id, record.prompt, record.prediction, target, record.subject)
+            cases.append(Case(edit, record.fact, agreeing))
+    return Cases(tuple(cases), dict(sorted(set_aside.items())), n_paraphrases, disagreeing)
+
+
+def _target(record: AnsweredRecord, targets: Targets) -> str | None:
+    if targets == "alternative":
+        return record.target
+    return None if record.correct else record.gold[0]

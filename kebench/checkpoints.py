@@ -1,0 +1,53 @@
+"""A training run put down and taken up again: weights, optimiser and counters, as safetensors and JSON."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+
+def save_tensors(
+    tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None
+) -> None:
+    """Writes tensors as safetensors, all or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    whole = {name: tensor.detach().contiguous().cpu().clone() for name, tensor in tensors.items()}
+    save_file(whole, partial, metadata=dict(metadata or {"format": "pt"}))
+    partial.replace(path)
+
+
+def save_checkpoint(path: Path, module: nn.Module, optimizer: Optimizer, counters: Mapping[str, Any]) -> None:
+    """Writes a training run's whole state to one file, all or nothing."""
+    tensors = {f"module.{name}": tensor for name, tensor in module.state_dict().items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        for name, value in state.items():
+            tensors[f"optimizer.{index}.{name}"] = torch.as_tensor(value)
+    save_tensors(tensors, path, {"counters": json.dumps(counters)})
+
+
+def load_checkpoint(path: Path, module: nn.Module, optimizer: Optimizer) -> dict[str, Any] | None:
+    """Puts a saved state back; returns its counters, or None when there is no such file."""
+    if not path.is_file():
+        return None
+    tensors = load_file(path)
+    module.load_state_dict(_below(tensors, "module."))
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in _below(tensors, "optimizer.").items():
+        index, _, leaf = name.partition(".")
+        state.setdefault(int(index), {})[leaf] = tensor
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        counters: dict[str, Any] = json.loads(file.metadata()["counters"])
+    return counters
+
+
+def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}

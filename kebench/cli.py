@@ -1,0 +1,374 @@
+"""The commands: the only module that prints or exits. Torch is imported only by those that compute."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kebench import __version__
+from kebench.errors import BadSetting, KebenchError, did_you_mean
+
+if TYPE_CHECKING:
+    from kebench.packs.pack import Pack
+
+
+class OneLineErrors(click.Group):
+    """Shows a user's mistake as one line, and exits with status 2."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command."""
+        try:
+            return super().invoke(ctx)
+        except KebenchError as error:
+            click.echo(f"kebench: {error}", err=True)
+            ctx.exit(2)
+        except KeyboardInterrupt:
+            click.echo("kebench: interrupted; the same command goes on from here", err=True)
+            ctx.exit(130)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Adds the nearest name to an unknown command's error."""
+        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            commands = self.list_commands(ctx)
+            raise KebenchError(f"no command named '{args[0]}'{did_you_mean(args[0], commands)}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="kebench")
+@click.option("-v", "--verbose", is_flag=True, help="Log what is done.")
+def cli(verbose: bool) -> None:
+    """Knowledge-editing benchmarks: run editors on tasks, score them, publish tables."""
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(name)s: %(message)s")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
+def main() -> None:
+    """The console script; click's own mistakes are told in one line too."""
+    try:
+        sys.exit(cli.main(standalone_mode=False) or 0)
+    except click.ClickException as error:
+        click.echo(f"kebench: {error.format_message()}", err=True)
+        sys.exit(2)
+    except click.Abort:
+        sys.exit(130)
+
+
+# run -------------------------------------------------------------------------------------------------
+
+
+@cli.command()
+@click.option("--editor", "editors", help="Editors, comma-separated: names, YAML paths or module:Class.")
+@click.option("--task", help="A task's name, or a YAML path.")
+@click.option("--model", help="One of the task's models, a folder, or a Hub id. Default: the task's.")
+@click.option("--pack", help="One of the task's packs, or a folder. Default: the task's.")
+@click.option("--limit", type=click.IntRange(min=0), help="How many edits; 0: all. Default: the task's.")
+@click.option("--seed", type=int, help="Of the choice of edits and of the samples. Default: 0.")
+@click.option("--protocol", help="strict (default) or decao2021.")
+@click.option("--targets", help="alternative (default): another answer; gold: correct what is wrong.")
+@click.option("--retain", help="Test questions asked of each edit, or 'exact' for all. Default: the task's.")
+@click.option("--output", help="The run's folder. Default: runs/<task>-<key of the setting>.")
+@click.option("--device", help="cpu, cuda, … Default: an accelerator if there is one.")
+@click.option("--config", type=click.Path(dir_okay=False, path_type=Path), help="The same options as YAML.")
+def run(config: Path | None, editors: str | None, **options: Any) -> None:
+    """Run editors on a task and print their scores. Makes what is missing; goes on where it was cut off."""
+    from kebench.yaml_files import as_mapping, read_yaml
+
+    fields = dict(as_mapping(read_yaml(config), config)) if config else {}
+    fields.update({name: value for name, value in options.items() if value is not None})
+    if editors is not None:
+        fields["editors"] = editors
+    if isinstance(fields.get("editors"), str):
+        fields["editors"] = [name.strip() for name in fields["editors"].split(",") if name.strip()]
+    for flag, name in (("--editor", "editors"), ("--task", "task")):
+        if not fields.get(name):
+            raise BadSetting(f"run: {flag} is missing")
+    _check_names(fields)
+
+    from kebench.leaderboard import table_text
+    from kebench.progress import Progress
+    from kebench.run import RunSettings
+    from kebench.run import run as run_editors
+    from kebench.yaml_files import validated
+
+    settings = validated(RunSettings, fields, config or "run")
+    folder, records = run_editors(settings, progress=Progress())
+    click.echo(table_text(records))
+    click.echo(f"\n{folder}")
+
+
+def _check_names(fields: dict[str, Any]) -> None:
+    """Finds a typo before torch is imported."""
+    from kebench.editor_files import read_editor_file
+    from kebench.protocols import protocol
+    from kebench.task import load_task
+
+    task = load_task(str(fields["task"]))
+    protocol(str(fields.get("protocol", "strict")), labels=task.family == "classifier")
+    for name in fields["editors"]:
+        read_editor_file(str(name))
+    retain = fields.get("retain")
+    if isinstance(retain, str) and retain != "exact" and not retain.isdecimal():
+        raise BadSetting(f"--retain: found '{retain}', wanted a number or 'exact'")
+    if fields.get("targets", "alternative") not in ("alternative", "gold"):
+        raise BadSetting(f"--targets: found '{fields['targets']}', wanted alternative or gold")
+
+
+# ls --------------------------------------------------------------------------------------------------
+
+
+@cli.command()
+@click.argument("what", required=False, default="all")
+def ls(what: str) -> None:
+    """List editors, tasks, models and runs."""
+    sections = {"editors": _editors, "tasks": _tasks, "models": _models, "runs": _runs}
+    if what != "all" and what not in sections:
+        raise KebenchError(f"ls: cannot list '{what}'{did_you_mean(what, sections)}")
+    for name, lines in sections.items():
+        if what in ("all", name):
+            click.echo(f"{name}:" if what == "all" else "", nl=what == "all")
+            for line in lines():
+                click.echo(f"  {line}")
+
+
+def _editors() -> list[str]:
+    from kebench.editor_files import editor_files, read_editor_file
+
+    return [f"{name:32} {read_editor_file(name)[0].description}" for name in editor_files()]
+
+
+def _tasks() -> list[str]:
+    from kebench.task import load_task, task_names
+
+    return [f"{name:32} {load_task(name).description}" for name in task_names()]
+
+
+def _models() -> list[str]:
+    from kebench.task import load_task, task_names
+
+    return [
+        f"{model:32} {name}{' (default)' if model == task.default_model else ''}"
+        for name in task_names()
+        for task in (load_task(name),)
+        for model in task.models
+    ]
+
+
+def _runs() -> list[str]:
+    import json
+
+    found = []
+    for file in sorted(Path("runs").glob("*/run.json")):
+        setting = json.loads(file.read_text(encoding="utf-8"))["setting"]
+        editors = ", ".join(sorted(path.parent.name for path in file.parent.glob("*/record.json")))
+        found.append(f"{file.parent!s:32} {setting['task']}, {setting['model']}: {editors or 'unfinished'}")
+    return found
+
+
+# train -----------------------------------------------------------------------------------------------
+
+
+@cli.command()
+@click.option("--base", help="Train a base model: one of the task's models.")
+@click.option("--editor", help="Prepare an editor.")
+@click.option("--task", required=True, help="A task's name, or a YAML path.")
+@click.option("--model", help="The base model an editor is prepared for. Default: the task's.")
+@click.option("--pack", help="One of the task's packs, or a folder. Default: the task's.")
+@click.option("--protocol", default="strict", show_default=True)
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="The base model's folder.")
+@click.option("--device", help="cpu, cuda, … Default: an accelerator if there is one.")
+def train(
+    base: str | None,
+    editor: str | None,
+    task: str,
+    model: str | None,
+    pack: str | None,
+    protocol: str,
+    out: Path | None,
+    device: str | None,
+) -> None:
+    """Train a base model, or prepare an editor, ahead of time. Interrupted, it goes on where it was."""
+    from kebench.errors import NotFound
+    from kebench.task import load_task
+
+    if (base is None) == (editor is None):
+        raise BadSetting("train: give --base MODEL or --editor NAME, one of them")
+    if protocol_typo := protocol not in ("strict", "decao2021"):
+        raise NotFound("protocol", protocol, ("strict", "decao2021")) if protocol_typo else AssertionError
+    loaded = load_task(task)
+    if base is not None and base not in loaded.models:
+        raise NotFound(f"model of the task {loaded.name}", base, loaded.models)
+
+    import torch
+
+    from kebench.preparation import (
+        find_model,
+        find_pack,
+        make_ground,
+        prepare_editor,
+        state_folder,
+        train_model,
+        trained_model_folder,
+    )
+    from kebench.progress import Progress
+
+    progress = Progress()
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    found = find_pack(loaded, pack)
+    if base is not None:
+        folder = out or trained_model_folder(base, found)
+        train_model(loaded, base, found, folder, progress, device)
+        progress.close()
+        click.echo((folder / "README.md").read_text(encoding="utf-8").rstrip())
+        click.echo(f"\n{folder}")
+        return
+    from kebench.editor import AbstractTrainedEditor, load_editor
+    from kebench.protocols import protocol as find_protocol
+
+    assert editor is not None
+    name, loaded_editor = load_editor(editor)
+    if not isinstance(loaded_editor, AbstractTrainedEditor):
+        raise BadSetting(f"editor {name}: learns nothing, so there is nothing to prepare")
+    rules = find_protocol(protocol, labels=loaded.family == "classifier")
+    base_model = find_model(loaded, model, found, progress, device)
+    ground = make_ground(loaded, found, base_model, rules, "alternative", 0, progress)
+    prepared = prepare_editor(name, loaded_editor, ground, progress)
+    progress.close()
+    click.echo(
+        f"{name}: {sum(t.numel() for t in prepared.state.values()):,} numbers, {prepared.seconds:.0f} s"
+    )
+    click.echo(str(state_folder(loaded_editor, ground)))
+
+
+# data ------------------------------------------------------------------------------------------------
+
+
+@cli.group()
+def data() -> None:
+    """Make and check packs of records."""
+
+
+@data.command("import")
+@click.option("--format", "format_", required=True, help="The importer: see kebench data formats.")
+@click.argument("sources", nargs=-1, required=True)
+@click.option(
+    "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="The pack's folder."
+)
+@click.option("--configuration", help="Of a Hub data set.")
+@click.option("--revision", help="The Hub commit, 40 hex digits.")
+@click.option("--licence", default="not stated", show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the split.")
+def import_(
+    format_: str,
+    sources: tuple[str, ...],
+    out: Path,
+    configuration: str | None,
+    revision: str | None,
+    licence: str,
+    seed: int,
+) -> None:
+    """Make a pack of SOURCES: files, or Hub ids owner/name."""
+    from kebench.packs.build import import_pack
+
+    pack = import_pack(
+        format_, sources, out, configuration=configuration, revision=revision, licence=licence, seed=seed
+    )
+    _show_pack(pack)
+
+
+@data.command()
+@click.argument("task")
+@click.option("--pack", help="One of the task's packs. Default: the task's.")
+@click.option(
+    "--from", "folder", type=click.Path(file_okay=False, path_type=Path), help="Where its sources lie."
+)
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), help="Default: where runs look for it."
+)
+def build(task: str, pack: str | None, folder: Path | None, out: Path | None) -> None:
+    """Make one of TASK's packs from its sources, each checked against its hash."""
+    from kebench.home import home
+    from kebench.packs.build import build_pack
+    from kebench.task import load_task
+
+    loaded = load_task(task)
+    name = pack or loaded.default_pack
+    if folder is not None and not folder.is_dir():
+        raise BadSetting(f"--from: {folder} is not a folder")
+    _show_pack(build_pack(loaded, name, folder or Path(), out or home() / "packs" / name))
+
+
+@data.command()
+@click.argument("pack", type=click.Path(path_type=Path))
+def verify(pack: Path) -> None:
+    """Check that PACK is what its lock says, and that nothing crosses its splits."""
+    from kebench.packs.pack import verify_pack
+
+    _show_pack(verify_pack(pack))
+    click.echo("ok")
+
+
+@data.command()
+def formats() -> None:
+    """List the formats that can be imported."""
+    from kebench.packs.formats import format_names
+
+    for name in format_names():
+        click.echo(name)
+
+
+def _show_pack(pack: Pack) -> None:
+    click.echo(f"{pack.folder}: pack {pack.name}, sha256 {pack.sha256[:12]}, licence: {pack.lock.licence}")
+    for name, file in pack.lock.files.items():
+        click.echo(
+            f"  {name:12} {file.records:6} records, {file.paraphrases:6} paraphrases, {file.facts:6} facts"
+        )
+    for reason, count in pack.lock.set_aside.items():
+        click.echo(f"  set aside: {count} {reason}")
+
+
+# leaderboard -----------------------------------------------------------------------------------------
+
+
+@cli.command()
+@click.argument("runs", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "--folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("leaderboards"),
+    show_default=True,
+)
+@click.option(
+    "--check", "check_", is_flag=True, help="Change nothing; fail when a table differs from its records."
+)
+def leaderboard(runs: tuple[Path, ...], folder: Path, check_: bool) -> None:
+    """Add the records of RUNS, and rebuild every table from its records."""
+    from kebench.leaderboard import add_records, check, rebuild
+
+    if check_:
+        problems = check(folder)
+        for problem in problems:
+            click.echo(problem)
+        if problems:
+            raise KebenchError(
+                f"{folder}: {len(problems)} tables or records differ; kebench leaderboard rebuilds"
+            )
+        click.echo(f"{folder}: every table agrees with its records")
+        return
+    records = []
+    for run_folder in runs:
+        found = sorted(run_folder.glob("*/record.json"))
+        if not found:
+            raise KebenchError(f"{run_folder}: found no */record.json, wanted a finished run's folder")
+        records += found
+    add_records(folder, records)
+    for path in rebuild(folder):
+        click.echo(str(path))

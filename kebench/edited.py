@@ -1,0 +1,117 @@
+"""Edited models: what an editor returns, and the only thing the harness asks questions of."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from kebench.models.model import AbstractModel, Under
+from kebench.updates import (
+    LowRank,
+    LowRankBatch,
+    Update,
+    dense_weights,
+    is_finite,
+    linear_maps,
+    low_rank_applied,
+    map_shape,
+    substituted,
+)
+
+
+class AbstractEdited(ABC):
+    """Several edited models over one base, answering rows tagged with the edit they belong to.
+
+    Attributes:
+        failures: edit → why it failed, for the edits that did. What they answer is not asked for.
+    """
+
+    failures: Mapping[int, str] = {}
+
+    @abstractmethod
+    def answer(
+        self, prompts: Sequence[str], which: Sequence[int], guesses: Sequence[str], *, beams: int = 1
+    ) -> list[str]:
+        """What edited model `which[i]` says to `prompts[i]`, decoding freely.
+
+        `guesses` are answers each may well give; they can save time and never change the result.
+        """
+
+    @abstractmethod
+    def prefers(
+        self, prompts: Sequence[str], which: Sequence[int], targets: Sequence[str]
+    ) -> list[bool] | None:
+        """Whether each target's tokens are the likeliest under teacher forcing; None if unknowable."""
+
+
+class EditedWeights(AbstractEdited):
+    """The base model with one update an edit. The base weights are never written to."""
+
+    def __init__(self, base: AbstractModel, updates: Sequence[Update]) -> None:
+        self.base = base
+        self.updates = updates
+        self.failures = {
+            edit: "weights not finite" for edit, update in enumerate(updates) if not is_finite(update)
+        }
+        changes = [change for update in updates for change in update.values()]
+        self.low_rank = all(isinstance(change, LowRank) for change in changes)
+
+    def answer(
+        self, prompts: Sequence[str], which: Sequence[int], guesses: Sequence[str], *, beams: int = 1
+    ) -> list[str]:
+        """See `AbstractEdited.answer`."""
+        answers = [""] * len(prompts)
+        for indices, under in self._groups(which):
+            found = self.base.answer(
+                [prompts[i] for i in indices],
+                guesses=[guesses[i] for i in indices],
+                beams=beams,
+                under=under,
+            )
+            for index, text in zip(indices, found, strict=True):
+                answers[index] = text
+        return answers
+
+    def prefers(self, prompts: Sequence[str], which: Sequence[int], targets: Sequence[str]) -> list[bool]:
+        """See `AbstractEdited.prefers`."""
+        verdict = [False] * len(prompts)
+        for indices, under in self._groups(which):
+            found = self.base.prefers(
+                [prompts[i] for i in indices], [targets[i] for i in indices], under=under
+            )
+            for index, value in zip(indices, found, strict=True):
+                verdict[index] = value
+        return verdict
+
+    def _groups(self, which: Sequence[int]) -> Iterator[tuple[list[int], Under]]:
+        """Rows that one pass can answer together, and what puts their edits in force.
+
+        Low-rank updates share a pass over the base weights; a dense one has its edited matrices to itself.
+        """
+        network = self.base.network
+        if self.low_rank:
+            batch = self._stacked()
+            tags = torch.tensor(which, dtype=torch.long, device=self.base.device)
+            yield list(range(len(which))), lambda rows: low_rank_applied(network, batch, tags[list(rows)])
+            return
+        for edit in dict.fromkeys(which):
+            weights = dense_weights(network, self.updates[edit])
+            indices = [index for index, tag in enumerate(which) if tag == edit]
+            yield indices, _always(network, weights)
+
+    def _stacked(self) -> dict[str, LowRankBatch]:
+        """All edits' factors by parameter; an edit that leaves a parameter alone has rank 0 there."""
+        maps = linear_maps(self.base.network)
+        stacked = {}
+        for name in dict.fromkeys(name for update in self.updates for name in update):
+            d_out, d_in = map_shape(maps[name])
+            like = self.base.network.get_parameter(name)
+            nothing = LowRank(like.new_zeros(d_out, 0), like.new_zeros(0, d_in))
+            changes = [update.get(name, nothing) for update in self.updates]
+            stacked[name] = LowRankBatch.stack([c for c in changes if isinstance(c, LowRank)])
+        return stacked
+
+
+def _always(network: nn.Module, weights: Mapping[str, Tensor]) -> Under:
+    return lambda _rows: substituted(network, weights)

@@ -1,0 +1,23 @@
+"""Run records in, tables out: a pure function of files.
+
+    leaderboards/<task>/records/<model>--<pack>--<protocol>--<setting key>--<editor>.json    kept
+    leaderboards/<task>/<model>--<pack>--<protocol>.md and .csv, README.md                   made from them
+
+Results share a table only where their whole `Setting` agrees. Nothing is ranked: rows stand by name.
+"""
+
+from kebench.leaderboard.contradictions import contradictions
+from kebench.leaderboard.folder import add_records, check, read_record, rebuild, record_path
+from kebench.leaderboard.settings import differences
+from kebench.leaderboard.tables import table_text
+
+__all__ = [
+    "add_records",
+    "check",
+    "contradictions",
+    "differences",
+    "read_record",
+    "rebuild",
+    "record_path",
+    "table_text",
+]

@@ -1,0 +1,116 @@
+"""Whether a record's numbers can all be true at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict
+
+from kebench.record import RunRecord
+from kebench.statistics import Estimate
+
+_RATES = (
+    "no_op_share",
+    "success_rate",
+    "success_rate_teacher_forced",
+    "equivalence_target",
+    "equivalence_own",
+    "retain_accuracy",
+    "retain_accuracy_gold",
+    "accuracy_before",
+    "accuracy_after",
+)
+_ONE_ANSWER_AN_EDIT = ("no_op_share", "success_rate", "success_rate_teacher_forced", "inflation_gap")
+_NEAR = 1e-9
+
+
+def contradictions(record: RunRecord) -> list[str]:
+    """What in a record contradicts the rest of it, one line each; none in a record that `score` made."""
+    return [*_counts(record), *_scores(record), *_cost(record)]
+
+
+def _counts(record: RunRecord) -> Iterator[str]:
+    setting, scores = record.setting, record.scores
+    equal = {
+        "setting.edits and scores.edits": (setting.edits, scores.edits),
+        "setting.protocol and scores.protocol": (dict(setting.protocol), asdict(scores.protocol)),
+        "no_ops and no_op_share.hits": (scores.no_ops, scores.no_op_share.hits),
+        "edits and no_op_share.total": (scores.edits, scores.no_op_share.total),
+        "edits less no_ops and success_rate.edits": (scores.edits - scores.no_ops, scores.success_rate.edits),
+    }
+    for name in ("equivalence_target", "equivalence_own"):
+        n_edits = getattr(scores, name).edits
+        equal[f"edits_with_paraphrases and {name}.edits"] = (scores.edits_with_paraphrases, n_edits)
+    for names, (one, other) in equal.items():
+        if one != other:
+            yield f"{names} differ: {one} and {other}"
+    if any(n < 1 for n in scores.failures.values()) or scores.n_failures > scores.edits:
+        yield f"failures: found {dict(scores.failures)} of {scores.edits} edits"
+    if scores.success_rate.hits > scores.edits - scores.n_failures:
+        yield "success_rate: more hits than edits that did not fail"
+
+
+def _scores(record: RunRecord) -> Iterator[str]:
+    scores = record.scores
+    for name in _RATES:
+        yield from _rate(name, getattr(scores, name), scores.edits)
+    yield from _estimate("inflation_gap", scores.inflation_gap, scores.edits, least=-1)
+    if abs(scores.inflation_gap.hits) > scores.inflation_gap.total:
+        yield "inflation_gap: more hits than total"
+    for name in _ONE_ANSWER_AN_EDIT:
+        estimate: Estimate = getattr(scores, name)
+        if estimate.total != estimate.edits:
+            yield f"{name}: total {estimate.total} of {estimate.edits} edits, one each"
+        elif estimate.total and not _near(estimate.value, estimate.hits / estimate.total):
+            yield f"{name}: value {estimate.value} is not {estimate.hits} / {estimate.total}"
+    yield from _deterioration(record)
+
+
+def _rate(name: str, rate: Estimate, n_edits: int) -> Iterator[str]:
+    yield from _estimate(name, rate, n_edits, least=0)
+    if not 0 <= rate.hits <= rate.total:
+        yield f"{name}: {rate.hits} hits of {rate.total}"
+    if (rate.total == 0) != math.isnan(rate.value):
+        yield f"{name}: value {rate.value} of {rate.total} answers"
+    # However edits and questions are weighted.
+    for hits, value in ((0, 0.0), (rate.total, 1.0)):
+        if rate.total and rate.hits == hits and not _near(rate.value, value):
+            yield f"{name}: value {rate.value} with {rate.hits} hits of {rate.total}"
+
+
+def _estimate(name: str, estimate: Estimate, n_edits: int, *, least: float) -> Iterator[str]:
+    if not 0 <= estimate.edits <= n_edits:
+        yield f"{name}: over {estimate.edits} of {n_edits} edits"
+    ends = (estimate.low, estimate.value, estimate.high)
+    if math.isnan(estimate.value):
+        if not (math.isnan(estimate.low) and math.isnan(estimate.high)):
+            yield f"{name}: an interval of nothing"
+        return
+    if not estimate.low <= estimate.value <= estimate.high:
+        yield f"{name}: value {estimate.value} is not within [{estimate.low}, {estimate.high}]"
+    if not all(least <= end <= 1 for end in ends):
+        yield f"{name}: {estimate.value} [{estimate.low}, {estimate.high}] is not within [{least:g}, 1]"
+
+
+def _deterioration(record: RunRecord) -> Iterator[str]:
+    scores = record.scores
+    loss, before, after = scores.performance_deterioration, scores.accuracy_before, scores.accuracy_after
+    yield from _estimate("performance_deterioration", loss, scores.edits, least=-math.inf)
+    if not before.edits == after.edits == loss.edits:
+        yield "performance_deterioration: over other edits than the accuracies before and after"
+        return
+    if (loss.hits, loss.total) != (after.hits, before.hits):
+        yield f"performance_deterioration: hits and total are not {after.hits} after and {before.hits} before"
+    wanted = 1 - after.value / before.value if before.value else math.nan
+    if not (_near(loss.value, wanted) or (math.isnan(loss.value) and math.isnan(wanted))):
+        yield f"performance_deterioration: value {loss.value}, but 1 - after / before is {wanted}"
+
+
+def _cost(record: RunRecord) -> Iterator[str]:
+    for name, number in asdict(record.cost).items():
+        if number < 0 or math.isinf(number):
+            yield f"cost.{name}: found {number}"
+
+
+def _near(one: float, other: float) -> bool:
+    return math.isclose(one, other, rel_tol=_NEAR, abs_tol=_NEAR)

@@ -1,0 +1,205 @@
+"""The folder of leaderboards: records go in, tables are made from them, and checked against them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from kebench.errors import BadFile
+from kebench.leaderboard.contradictions import contradictions
+from kebench.leaderboard.escape import distinct_slug
+from kebench.leaderboard.settings import base_name, by_setting, table_names
+from kebench.leaderboard.tables import MARK, csv_table, markdown_page, markdown_table
+from kebench.record import RunRecord
+from kebench.yaml_files import validated
+
+logger = logging.getLogger(__name__)
+
+RECORDS = "records"
+
+
+def record_path(folder: Path, record: RunRecord) -> Path:
+    """Where a record belongs. One editor in one setting has one place, whatever its settings and seconds."""
+    setting = record.setting
+    name = f"{base_name(setting)}--{setting.key}--{distinct_slug(record.editor)}.json"
+    return folder / distinct_slug(setting.task) / RECORDS / name
+
+
+def read_record(path: Path) -> RunRecord:
+    """Reads a record that may come from a stranger.
+
+    Raises:
+        BadFile: it is no record, a field is of the wrong type, or its numbers contradict each other.
+    """
+    try:
+        record = RunRecord.read(path)
+    except (OverflowError, RecursionError) as error:  # an infinite count; brackets without end
+        raise BadFile(path, f"not a run record ({error.__class__.__name__})") from None
+    return _sound(record, path)
+
+
+def add_records(folder: Path, records: Sequence[Path | RunRecord]) -> list[Path]:
+    """Stores records, all or none; one of the same setting and editor is replaced. Tables stay as they are.
+
+    Args:
+        folder: of the leaderboards; made where it is missing.
+        records: or the files that hold them.
+
+    Returns:
+        Where each was stored, in the order given.
+
+    Raises:
+        BadFile: something is no record, or contradicts itself. Nothing was stored.
+    """
+    sound = [
+        _sound(record, f"record of {record.editor}") if isinstance(record, RunRecord) else read_record(record)
+        for record in records
+    ]
+    paths = [record_path(folder, record) for record in sound]
+    for path, record in zip(paths, sound, strict=True):
+        if path.is_file():
+            logger.info("%s: replaced", path)
+        record.write(path)
+    return paths
+
+
+def rebuild(folder: Path) -> list[Path]:
+    """Makes every table from the records, and takes away those that no record stands behind.
+
+    Returns:
+        The files written, by path.
+
+    Raises:
+        BadFile: there is no such folder, or `check` complains about a record. Nothing was written.
+    """
+    found = _survey(folder)
+    if found.faults:
+        raise found.faults[0]
+    for path, text in found.tables.items():
+        _write(text, path)
+    for path in found.extra:
+        if _was_made(path):
+            path.unlink()
+            logger.info("%s: removed, no record stands behind it", path)
+    return sorted(found.tables)
+
+
+def check(folder: Path) -> list[str]:
+    """What is wrong with the folder, one line a file; nothing when `rebuild` would change nothing.
+
+    Raises:
+        BadFile: there is no such folder.
+    """
+    found = _survey(folder)
+    lines = [str(fault) for fault in found.faults]
+    for path, text in found.tables.items():
+        if not path.is_file():
+            lines.append(f"{path}: missing; `kebench leaderboard` makes it")
+        elif (on_disk := path.read_bytes()) != text.encode():
+            line = _first_difference(on_disk, text.encode())
+            lines.append(f"{path}:{line}: not what its records give; `kebench leaderboard` makes it anew")
+    for path in found.extra:
+        remedy = "`kebench leaderboard` removes it" if _was_made(path) else "remove it"
+        lines.append(f"{path}: no record stands behind it; {remedy}")
+    return lines
+
+
+@dataclass(frozen=True)
+class _Survey:
+    """What a folder holds and what it should.
+
+    Attributes:
+        faults: of its records.
+        tables: path → text, of every file that the sound records give.
+        extra: files where only tables belong, which no record gives.
+    """
+
+    faults: Sequence[BadFile]
+    tables: Mapping[Path, str]
+    extra: Sequence[Path]
+
+
+def _survey(folder: Path) -> _Survey:
+    if not folder.is_dir():
+        raise BadFile(folder, "no such folder of leaderboards")
+    faults: list[BadFile] = []
+    tables: dict[Path, str] = {}
+    extra: list[Path] = []
+    for task in sorted(path for path in folder.iterdir() if path.is_dir()):
+        records: list[RunRecord] = []
+        for path in sorted((task / RECORDS).glob("*.json")):
+            try:
+                record = read_record(path)
+                _in_place(folder, record, path)
+            except BadFile as fault:
+                faults.append(fault)
+            else:
+                records.append(record)
+        tables |= _tables(task, records)
+        made = sorted(path for path in task.iterdir() if path.suffix in (".md", ".csv"))
+        extra += (path for path in made if path not in tables)
+    return _Survey(faults, tables, extra)
+
+
+def _tables(task: Path, records: Sequence[RunRecord]) -> dict[Path, str]:
+    """Path → text of all files of one task."""
+    if not records:
+        return {}
+    settings = by_setting(records)
+    names = table_names([rows[0].setting for rows in settings])
+    texts = {task / "README.md": markdown_page(records)}
+    for rows in settings:
+        name = names[rows[0].setting.key]
+        texts[task / f"{name}.md"] = markdown_table(rows, records)
+        texts[task / f"{name}.csv"] = csv_table(rows)
+    return texts
+
+
+def _sound(record: RunRecord, where: Path | str) -> RunRecord:
+    checked = validated(RunRecord, asdict(record), where)
+    problems = contradictions(checked)
+    if problems:
+        raise BadFile(where, "; ".join(problems))
+    try:
+        json.dumps(checked.to_json(), ensure_ascii=False, allow_nan=False).encode()
+    except ValueError as error:  # NaN outside the scores, half of a character
+        raise BadFile(where, f"cannot be written as JSON ({error})") from None
+    return checked
+
+
+def _in_place(folder: Path, record: RunRecord, path: Path) -> None:
+    """Refuses a file that is not where, or not what, `add_records` would write."""
+    wanted = record_path(folder, record)
+    if path != wanted:
+        raise BadFile(path, f"by its content it should be {wanted.relative_to(folder)}")
+    # Reading a count of 3.5 as 3, or passing over a field, must not go unnoticed.
+    if json.loads(path.read_text(encoding="utf-8")) != json.loads(json.dumps(record.to_json())):
+        raise BadFile(path, "holds something that a record does not")
+
+
+def _was_made(path: Path) -> bool:
+    """Whether a Markdown or CSV file says that it was made here, so that it may be taken away."""
+    start = "setting,task,task_version," if path.suffix == ".csv" else MARK
+    return path.is_file() and path.read_bytes().startswith(start.encode())
+
+
+def _first_difference(found: bytes, wanted: bytes) -> int:
+    """The first line, from 1, in which two different texts differ."""
+    pairs = zip(found.split(b"\n"), wanted.split(b"\n"), strict=False)
+    same = 0
+    for one, other in pairs:
+        if one != other:
+            break
+        same += 1
+    return same + 1
+
+
+def _write(text: str, path: Path) -> None:
+    """Writes a text, all or nothing, with the same bytes on every system."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial.write_bytes(text.encode())
+    partial.replace(path)

@@ -1,0 +1,366 @@
+"""Records of one task as Markdown, CSV and plain text. Text in, text out; `folder` reads and writes files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from tabulate import tabulate
+
+from kebench.leaderboard import printed
+from kebench.leaderboard.escape import csv_cell, markdown, plain
+from kebench.leaderboard.settings import apart_by, by_setting, headline, in_words, table_names
+from kebench.record import RunRecord
+from kebench.statistics import Estimate
+
+MARK = "<!-- Made by `kebench leaderboard` from records/. Changes here are lost. -->\n"
+"""How a Markdown table that was made is told from one that was written."""
+
+ESTIMATES = (
+    "success_rate",
+    "success_rate_teacher_forced",
+    "inflation_gap",
+    "equivalence_accuracy",
+    "equivalence_target",
+    "equivalence_own",
+    "retain_accuracy",
+    "retain_accuracy_gold",
+    "performance_deterioration",
+    "accuracy_before",
+    "accuracy_after",
+    "no_op_share",
+)
+"""The scores of the CSV, in its order; `equivalence_accuracy` is again the one the protocol calls so."""
+
+_REGIMES = {"single": "single, every edit starts from the base model"}
+_WIDTH = 100
+
+
+def markdown_table(records: Sequence[RunRecord], others: Sequence[RunRecord] = ()) -> str:
+    """A file with the table of one setting.
+
+    Args:
+        records: of one setting.
+        others: records of the task's other settings, to say what keeps those of the same name apart.
+    """
+    return f"{MARK}\n{_section(records, others, '#')}\n{_footer(records)}"
+
+
+def markdown_page(records: Sequence[RunRecord]) -> str:
+    """A file with all tables of one task."""
+    task = markdown(records[0].setting.task)
+    sections = "\n".join(_section(rows, records, "##", linked=True) for rows in by_setting(records))
+    return f"{MARK}\n# {task}\n\n{sections}\n## How to read the tables\n\n{_footer(records)}"
+
+
+def csv_table(records: Sequence[RunRecord]) -> str:
+    """The table of one setting with everything as it was measured: fractions, counts, seconds, bytes.
+
+    Nothing measured is an empty cell.
+    """
+    lines = [_csv_row(record) for rows in by_setting(records) for record in rows]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()
+
+
+def table_text(records: Sequence[RunRecord]) -> str:
+    """Plain text for a terminal, in percent: a table for each setting, intervals below their numbers."""
+    return "\n".join(_text(rows) for rows in by_setting(records))
+
+
+# Markdown --------------------------------------------------------------------------------------------
+
+
+def _section(
+    records: Sequence[RunRecord], others: Sequence[RunRecord], level: str, *, linked: bool = False
+) -> str:
+    """A heading, what was run, the table, and the edits that failed."""
+    (rows,) = by_setting(records)
+    setting, protocol = rows[0].setting, rows[0].scores.protocol
+    apart = apart_by(setting, [other[0].setting for other in by_setting(others)])
+    parts = [
+        f"{level} {markdown(setting.task)} version {setting.task_version}: {markdown(setting.model)} on "
+        f"{markdown(setting.pack)}, {markdown(protocol.name)} protocol"
+        f"{f' ({setting.key})' if apart else ''}\n",
+        _what_was_run(rows, apart),
+        tabulate(
+            _cells(rows),
+            headers=_headings(rows[0]),
+            tablefmt="pipe",
+            colalign=("left", *["right"] * (len(_headings(rows[0])) - 1)),
+            disable_numparse=True,
+        )
+        + "\n",
+    ]
+    failed = [row for row in rows if row.scores.n_failures]
+    if failed:
+        parts.append("Failed edits, wrong in every score above:\n")
+        parts.append("".join(f"- {markdown(row.editor)}: {markdown(_failures(row))}\n" for row in failed))
+    if linked:
+        name = _names([*others, *records])[setting.key]
+        parts.append(f"This table alone: [Markdown]({name}.md), [CSV]({name}.csv).\n")
+    return "\n".join(parts)
+
+
+def _what_was_run(rows: Sequence[RunRecord], apart: Sequence[str]) -> str:
+    setting, scores = rows[0].setting, rows[0].scores
+    facts = {
+        "Pack": f"{markdown(setting.pack)}, sha256 {markdown(setting.pack_sha256[:12])}",
+        "Model": f"{markdown(setting.model)}, weights {markdown(setting.model_fingerprint[:12])}",
+        "Protocol": f"{markdown(scores.protocol.name)}: {in_words(scores.protocol)}",
+        "Edits": f"{scores.edits}; no-ops: {_distinct(str(row.scores.no_ops) for row in rows)}; with "
+        f"paraphrases: {_distinct(str(row.scores.edits_with_paraphrases) for row in rows)}; "
+        f"sha256 {markdown(setting.edits_sha256[:12])}",
+        "Targets": markdown(setting.targets),
+        "Regime": markdown(_REGIMES.get(setting.regime, setting.regime)),
+        "Retain": markdown(setting.retain),
+        "Seed": str(setting.seed),
+        "Base model": _base_facts(rows),
+        "Setting": setting.key,
+    }
+    if apart:
+        facts["Not to be compared with the tables of the same name"] = (
+            f"apart by {markdown(', '.join(apart))}"
+        )
+    return "".join(f"- {name}: {text}\n" for name, text in facts.items() if text)
+
+
+def _base_facts(rows: Sequence[RunRecord]) -> str:
+    """The facts in the order the records have them; one on which rows disagree is given for each."""
+    found: dict[str, dict[str, list[str]]] = {}  # fact → what it is → the editors whose record says so
+    for row in rows:
+        for name, text in _flat(row.base):
+            found.setdefault(name, {}).setdefault(text, []).append(row.editor)
+    return markdown(
+        "; ".join(
+            f"{name.replace('_', ' ')} {next(iter(said))}"
+            if len(said) == 1
+            else f"{name.replace('_', ' ')} "
+            + ", ".join(f"{text} ({', '.join(editors)})" for text, editors in said.items())
+            for name, said in found.items()
+        )
+    )
+
+
+def _flat(facts: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, str]]:
+    """The facts as names and texts, mappings within mappings taken apart."""
+    for name, value in facts.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{above}{name}: ")
+        else:
+            yield f"{above}{name}", printed.fact(name, value)
+
+
+def _headings(record: RunRecord) -> list[str]:
+    compared, otherwise = headline(record.scores.protocol)
+    return [
+        "Editor",
+        "Success",
+        "Teacher-forced success",
+        "Inflation gap",
+        f"Equivalence ({compared})",
+        f"Other equivalence ({otherwise})",
+        "Retain",
+        "Retain vs gold",
+        "Performance deterioration",
+        "No-ops",
+        "Failures",
+        "Edits",
+        "Seconds per edit",
+        "Peak memory",
+    ]
+
+
+def _cells(rows: Sequence[RunRecord]) -> list[list[str]]:
+    """The editors' rows, then the controls' under a line that says so."""
+    n_columns = len(_headings(rows[0]))
+    editors = [_row(row) for row in rows if not row.is_control]
+    controls = [_row(row) for row in rows if row.is_control]
+    if not controls:
+        return editors
+    return [*editors, ["**Controls**", *[""] * (n_columns - 1)], *controls]
+
+
+def _row(record: RunRecord) -> list[str]:
+    scores = record.scores
+    estimates = (
+        scores.success_rate,
+        scores.success_rate_teacher_forced,
+        scores.inflation_gap,
+        scores.equivalence_accuracy,
+        _other_equivalence(record),
+        scores.retain_accuracy,
+        scores.retain_accuracy_gold,
+        scores.performance_deterioration,
+    )
+    return [
+        f"{markdown(record.editor)} (control)" if record.is_control else markdown(record.editor),
+        *(printed.with_interval(estimate) for estimate in estimates),
+        str(scores.no_ops),
+        str(scores.n_failures),
+        str(scores.edits),
+        printed.seconds(record.cost.edit_seconds_p50),
+        printed.memory(record.cost.peak_memory_bytes),
+    ]
+
+
+def _other_equivalence(record: RunRecord) -> Estimate:
+    scores = record.scores
+    if scores.protocol.headline_equivalence == "target":
+        return scores.equivalence_own
+    return scores.equivalence_target
+
+
+def _failures(record: RunRecord) -> str:
+    return ", ".join(f"{reason}: {n}" for reason, n in sorted(record.scores.failures.items()))
+
+
+def _footer(records: Sequence[RunRecord]) -> str:
+    made = _distinct(
+        f"{row.scores.interval}, {row.scores.resamples} resamples, seed {row.scores.seed}" for row in records
+    )
+    sizes = sorted({n for row in records for n in _measured(row) if n})
+    bounds = "; ".join(f"n = {n}: {printed.percent(printed.least_rate(n))} %" for n in sizes)
+    rule = (
+        " Where all of n independent edits score 100 %, the true rate is with 95 % confidence at least "
+        f"0.05^(1/n), Clopper and Pearson's one-sided limit ({bounds}); where all score 0 %, at most 100 % "
+        "less that."
+    )
+    lines = [
+        "Scores, gap and deterioration are in percent, `value [low, high]`; the seconds are the median over "
+        f"edits; {printed.NOTHING} stands where nothing was measured. Success leaves no-ops out; failed "
+        "edits count as wrong everywhere.",
+        f"Intervals: {markdown(made)}. One without width says that all edits scored the same, not that the "
+        f"number is certain.{rule if sizes else ''}",
+        "Rows stand by the editor's name, which ranks nothing; controls, whose score is known beforehand, "
+        "stand below. Tables are made from `records/` by `kebench leaderboard`, and "
+        "`kebench leaderboard --check` says whether they still agree.",
+    ]
+    return "\n\n".join(lines) + "\n"
+
+
+def _measured(record: RunRecord) -> Iterable[int]:
+    """Over how many edits each of the rates is."""
+    scores = record.scores
+    rates = (scores.success_rate, scores.equivalence_accuracy, scores.retain_accuracy)
+    return (rate.edits for rate in rates)
+
+
+def _names(records: Sequence[RunRecord]) -> dict[str, str]:
+    return table_names([rows[0].setting for rows in by_setting(records)])
+
+
+def _distinct(texts: Iterable[str]) -> str:
+    return " or ".join(sorted(set(texts)))
+
+
+# CSV -------------------------------------------------------------------------------------------------
+
+
+def _csv_row(record: RunRecord) -> dict[str, str | int]:
+    setting, scores, cost = record.setting, record.scores, record.cost
+    row: dict[str, str | int] = {
+        "setting": setting.key,
+        "task": csv_cell(setting.task),
+        "task_version": setting.task_version,
+        "pack": csv_cell(setting.pack),
+        "pack_sha256": csv_cell(setting.pack_sha256),
+        "model": csv_cell(setting.model),
+        "model_fingerprint": csv_cell(setting.model_fingerprint),
+        "protocol": csv_cell(scores.protocol.name),
+        "headline_equivalence": scores.protocol.headline_equivalence,
+        "targets": csv_cell(setting.targets),
+        "regime": csv_cell(setting.regime),
+        "retain": csv_cell(setting.retain),
+        "seed": setting.seed,
+        "edits_sha256": csv_cell(setting.edits_sha256),
+        "editor": csv_cell(record.editor),
+        "editor_path": csv_cell(record.editor_path),
+        "is_control": int(record.is_control),
+        "edits": scores.edits,
+        "no_ops": scores.no_ops,
+        "failures": scores.n_failures,
+        "failures_by_reason": csv_cell(_failures(record)),
+        "edits_with_paraphrases": scores.edits_with_paraphrases,
+    }
+    for name in ESTIMATES:
+        estimate: Estimate = getattr(scores, name)
+        row[name] = _raw(estimate.value)
+        row[f"{name}_low"] = _raw(estimate.low)
+        row[f"{name}_high"] = _raw(estimate.high)
+        row[f"{name}_hits"] = estimate.hits
+        row[f"{name}_total"] = estimate.total
+        row[f"{name}_edits"] = estimate.edits
+    row |= {
+        "edit_seconds_p50": _raw(cost.edit_seconds_p50),
+        "edit_seconds_p95": _raw(cost.edit_seconds_p95),
+        "answer_seconds_p50": _raw(cost.answer_seconds_p50),
+        "answer_seconds_p95": _raw(cost.answer_seconds_p95),
+        "prepare_seconds": _raw(cost.prepare_seconds),
+        "peak_memory_bytes": cost.peak_memory_bytes,
+    }
+    return row
+
+
+def _raw(number: float) -> str:
+    return "" if math.isnan(number) else repr(number)
+
+
+# Plain text ------------------------------------------------------------------------------------------
+
+
+def _text(rows: Sequence[RunRecord]) -> str:
+    setting, protocol = rows[0].setting, rows[0].scores.protocol
+    told = (
+        f"{setting.task} version {setting.task_version}: {setting.model} on {setting.pack}, {protocol.name} "
+        f"protocol; {setting.edits} edits, {setting.targets} targets, {setting.regime}, retain: "
+        f"{setting.retain}, seed {setting.seed}. In percent, 95 % intervals below."
+    )
+    compared, _ = headline(protocol)
+    headings = [
+        "editor",
+        "success",
+        "inflation\ngap",
+        f"equivalence\n({compared})",
+        "retain",
+        "deterioration",
+    ]
+    cells = [line for row in rows if not row.is_control for line in _text_lines(row)]
+    controls = [line for row in rows if row.is_control for line in _text_lines(row)]
+    if controls:
+        cells += [["controls:", *[""] * (len(headings) - 1)], *controls]
+    table = tabulate(
+        cells,
+        headers=headings,
+        tablefmt="simple",
+        colalign=("left", *["right"] * (len(headings) - 1)),
+        disable_numparse=True,
+    )
+    lines = (line.rstrip() for line in table.splitlines())
+    return "\n".join((*textwrap.wrap(plain(told), _WIDTH), "", *lines)) + "\n"
+
+
+def _text_lines(record: RunRecord) -> list[list[str]]:
+    """An editor's two lines: its numbers; their intervals and what else there is to say."""
+    scores = record.scores
+    estimates = (
+        scores.success_rate,
+        scores.inflation_gap,
+        scores.equivalence_accuracy,
+        scores.retain_accuracy,
+        scores.performance_deterioration,
+    )
+    failed = f"{scores.n_failures} failed, " if scores.n_failures else ""
+    aside = f"· {failed}{printed.seconds(record.cost.edit_seconds_p50)} s/edit"
+    intervals = (printed.interval(estimate).replace(", ", ",") for estimate in estimates)
+    return [
+        [plain(record.editor), *(printed.percent(estimate.value) for estimate in estimates)],
+        [aside, *intervals],
+    ]

@@ -1,0 +1,103 @@
+"""Causal language models (GPT-2, Llama, Qwen): the answer is the continuation of the prompt."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from jaxtyping import Float
+from torch import Tensor
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from kebench.models.model import AbstractModel, Asking
+from kebench.models.rows import IGNORE, Rows, only_at, pad
+from kebench.task import Family
+
+
+class Causal(AbstractModel):
+    """A decoder-only model.
+
+    The answer follows the prompt after one space and ends with EOS. Its tokens are those that the
+    tokenizer gives to `prompt + " " + answer` after the prompt's own, so that neither a word-boundary
+    mark nor a BOS is doubled; a tokenizer without BOS gets none.
+    """
+
+    family: ClassVar[Family] = "causal"
+
+    def __init__(
+        self, name: str, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, asking: Asking
+    ) -> None:
+        super().__init__(name, network, tokenizer, asking)
+        eos = tokenizer.eos_token_id
+        if not isinstance(eos, int):
+            raise ValueError(f"{name}: the tokenizer has no end of sequence, so no answer would end")
+        self.eos = eos
+        self.pad = tokenizer.pad_token_id if isinstance(tokenizer.pad_token_id, int) else eos
+        network.generation_config = GenerationConfig(eos_token_id=self.eos, pad_token_id=self.pad)
+
+    def rows(self, prompts: Sequence[str], answers: Sequence[str]) -> Rows:
+        """See `AbstractModel.rows`; padded on the right, so that positions count from the first token."""
+        starts = self.prompt_ids(prompts)
+        targets = [self.target_ids(p, a) for p, a in zip(prompts, answers, strict=True)]
+        whole = [[*start, *target[:-1]] for start, target in zip(starts, targets, strict=True)]
+        labels = [[*[IGNORE] * (len(s) - 1), *t] for s, t in zip(starts, targets, strict=True)]
+        inputs = {
+            "input_ids": pad(whole, self.pad, self.device),
+            "attention_mask": pad([[1] * len(row) for row in whole], 0, self.device),
+        }
+        return Rows.of(inputs, pad(labels, IGNORE, self.device))
+
+    def logits(self, rows: Rows) -> Float[Tensor, "scored vocab"]:
+        """See `AbstractModel.logits`."""
+        assert rows.mask is not None
+        with only_at(self.network, rows.mask):
+            logits: Tensor = self.network(**rows.inputs, use_cache=False).logits
+        return logits
+
+    def decode(self, prompts: Sequence[str], beams: int) -> list[list[str]]:
+        """See `AbstractModel.decode`; padded on the left, so that every answer starts at the same column."""
+        starts = self.prompt_ids(prompts)
+        inputs = pad(starts, self.pad, self.device, left=True)
+        ids = self.network.generate(
+            input_ids=inputs,
+            attention_mask=pad([[1] * len(row) for row in starts], 0, self.device, left=True),
+            max_new_tokens=self.asking.max_answer_tokens,
+            num_beams=beams,
+            num_return_sequences=beams,
+            do_sample=False,
+        )
+        texts = [self._text(row) for row in ids[:, inputs.shape[1] :].tolist()]
+        return [texts[place : place + beams] for place in range(0, len(texts), beams)]
+
+    def canonical(self, answer: str) -> str | None:
+        """See `AbstractModel.canonical`.
+
+        Which tokens spell an answer may depend on the prompt, so this proves only what does not.
+        """
+        text = answer.strip()
+        return text or None
+
+    def prompt_ids(self, prompts: Sequence[str]) -> list[list[int]]:
+        """See `AbstractModel.prompt_ids`; without the EOS that some tokenizers add."""
+        return [ids[:-1] if ids and ids[-1] == self.eos else ids for ids in super().prompt_ids(prompts)]
+
+    def target_ids(self, prompt: str, answer: str) -> list[int]:
+        """The tokens that should follow the prompt's, EOS last.
+
+        Raises:
+            ValueError: the answer is empty.
+        """
+        if not answer.strip():
+            raise ValueError("an empty answer cannot be a target")
+        (start,) = self.prompt_ids([prompt])
+        text = self.asking.template.format(prompt=prompt)
+        joint: list[int] = self.tokenizer(f"{text} {answer.strip()}")["input_ids"]
+        joint = joint[:-1] if joint and joint[-1] == self.eos else joint
+        if joint[: len(start)] == start:
+            return [*joint[len(start) :], self.eos]
+        # A cut prompt, or a merge across the boundary: the answer alone, with its leading space.
+        alone: list[int] = self.tokenizer(f" {answer.strip()}", add_special_tokens=False)["input_ids"]
+        return [*alone, self.eos]
+
+    def _text(self, ids: list[int]) -> str:
+        end = ids.index(self.eos) if self.eos in ids else len(ids)
+        text = self.tokenizer.decode(ids[:end], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return str(text).strip()

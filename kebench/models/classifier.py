@@ -1,0 +1,55 @@
+"""Classifiers (BERT and kin): the answer is a label."""
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from kebench.models.model import AbstractModel
+from kebench.models.rows import Rows, pad
+from kebench.task import Family
+
+
+class Classifier(AbstractModel):
+    """A sequence classifier. One logit z counts as the two logits (0, z): so BCE and CE are one thing."""
+
+    family: ClassVar[Family] = "classifier"
+
+    def rows(self, prompts: Sequence[str], answers: Sequence[str]) -> Rows:
+        """See `AbstractModel.rows`."""
+        for answer in answers:
+            if answer not in self.asking.labels:
+                raise ValueError(f"'{answer}' is not one of the labels {', '.join(self.asking.labels)}")
+        labels = [self.asking.labels.index(answer) for answer in answers]
+        row = torch.arange(len(prompts), device=self.device)
+        return Rows(self._inputs(prompts), torch.tensor(labels, device=self.device), row)
+
+    def logits(self, rows: Rows) -> Float[Tensor, "scored vocab"]:
+        """See `AbstractModel.logits`; (batch, labels)."""
+        return self._logits(rows.inputs)
+
+    def decode(self, prompts: Sequence[str], beams: int) -> list[list[str]]:
+        """See `AbstractModel.decode`; the labels, likeliest first."""
+        # A stable sort: on a tie the first label wins, as in argmax.
+        order = (
+            self._logits(self._inputs(prompts)).sort(dim=-1, descending=True, stable=True).indices[:, :beams]
+        )
+        return [[self.asking.labels[index] for index in row] for row in order.tolist()]
+
+    def canonical(self, answer: str) -> str | None:
+        """See `AbstractModel.canonical`."""
+        return answer if answer in self.asking.labels else None
+
+    def _logits(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "scored vocab"]:
+        logits: Tensor = self.network(**inputs).logits
+        return torch.cat([torch.zeros_like(logits), logits], dim=-1) if logits.shape[-1] == 1 else logits
+
+    def _inputs(self, prompts: Sequence[str]) -> dict[str, Tensor]:
+        ids = self.prompt_ids(prompts)
+        pad_id = self.tokenizer.pad_token_id
+        return {
+            "input_ids": pad(ids, pad_id if isinstance(pad_id, int) else 0, self.device),
+            "attention_mask": pad([[1] * len(row) for row in ids], 0, self.device),
+        }

@@ -1,0 +1,124 @@
+"""A model by its Hub name or folder; the family is read from the configuration, never from the name."""
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+)
+
+from kebench.errors import BadFile, BadSetting, NotFound
+from kebench.models.causal import Causal
+from kebench.models.classifier import Classifier
+from kebench.models.model import AbstractModel, Asking
+from kebench.models.seq2seq import Seq2Seq
+from kebench.task import Family, Task
+
+PACKAGE = "package:"
+
+FAMILIES: dict[Family, type[AbstractModel]] = {
+    "classifier": Classifier,
+    "seq2seq": Seq2Seq,
+    "causal": Causal,
+}
+LOADERS: dict[Family, Any] = {
+    "classifier": AutoModelForSequenceClassification,
+    "seq2seq": AutoModelForSeq2SeqLM,
+    "causal": AutoModelForCausalLM,
+}
+
+
+def family_of(config: PreTrainedConfig) -> Family | None:
+    """The family a configuration's architecture belongs to; None for an encoder without a head."""
+    for architecture in config.architectures or ():
+        if architecture.endswith("ForSequenceClassification"):
+            return "classifier"
+        if architecture in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES.values():
+            return "seq2seq"
+        if architecture in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
+            return "causal"
+    return None
+
+
+def load_model(name: str, task: Task, *, device: str = "cpu", revision: str | None = None) -> AbstractModel:
+    """A base model ready to answer a task's prompts.
+
+    Raises:
+        NotFound: neither a folder nor a Hub model that can be reached.
+        BadSetting: the model's family, or its number of labels, is not the task's.
+    """
+    config, network, tokenizer = load_pretrained(name, task.family, revision=revision)
+    family = family_of(config)
+    if family != task.family:
+        raise BadSetting(
+            f"model {name}: found {family or 'no answering head'}, wanted a {task.family} (task {task.name})"
+        )
+    if family == "classifier" and max(config.num_labels or 0, 2) != len(task.labels):
+        raise BadSetting(f"model {name}: found {config.num_labels} labels, wanted {len(task.labels)}")
+    return FAMILIES[task.family](
+        display_name(name), network.to(torch.device(device)), tokenizer, Asking.of(task)
+    )
+
+
+def load_pretrained(
+    name: str, family: Family, *, revision: str | None = None, **options: Any
+) -> tuple[PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase]:
+    """Configuration, network (float32) and tokenizer; safetensors only.
+
+    Args:
+        name: a folder, a Hub id, or `package:NAME/FOLDER` for a model that an installed package carries.
+        family: which head to load.
+        revision: the Hub commit.
+        options: fields of the configuration to change.
+
+    Raises:
+        NotFound: neither a folder nor a Hub model that can be reached.
+        BadFile: the folder holds no usable model.
+    """
+    name = _in_package(name) if name.startswith(PACKAGE) else name
+    looks_local = Path(name).exists() or name.startswith((".", "/", "~"))
+    if looks_local and not (Path(name) / "config.json").is_file():
+        raise BadFile(name, "found no config.json, wanted a folder with a transformers model")
+    try:
+        config = AutoConfig.from_pretrained(name, revision=revision)
+        network = LOADERS[family].from_pretrained(
+            name, revision=revision, dtype=torch.float32, use_safetensors=True, **options
+        )
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+    except (OSError, ValueError) as error:
+        first_line = str(error).strip().splitlines()[0]
+        if looks_local:
+            raise BadFile(name, first_line) from None
+        raise NotFound("model", f"{name}' (not a folder, and the Hub says: '{first_line}") from None
+    return config, network, tokenizer
+
+
+def _in_package(name: str) -> str:
+    """The folder that `package:NAME/FOLDER` means; the package itself is not imported."""
+    package, _, folder = name.removeprefix(PACKAGE).partition("/")
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise NotFound("installed package", package)
+    return str(Path(next(iter(spec.submodule_search_locations))) / folder)
+
+
+def display_name(name: str) -> str:
+    """What tables call a model: its card's name if it has one, else its folder's or Hub name."""
+    card = Path(name) / "kebench.json"
+    if card.is_file():
+        return str(json.loads(card.read_text(encoding="utf-8"))["name"])
+    return Path(name).name if Path(name).exists() else name

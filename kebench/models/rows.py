@@ -1,0 +1,107 @@
+"""Teacher-forced rows: a batch of prompts with the answers they are scored on.
+
+Only positions that have a label are ever scored, so logits come flat: (scored, vocab), where `Rows.row`
+says which row of the batch a position belongs to. A classifier scores one position a row.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+IGNORE = -100
+"""The label of a position that is not scored."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A batch as a network takes it.
+
+    Attributes:
+        inputs: the network's keyword arguments.
+        labels: (scored,). The token, or class, that each scored position should predict.
+        row: (scored,). The row of the batch each of them belongs to.
+        mask: (batch, tokens). Where they lie; None for a classifier.
+    """
+
+    inputs: Mapping[str, Tensor]
+    labels: Int[Tensor, " scored"]
+    row: Int[Tensor, " scored"]
+    mask: Bool[Tensor, "batch tokens"] | None = None
+
+    @property
+    def batch(self) -> int:
+        """How many rows there are."""
+        return next(iter(self.inputs.values())).shape[0]
+
+    @staticmethod
+    def of(inputs: Mapping[str, Tensor], labels: Int[Tensor, "batch tokens"]) -> "Rows":
+        """Rows with a label at every position that is not `IGNORE`."""
+        mask = labels != IGNORE
+        return Rows(inputs, labels[mask], mask.nonzero()[:, 0], mask)
+
+
+def pad(
+    sequences: Sequence[Sequence[int]], value: int, device: torch.device, *, left: bool = False
+) -> Int[Tensor, "batch tokens"]:
+    """The sequences as one tensor, the shorter ones filled up with `value`."""
+    width = max(map(len, sequences))
+    fill = [[value] * (width - len(row)) for row in sequences]
+    rows = [[*f, *row] if left else [*row, *f] for row, f in zip(sequences, fill, strict=True)]
+    return torch.tensor(rows, dtype=torch.long, device=device)
+
+
+@contextmanager
+def only_at(network: nn.Module, mask: Bool[Tensor, "batch tokens"]) -> Iterator[None]:
+    """Lets the output layer see the masked positions alone: it is most of a short answer's cost."""
+    output = network.get_output_embeddings()  # type: ignore[operator]
+    handle = output.register_forward_pre_hook(lambda _, inputs: (inputs[0][mask],))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def target_loss(
+    logits: Float[Tensor, "scored vocab"], rows: Rows, *, smoothing: float = 0.0
+) -> Float[Tensor, " batch"]:
+    """The negative log-likelihood of each row's target, a mean over its tokens, in nats.
+
+    Args:
+        logits: (scored, vocab).
+        rows: what they are scored on; every row has at least one label.
+        smoothing: label smoothing ε: (1 − ε)·NLL + ε·(mean NLL over the vocabulary).
+    """
+    normaliser = logits.logsumexp(-1)
+    nll = normaliser - logits.gather(-1, rows.labels.unsqueeze(-1)).squeeze(-1)
+    if smoothing:
+        nll = (1 - smoothing) * nll + smoothing * (normaliser - logits.mean(-1))
+    total = logits.new_zeros(rows.batch).index_add(0, rows.row, nll)
+    return total / torch.bincount(rows.row, minlength=rows.batch)
+
+
+def kl_divergence(
+    base: Float[Tensor, "scored vocab"], edited: Float[Tensor, "scored vocab"]
+) -> Float[Tensor, ""]:
+    """KL(p_θ ‖ p_θ'), a mean over scored positions, in nats.
+
+    Source: De Cao et al. 2021, the constraint of Eq. 3; the base distribution comes first, as in their code.
+    """
+    p, q = base.log_softmax(-1), edited.log_softmax(-1)
+    return (p.exp() * (p - q)).sum(-1).mean()
+
+
+def all_argmax(logits: Float[Tensor, "scored vocab"], rows: Rows) -> Bool[Tensor, " batch"]:
+    """Whether the likeliest token is the label at every scored position of a row."""
+    misses = (logits.argmax(-1) != rows.labels).long()
+    return torch.zeros(rows.batch, dtype=torch.long, device=logits.device).index_add(0, rows.row, misses) == 0
+
+
+def least_margin(logits: Float[Tensor, "scored vocab"], rows: Rows) -> Float[Tensor, " batch"]:
+    """How near a greedy answer is to another: the least lead of the best token over the second, in nats."""
+    best = logits.topk(2, dim=-1).values
+    start = logits.new_full((rows.batch,), float("inf"))
+    return start.scatter_reduce(0, rows.row, best[:, 0] - best[:, 1], "amin")

@@ -1,0 +1,105 @@
+"""Sequence-to-sequence models (BART, T5): the answer is what the decoder says."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from jaxtyping import Float
+from torch import Tensor
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from kebench.models.model import AbstractModel, Asking
+from kebench.models.rows import IGNORE, Rows, only_at, pad
+from kebench.task import Family
+
+
+class Seq2Seq(AbstractModel):
+    """An encoder-decoder.
+
+    The decoder reads its start token, then the answer without a BOS, then EOS, as in De Cao et al. A
+    checkpoint whose generation configuration forces a first token (recent BART ones force BOS) was
+    trained to say it, so there it stands first in targets too. Nothing else of that configuration is
+    kept: no n-gram blocking, no minimal length, no early stopping.
+    """
+
+    family: ClassVar[Family] = "seq2seq"
+
+    def __init__(
+        self, name: str, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, asking: Asking
+    ) -> None:
+        super().__init__(name, network, tokenizer, asking)
+        config = network.config
+        self.start: int = config.decoder_start_token_id
+        self.forced: int | None = getattr(network.generation_config, "forced_bos_token_id", None)
+        self.eos: int = config.eos_token_id
+        self.pad: int = config.pad_token_id
+        self._target_ids: dict[str, list[int]] = {}
+        # `generate` fills every setting left out from here, so the checkpoint's own must go.
+        network.generation_config = GenerationConfig(
+            decoder_start_token_id=self.start,
+            forced_bos_token_id=self.forced,
+            eos_token_id=self.eos,
+            pad_token_id=self.pad,
+        )
+
+    def rows(self, prompts: Sequence[str], answers: Sequence[str]) -> Rows:
+        """See `AbstractModel.rows`."""
+        targets = [self.target_ids(answer) for answer in answers]
+        decoder = [[self.start, *target[:-1]] for target in targets]
+        inputs = {**self._inputs(prompts), "decoder_input_ids": pad(decoder, self.pad, self.device)}
+        return Rows.of(inputs, pad(targets, IGNORE, self.device))
+
+    def logits(self, rows: Rows) -> Float[Tensor, "scored vocab"]:
+        """See `AbstractModel.logits`."""
+        assert rows.mask is not None
+        with only_at(self.network, rows.mask):
+            logits: Tensor = self.network(**rows.inputs, use_cache=False).logits
+        return logits
+
+    def decode(self, prompts: Sequence[str], beams: int) -> list[list[str]]:
+        """See `AbstractModel.decode`."""
+        ids = self.network.generate(
+            **self._inputs(prompts),
+            max_new_tokens=self.asking.max_answer_tokens,
+            num_beams=beams,
+            num_return_sequences=beams,
+            do_sample=False,
+        )
+        texts = [self._text(row) for row in ids[:, 1:].tolist()]
+        return [texts[place : place + beams] for place in range(0, len(texts), beams)]
+
+    def canonical(self, answer: str) -> str | None:
+        """See `AbstractModel.canonical`."""
+        if not answer.strip():
+            return None
+        ids = self.target_ids(answer)
+        # Fed back, the printed text must give the same tokens, or the proof would be of another string.
+        text = self._text(ids)
+        same = text != "" and self.target_ids(text) == ids
+        return text if same and len(ids) <= self.asking.max_answer_tokens else None
+
+    def target_ids(self, answer: str) -> list[int]:
+        """The tokens the decoder should say, EOS last.
+
+        Raises:
+            ValueError: the answer is empty.
+        """
+        if not answer.strip():
+            raise ValueError("an empty answer cannot be a target")
+        if answer not in self._target_ids:
+            ids = self.tokenizer(text_target=answer.strip(), add_special_tokens=False)["input_ids"]
+            first = [self.forced] if self.forced is not None else []
+            self._target_ids[answer] = [*first, *ids, self.eos]
+        return self._target_ids[answer]
+
+    def _text(self, ids: list[int]) -> str:
+        """The answer that tokens spell, up to the first EOS."""
+        end = ids.index(self.eos) if self.eos in ids else len(ids)
+        text = self.tokenizer.decode(ids[:end], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return str(text).strip()
+
+    def _inputs(self, prompts: Sequence[str]) -> dict[str, Tensor]:
+        ids = self.prompt_ids(prompts)
+        return {
+            "input_ids": pad(ids, self.pad, self.device),
+            "attention_mask": pad([[1] * len(row) for row in ids], 0, self.device),
+        }

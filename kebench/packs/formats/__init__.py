@@ -1,0 +1,54 @@
+"""The importers, one published format a module. Adding one touches no other file.
+
+A module describes its format in its docstring and has a function `read(path) -> Reading`, or, where the
+source may also be a data set of the Hub, `read(source, configuration=…, revision=…) -> Reading`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from inspect import signature
+from pathlib import Path
+from pkgutil import iter_modules
+
+from kebench.errors import BadSetting, NotFound
+from kebench.packs.reading import Reading
+
+
+def format_names() -> tuple[str, ...]:
+    """The formats, by name, without importing any."""
+    return tuple(sorted(module.name for module in iter_modules(__path__)))
+
+
+def read_source(
+    format: str, source: Path | str, *, configuration: str | None = None, revision: str | None = None
+) -> Reading:
+    """Reads a file, or a data set of the Hub where the format is published there.
+
+    Args:
+        format: a name among `format_names()`.
+        source: a path; or, as text, a Hub id `owner/name`.
+        configuration: of the Hub data set.
+        revision: the Hub commit.
+
+    Raises:
+        NotFound: there is no such format or no such file.
+        BadFile: the source does not hold what the format says.
+        BadSetting: a configuration or revision was given for a format that has none.
+    """
+    if format not in format_names():
+        raise NotFound("format", format, format_names())
+    read = import_module(f"{__name__}.{format}").read
+    options = {"configuration": configuration, "revision": revision}
+    given = {name: value for name, value in options.items() if value is not None}
+    if foreign := given.keys() - signature(read).parameters.keys():
+        raise BadSetting(f"the format {format} reads files and takes no {' or '.join(sorted(foreign))}")
+    if isinstance(source, Path) and not source.exists():
+        raise NotFound("file", str(source))
+    if "configuration" not in signature(read).parameters:
+        source = Path(source)
+        if not source.is_file():
+            raise NotFound("file", str(source))
+    reading = read(source, **given)
+    assert isinstance(reading, Reading)
+    return reading

@@ -1,0 +1,60 @@
+"""FEVER 1.0 as published (`paper_dev.jsonl`, `train.jsonl`, …): one claim a line.
+
+    {"id": 1, "label": "SUPPORTS", "claim": "…",
+     "evidence": [[[annotation, evidence, page, sentence], …], …], …}
+
+`label` is SUPPORTS, REFUTES or NOT ENOUGH INFO; claims of the last kind state no fact that could be edited
+and are left out by rule. Each evidence set lists sentences of Wikipedia pages; all of them are clues to the
+fact.
+
+Source: Thorne et al. 2018, "FEVER: a large-scale dataset for Fact Extraction and VERification",
+arXiv:1803.05355; https://fever.ai.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kebench.packs.facts import sentence_clue
+from kebench.packs.json_records import json_rows
+from kebench.packs.reading import Entry, Reading
+from kebench.packs.record import Record
+from kebench.packs.rows import Row
+
+LABELS = ("SUPPORTS", "REFUTES")
+UNDECIDED = "NOT ENOUGH INFO"
+
+
+def read(path: Path) -> Reading:
+    """The supported and refuted claims in `path`.
+
+    Raises:
+        BadFile: a line lacks a field or holds a wrong one.
+    """
+    entries = []
+    n_undecided = 0
+    for row in json_rows(path):
+        label = row.choice("label", (*LABELS, UNDECIDED))
+        claim = row.text("claim")
+        id_ = f"fever-{row.identifier('id')}"
+        if label == UNDECIDED:
+            n_undecided += 1
+        else:
+            entries.append(Entry(Record(id_, "", claim, (label,)), _clues(row)))
+    set_aside = {"claims labelled NOT ENOUGH INFO": n_undecided} if n_undecided else {}
+    return Reading(tuple(entries), set_aside=set_aside, one_answer=True)
+
+
+def _clues(row: Row) -> frozenset[str]:
+    clues = set()
+    wanted = "sets of [annotation, evidence, page, sentence]"
+    for i, sentences in enumerate(row.items("evidence")):
+        if not isinstance(sentences, list):
+            row.wrong(f"evidence[{i}]", sentences, wanted)
+        for found in sentences:
+            match found:
+                case [_, _, str(page), int(sentence)] if page.strip():
+                    clues.add(sentence_clue(page, sentence))
+                case _:
+                    row.wrong(f"evidence[{i}]", found, wanted)
+    return frozenset(clues)

@@ -1,0 +1,75 @@
+"""Records as lines of a pack's files and back.
+
+One record has one spelling (sorted keys, nothing empty, no escapes beyond JSON's need), so that equal
+packs are equal bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from kebench.errors import BadFile, did_you_mean
+from kebench.packs.json_records import json_rows
+from kebench.packs.record import Paraphrase, Record
+from kebench.packs.rows import Row
+
+FIELDS = ("id", "fact", "prompt", "answers", "paraphrases", "subject", "relation")
+
+
+def canonical(value: Any) -> str:
+    """`value` as JSON on one line, keys sorted."""
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def to_lines(records: Iterable[Record]) -> bytes:
+    """The records as the contents of a file."""
+    return "".join(f"{canonical(_fields(record))}\n" for record in records).encode()
+
+
+def from_lines(path: Path) -> tuple[Record, ...]:
+    """The records in a file; none in an empty one.
+
+    Raises:
+        BadFile: a line is not a record as `to_lines` writes it.
+    """
+    if path.is_file() and path.stat().st_size == 0:  # a split that got no record
+        return ()
+    return tuple(_record(row) for row in json_rows(path))
+
+
+def _fields(record: Record) -> dict[str, Any]:
+    paraphrases = [{"source": each.source, "text": each.text} for each in record.paraphrases]
+    values: dict[str, Any] = {
+        "id": record.id,
+        "fact": record.fact,
+        "prompt": record.prompt,
+        "answers": list(record.answers),
+        "paraphrases": paraphrases,
+        "subject": record.subject,
+        "relation": record.relation,
+    }
+    return {name: value for name, value in values.items() if value}
+
+
+def _record(row: Row) -> Record:
+    for name in row.value:
+        if name not in FIELDS:
+            raise BadFile(row.path, f"{name}: unknown field{did_you_mean(name, FIELDS)}", place=row.place)
+    answers = row.texts("answers")
+    if not answers:
+        row.wrong("answers", [], "at least one answer")
+    return Record(
+        id=row.text("id"),
+        fact=row.text("fact"),
+        prompt=row.text("prompt"),
+        answers=answers,
+        paraphrases=tuple(
+            Paraphrase(each.text("text"), each.text("source"))
+            for each in (row.rows("paraphrases") if "paraphrases" in row.value else ())
+        ),
+        subject=row.text("subject") if "subject" in row.value else None,
+        relation=row.text("relation") if "relation" in row.value else None,
+    )

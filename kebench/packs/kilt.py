@@ -1,0 +1,132 @@
+"""KILT rows, from a JSON Lines file, a Parquet file, a local copy of the Hub's folder, or the Hub.
+
+    {"id": "…", "input": "…", "meta": {…},
+     "output": [{"answer": "…", "provenance": [{"wikipedia_id": "…", "start_paragraph_id": 1,
+                                                "meta": {"fever_page_id": "…", "fever_sentence_id": 0}}]}]}
+
+As a table (Parquet, the Hub) every field is there, and what JSON leaves out is null, "", -1 or []. The
+test splits are published without `output`.
+
+Source: Petroni et al. 2021, "KILT: a Benchmark for Knowledge Intensive Language Tasks", arXiv:2009.02252;
+https://huggingface.co/datasets/facebook/kilt_tasks.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from kebench.errors import BadFile, BadSetting, NotFound
+from kebench.packs.facts import sentence_clue
+from kebench.packs.json_records import json_rows
+from kebench.packs.rows import Row
+
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
+COMMIT = re.compile(r"[0-9a-f]{40}")
+SUFFIXES = (".jsonl", ".json", ".parquet")
+
+
+def kilt_rows(source: Path | str, configuration: str, revision: str | None = None) -> Iterator[Row]:
+    """Every row of every split of a source.
+
+    Args:
+        source: a file; a folder that holds `<configuration>/*.parquet` or `*.jsonl`; or a Hub id
+            `owner/name`.
+        configuration: of a folder or a Hub data set.
+        revision: the Hub commit, 40 hex digits: a branch's data may change under one's feet.
+
+    Raises:
+        NotFound: there is no such file.
+        BadFile: a file cannot be read, or a folder does not hold the configuration.
+        BadSetting: a Hub id without its owner or its commit, or the Hub does not give the data set.
+    """
+    path = Path(source)
+    if path.is_dir():
+        return _folder_rows(path, configuration)
+    if path.is_file():
+        return _file_rows(path)
+    name = str(source)
+    if isinstance(source, Path) or path.suffix in SUFFIXES or name.count("/") > 1:
+        raise NotFound("file", name)
+    if not HUB_ID.fullmatch(name):
+        raise BadSetting(f"'{name}': no such file; a Hub id has its owner before it, as facebook/kilt_tasks")
+    if revision is None or not COMMIT.fullmatch(revision):
+        found = "no revision" if revision is None else f"the revision '{revision}'"
+        raise BadSetting(f"{name}: found {found}, wanted the commit's 40 hex digits")
+    return _hub_rows(name, configuration, revision)
+
+
+def answers_of(row: Row) -> tuple[str, ...]:
+    """The gold answers in `output`, each once, in order; none in a row of a test split.
+
+    Raises:
+        BadFile: `output` or an answer in it is of the wrong type.
+    """
+    outputs = row.rows("output") if row.has("output") else []
+    # An output may be provenance alone: without `answer`, or in a table with an empty one.
+    return tuple(dict.fromkeys(each.text("answer") for each in outputs if each.value.get("answer")))
+
+
+def provenance_clues(row: Row) -> frozenset[str]:
+    """The clues in `output`'s provenance: FEVER's own sentence where it is named, else the paragraph.
+
+    The sentence is finer: most evidence about a page lies in one paragraph of it, the introduction.
+
+    Raises:
+        BadFile: provenance is of the wrong type.
+    """
+    clues = set()
+    for output in row.rows("output"):
+        for place in output.rows("provenance") if output.has("provenance") else ():
+            meta = place.row("meta").value if place.has("meta") else {}
+            match meta.get("fever_page_id"), meta.get("fever_sentence_id"):
+                case str(page), int(sentence) if page and sentence >= 0:
+                    clues.add(sentence_clue(page, sentence))
+                    continue
+            match place.value.get("wikipedia_id"), place.value.get("start_paragraph_id"):
+                case str(page), int(paragraph) if page and paragraph >= 0:
+                    clues.add(f"kilt:{page}#{paragraph}")
+    return frozenset(clues)
+
+
+def _folder_rows(folder: Path, configuration: str) -> Iterator[Row]:
+    files = [path for suffix in SUFFIXES for path in sorted((folder / configuration).glob(f"*{suffix}"))]
+    if not files:
+        raise BadFile(folder, f"found no {configuration}/*.parquet or *.jsonl, wanted one for each split")
+    return (row for path in files for row in _file_rows(path))
+
+
+def _file_rows(path: Path) -> Iterator[Row]:
+    return _parquet_rows(path) if path.suffix == ".parquet" else json_rows(path)
+
+
+def _parquet_rows(path: Path) -> Iterator[Row]:
+    # pyarrow comes with `datasets`, which would copy the file into its cache before giving the same rows.
+    import pyarrow  # type: ignore[import-untyped]
+    from pyarrow.parquet import ParquetFile  # type: ignore[import-untyped]
+
+    try:
+        with ParquetFile(path) as table:
+            place = 0
+            for batch in table.iter_batches():
+                for value in batch.to_pylist():
+                    place += 1
+                    yield Row(path, place, value)
+    except (OSError, pyarrow.ArrowException) as error:
+        raise BadFile(path, f"not Parquet that can be read ({error.__class__.__name__})") from None
+
+
+def _hub_rows(name: str, configuration: str, revision: str) -> Iterator[Row]:
+    import datasets
+
+    try:
+        splits = datasets.load_dataset(name, configuration, revision=revision)
+    except Exception as error:  # the Hub client's errors share no base class
+        reason = (str(error).splitlines() or [""])[0] or error.__class__.__name__
+        raise BadSetting(
+            f"{name} ({configuration}, {revision[:7]}): not had from the Hub: {reason}"
+        ) from None
+    for split, rows in splits.items():
+        for place, value in enumerate(rows, start=1):
+            yield Row(f"{name}/{configuration}/{split}", place, value)

@@ -1,0 +1,152 @@
+"""Which split a record goes to. What belongs together stays together.
+
+Records are linked that have the same fact key, the same subject, the same normalised text among their
+prompts and paraphrases, or near-duplicate texts (`near_duplicates.py`). Each group of linked records goes
+to one split, so an editor trained on `train` has met neither the facts of `test` nor their wordings.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+
+from kebench.errors import BadSetting, did_you_mean
+from kebench.normalise import normalise
+from kebench.packs.components import Components
+from kebench.packs.near_duplicates import content_words, near_duplicates
+from kebench.packs.record import Record
+
+SPLITS = ("train", "dev", "test")
+MUCH = 0.05  # of all records in one group: then that group alone moves the fractions, and a link may be wrong
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """Something that two splits share and should not.
+
+    Attributes:
+        kind: `fact`, `subject`, `text` or `near duplicate`.
+        what: the fact key, subject or text (of a near duplicate: its content words).
+        places: `split/record id` on either side.
+    """
+
+    kind: str
+    what: str
+    places: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"the {self.kind} '{self.what}' is in {' and in '.join(self.places)}"
+
+
+def texts_of(record: Record) -> tuple[str, ...]:
+    """The prompt and every paraphrase."""
+    return (record.prompt, *(paraphrase.text for paraphrase in record.paraphrases))
+
+
+def marks(record: Record) -> Iterator[tuple[str, Hashable]]:
+    """What links a record to others, as (kind, value): records with an equal mark belong together."""
+    yield "fact", record.fact
+    if record.subject is not None:
+        yield "subject", normalise(record.subject)
+    for text in texts_of(record):
+        yield "text", normalise(text)
+        yield "near duplicate", content_words(text)
+
+
+def linked(records: Iterable[Record]) -> list[list[str]]:
+    """The groups of linked records, as sorted ids; the groups in the order of their smallest ids."""
+    components: Components[Hashable] = Components()
+    word_sets = set()
+    ids = []
+    for record in records:
+        ids.append(record.id)
+        for mark in marks(record):
+            components.link(("id", record.id), mark)
+            if isinstance(mark[1], frozenset):
+                word_sets.add(mark[1])
+    for one, other in near_duplicates(word_sets):
+        components.link(("near duplicate", one), ("near duplicate", other))
+    groups: dict[Hashable, list[str]] = {}
+    for id_ in sorted(ids):
+        groups.setdefault(components.root(("id", id_)), []).append(id_)
+    return list(groups.values())
+
+
+def split_records(
+    records: Sequence[Record], fractions: Mapping[str, float], seed: int = 0
+) -> dict[str, tuple[Record, ...]]:
+    """The records by split, each split sorted by id.
+
+    The groups are walked in the order of a hash of their smallest id and the seed, and each goes to the split
+    that is furthest behind its share. So the fractions hold to within a group's size, large and small groups
+    spread alike, and neither the order of the records nor that of the files matters.
+
+    Args:
+        records: with distinct ids.
+        fractions: of `train`, `dev` and `test`; one left out gets nothing.
+        seed: a different one gives a different split.
+
+    Raises:
+        BadSetting: the fractions name another split, are negative, or do not add up to 1.
+    """
+    check_fractions(fractions)
+    groups = linked(records)
+    largest = max(map(len, groups), default=0)
+    _log.info("%d records in %d groups, the largest of %d", len(records), len(groups), largest)
+    if len(records) >= 1000 and largest > MUCH * len(records):
+        _log.warning("the largest group of linked records holds %d of %d", largest, len(records))
+    groups.sort(key=lambda group: sha256(f"{seed}\n{group[0]}".encode()).digest())
+    counts = dict.fromkeys(SPLITS, 0)
+    chosen: dict[str, str] = {}
+    for group in groups:
+        total = sum(counts.values()) + len(group)
+        behind = {name: fractions.get(name, 0.0) * total - counts[name] for name in SPLITS}
+        split = max((name for name in SPLITS if fractions.get(name, 0.0) > 0), key=behind.__getitem__)
+        counts[split] += len(group)
+        chosen.update(dict.fromkeys(group, split))
+    by_id = sorted(records, key=lambda record: record.id)
+    return {name: tuple(record for record in by_id if chosen[record.id] == name) for name in SPLITS}
+
+
+def check_fractions(fractions: Mapping[str, float]) -> None:
+    """Refuses fractions that are no split.
+
+    Raises:
+        BadSetting: as `split_records` says.
+    """
+    for name, fraction in fractions.items():
+        if name not in SPLITS:
+            raise BadSetting(f"no split named '{name}'{did_you_mean(name, SPLITS)}")
+        if not fraction >= 0:  # also refuses NaN
+            raise BadSetting(f"the split {name}: found {fraction}, wanted a fraction of at least 0")
+    if abs(sum(fractions.values()) - 1) > 1e-6:
+        raise BadSetting(f"the split's fractions add up to {sum(fractions.values()):g}, wanted 1")
+
+
+def crossings(splits: Mapping[str, Sequence[Record]]) -> list[Crossing]:
+    """Everything that two splits share and should not; empty for a sound pack."""
+    seen: dict[tuple[str, Hashable], dict[str, str]] = {}
+    for split, records in splits.items():
+        for record in records:
+            for mark in marks(record):
+                seen.setdefault(mark, {}).setdefault(split, f"{split}/{record.id}")
+    shared = {mark: places for mark, places in seen.items() if len(places) > 1}
+    told = {content_words(str(what)) for kind, what in shared if kind == "text"}
+    found = [
+        Crossing(kind, _words(what), tuple(places.values()))
+        for (kind, what), places in shared.items()
+        if not (kind == "near duplicate" and what in told)  # once, as a text
+    ]
+    for one, other in near_duplicates(what for _, what in seen if isinstance(what, frozenset)):
+        here, there = seen["near duplicate", one], seen["near duplicate", other]
+        apart = [(here[a], there[b]) for a in here for b in there if a != b]
+        if apart:
+            found.append(Crossing("near duplicate", _words(one), apart[0]))
+    return found
+
+
+def _words(what: Hashable) -> str:
+    return " ".join(sorted(what)) if isinstance(what, frozenset) else str(what)

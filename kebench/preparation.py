@@ -1,0 +1,235 @@
+"""What a run needs before its first edit: pack, model, base answers, editors' states. Made where missing."""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+from safetensors.torch import load_file
+
+from kebench.base_answers import AnsweredRecord, answered
+from kebench.cases import Cases, Targets, make_cases
+from kebench.checkpoints import save_tensors
+from kebench.editor import (
+    AbstractEditor,
+    AbstractTrainedEditor,
+    Known,
+    State,
+    TrainingEdit,
+    TrainingSet,
+    Workspace,
+    editor_key,
+    editor_path,
+    settings_of,
+)
+from kebench.errors import BadSetting, NotFound
+from kebench.home import home
+from kebench.models import AbstractModel, load_model
+from kebench.packs.build import build_pack
+from kebench.packs.pack import Pack, read_pack
+from kebench.progress import Progress
+from kebench.protocols import Protocol
+from kebench.record import write_json
+from kebench.task import Task
+from kebench.updates import fingerprint
+
+
+def find_pack(task: Task, name: str | None) -> Pack:
+    """The pack of that name or in that folder; by default the task's.
+
+    A pack that is not built yet is built from the folder `$KEBENCH_DATA`, or from the Hub alone.
+
+    Raises:
+        NotFound: there is no such pack.
+        BadSetting: it is not built, and its sources are not at hand; says the command that builds it.
+        BadFile: it is not what its lock says.
+    """
+    name = name or task.default_pack
+    if name not in task.packs:
+        if not Path(name).exists():
+            raise NotFound("pack", name, task.packs)
+        return read_pack(Path(name))
+    folder = home() / "packs" / name
+    if folder.is_dir():
+        return read_pack(folder)
+    data = os.environ.get("KEBENCH_DATA")
+    if data is None and any(source.revision is None for source in task.packs[name].sources):
+        files = ", ".join(source.path for source in task.packs[name].sources)
+        raise BadSetting(
+            f"pack {name} is not built yet: kebench data build {task.name} --pack {name} --from FOLDER"
+            f" (a folder with {files}), or set KEBENCH_DATA to that folder"
+        )
+    return build_pack(task, name, Path(data or "."), folder)
+
+
+def find_model(task: Task, name: str | None, pack: Pack, progress: Progress, device: str) -> AbstractModel:
+    """The task's model of that name, trained now if it is not yet; else a folder or a Hub model.
+
+    Raises:
+        KebenchError: it cannot be had, or does not suit the task.
+    """
+    name = name or task.default_model
+    if name not in task.models:
+        return load_model(name, task, device=device)
+    folder = trained_model_folder(name, pack)
+    if not (folder / "kebench.json").is_file():
+        train_model(task, name, pack, folder, progress, device)
+    return load_model(str(folder), task, device=device)
+
+
+def trained_model_folder(name: str, pack: Pack) -> Path:
+    """Where a task's model lies once it is trained on a pack."""
+    return home() / "models" / f"{name}--{pack.sha256[:8]}"
+
+
+def train_model(task: Task, name: str, pack: Pack, folder: Path, progress: Progress, device: str) -> None:
+    """Fine-tunes one of a task's models on a pack; the card in `folder` says how well it does."""
+    from kebench.models.training import train_base
+
+    progress.stage(f"train {name}")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "kebench.json").is_file():
+            train_base(
+                name, task.models[name], task, pack.records("train"), pack.records("dev"), folder,
+                pack_sha256=pack.sha256, device=device, report=progress,
+            )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What every editor of a run shares.
+
+    Attributes:
+        task, pack, model, protocol, targets, seed: as resolved.
+        fingerprint: of the base weights, before anything was done to them.
+        test: the test set as the base model answers it.
+        cases: the test split's edits.
+    """
+
+    task: Task
+    pack: Pack
+    model: AbstractModel
+    protocol: Protocol
+    targets: Targets
+    seed: int
+    fingerprint: str
+    test: tuple[AnsweredRecord, ...]
+    cases: Cases
+
+
+def make_ground(
+    task: Task,
+    pack: Pack,
+    model: AbstractModel,
+    protocol: Protocol,
+    targets: Targets,
+    seed: int,
+    progress: Progress,
+) -> Ground:
+    """The base pass over the test split, shared by all editors.
+
+    Raises:
+        BadSetting: not one record of the test split can be edited.
+    """
+    base = fingerprint(model.network)
+    progress.stage("base answers (test)")
+    test = answered(model, base, pack.records("test"), protocol, progress)
+    cases = make_cases(test, protocol, targets=targets, seed=seed)
+    if not cases.cases:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in cases.set_aside.items())
+        raise BadSetting(
+            f"pack {pack.name}: no record of the test split can be edited ({reasons or 'it is empty'})"
+        )
+    return Ground(task, pack, model, protocol, targets, seed, base, test, cases)
+
+
+def state_folder(editor: AbstractTrainedEditor, ground: Ground) -> Path:
+    """Where the state of a trained editor lies: named by everything it depends on."""
+    parts = [
+        editor_key(editor.prepared_by()), ground.fingerprint, ground.pack.sha256, ground.task.version,
+        ground.protocol.beams, ground.targets, ground.seed,
+    ]  # fmt: skip
+    digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
+    return home() / "states" / digest
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An editor's state, and how long it took to learn."""
+
+    state: State
+    seconds: float
+
+
+def prepare_editor(name: str, editor: AbstractEditor, ground: Ground, progress: Progress) -> Prepared:
+    """The editor's state: from the cache, or learnt now. Interrupted, it goes on from its last checkpoint."""
+    if not isinstance(editor, AbstractTrainedEditor):
+        return Prepared({}, 0.0)
+    folder = state_folder(editor, ground)
+    state_file, card = folder / "state.safetensors", folder / "state.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"):
+        if not card.is_file():
+            training = training_set(ground, progress)
+            progress.stage(f"prepare {name}")
+            elapsed = _stopwatch(folder / "seconds")
+
+            def report(done: int, steps: int, words: str) -> None:
+                elapsed()
+                progress(done, steps, words)
+
+            prepared_by = editor.prepared_by()
+            state = prepared_by.prepare(ground.model, training, Workspace(folder, report))
+            save_tensors(state, state_file)
+            facts = {
+                "editor": editor_path(prepared_by),
+                "settings": settings_of(prepared_by),
+                "task": ground.task.name,
+                "pack": ground.pack.name,
+                "model": ground.model.name,
+                "training_edits": len(training.train),
+                "threads": torch.get_num_threads(),
+                "seconds": elapsed(),
+            }
+            write_json(facts, card)
+    seconds = json.loads(card.read_text(encoding="utf-8"))["seconds"]
+    on_device = {key: tensor.to(ground.model.device) for key, tensor in load_file(state_file).items()}
+    return Prepared(on_device, seconds)
+
+
+def _stopwatch(file: Path) -> Callable[[], float]:
+    """Counts the seconds a preparation takes, interrupted attempts included; each call writes them down."""
+    earlier = float(file.read_text(encoding="utf-8")) if file.is_file() else 0.0
+    started = time.monotonic()
+
+    def elapsed() -> float:
+        seconds = round(earlier + time.monotonic() - started, 1)
+        file.write_text(str(seconds), encoding="utf-8")
+        return seconds
+
+    return elapsed
+
+
+def training_set(ground: Ground, progress: Progress) -> TrainingSet:
+    """The train and dev splits as the base model answers them."""
+    split: dict[str, tuple[AnsweredRecord, ...]] = {}
+    for name in ("train", "dev"):
+        progress.stage(f"base answers ({name})")
+        records = ground.pack.records(name)
+        split[name] = answered(ground.model, ground.fingerprint, records, ground.protocol, progress)
+    return TrainingSet(
+        train=_training_edits(split["train"], ground),
+        dev=_training_edits(split["dev"], ground),
+        known=[Known(r.fact, r.prompt, r.prediction) for r in split["train"] if r.prediction.strip()],
+    )
+
+
+def _training_edits(records: tuple[AnsweredRecord, ...], ground: Ground) -> list[TrainingEdit]:
+    made = make_cases(records, ground.protocol, targets=ground.targets, seed=ground.seed)
+    return [TrainingEdit(case.fact, replace(case.edit, paraphrases=case.paraphrases)) for case in made.cases]

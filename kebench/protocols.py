@@ -1,0 +1,105 @@
+"""What is compared with what: the choices on which the literature's scores differ, as fields.
+
+Numbers whose protocols differ never share a table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from kebench.errors import NotFound
+
+Equality = Literal["normalised", "decao2021", "raw", "label"]
+"""When two answers are equal: after `normalise`, after `normalise_decao2021`, as they stand, as labels."""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """The rules one set of scores was made by.
+
+    Attributes:
+        name: `strict` or `decao2021`.
+        headline_equivalence: an answer to a paraphrase is compared with the `target` a, or with the edited
+            model's `own_answer` to x. Both are always computed; this one is *the* equivalence accuracy.
+        paraphrases_equal_to_prompt: whether a paraphrase that is x again, once both are normalised, is
+            `left_out` of P^x or `kept` in it.
+        left_out_of_retain: what O^x does not hold. `row`: the record x itself, by its id. `fact`: also every
+            question about the same fact, and every question worded like x or one of its paraphrases.
+        left_out_of_success: `no_ops`, the edits that ask for what the base model says already.
+        success_equality: when the answer to x equals a. Also decides what a no-op is.
+        equivalence_equality: when the answer to a paraphrase equals what it is compared with.
+        retain_equality: when an answer over O^x equals the base model's.
+        gold_equality: when an answer equals a gold one; any of the accepted answers will do.
+        beams: how many beams the models decode with; 1 is greedy.
+        decoding: answers are what a model says `free`ly, to its own end, never under teacher forcing.
+        averaging: `per_edit`, then over edits; never pooled.
+        deterioration: `ratio_of_means` over edits of accuracy after and before, on the test set with x in it.
+    """
+
+    name: str
+    headline_equivalence: Literal["target", "own_answer"]
+    paraphrases_equal_to_prompt: Literal["left_out", "kept"]
+    left_out_of_retain: Literal["fact", "row"]
+    success_equality: Equality
+    equivalence_equality: Equality
+    retain_equality: Equality
+    gold_equality: Equality
+    beams: int
+    left_out_of_success: Literal["no_ops"] = "no_ops"
+    decoding: Literal["free"] = "free"
+    averaging: Literal["per_edit"] = "per_edit"
+    deterioration: Literal["ratio_of_means"] = "ratio_of_means"
+
+
+STRICT = Protocol(
+    name="strict",
+    headline_equivalence="target",
+    paraphrases_equal_to_prompt="left_out",
+    left_out_of_retain="fact",
+    success_equality="normalised",
+    equivalence_equality="normalised",
+    retain_equality="normalised",
+    gold_equality="normalised",
+    beams=1,
+)
+
+# As the code of De Cao et al. (2021) computes them. Performance deterioration is not in that code, so its
+# equality is ours.
+DECAO2021 = Protocol(
+    name="decao2021",
+    headline_equivalence="own_answer",
+    paraphrases_equal_to_prompt="kept",
+    left_out_of_retain="row",
+    success_equality="decao2021",
+    equivalence_equality="raw",
+    retain_equality="raw",
+    gold_equality="normalised",
+    beams=5,
+)
+
+PROTOCOLS = {protocol.name: protocol for protocol in (STRICT, DECAO2021)}
+
+
+def protocol(name: str, *, labels: bool) -> Protocol:
+    """The protocol of that name, for answers that are labels or for answers that are text.
+
+    Args:
+        name: `strict` or `decao2021`.
+        labels: answers are a classifier's labels: equal when the label is, and nothing is decoded.
+
+    Raises:
+        NotFound: there is no such protocol; the nearest name is offered.
+    """
+    if name not in PROTOCOLS:
+        raise NotFound("protocol", name, PROTOCOLS)
+    if not labels:
+        return PROTOCOLS[name]
+    return replace(
+        PROTOCOLS[name],
+        success_equality="label",
+        equivalence_equality="label",
+        retain_equality="label",
+        gold_equality="label",
+        beams=1,
+    )

@@ -1,0 +1,152 @@
+"""A run's result for one editor, with everything needed to know what it may be compared with."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from kebench.errors import BadFile
+from kebench.scorer import Scores
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What must agree before two numbers may share a table.
+
+    Attributes:
+        task, task_version: the task.
+        pack, pack_sha256: where its records come from, and their content.
+        model, model_fingerprint: the base model, and a hash of its weights.
+        protocol: what is compared with what, every field of it.
+        targets: `alternative` or `gold`.
+        regime: `single`: every edit starts from the base model.
+        retain: `sample of N` or `exact`.
+        seed: of the choice of edits and of their samples.
+        edits: how many.
+        edits_sha256: over the ids and targets of the edits.
+    """
+
+    task: str
+    task_version: int
+    pack: str
+    pack_sha256: str
+    model: str
+    model_fingerprint: str
+    protocol: Mapping[str, Any]
+    targets: str
+    regime: str
+    retain: str
+    seed: int
+    edits: int
+    edits_sha256: str
+
+    @property
+    def key(self) -> str:
+        """A short hash of all of it."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What it took. Not part of the scores, and not the same from one run to the next.
+
+    Attributes:
+        edit_seconds_p50, edit_seconds_p95: to make one edit (many are made together; each counts its share).
+        answer_seconds_p50, answer_seconds_p95: to ask one edited model everything.
+        prepare_seconds: to train the editor, before the first edit; 0 when nothing was to be learnt.
+        peak_memory_bytes: of the process (CPU) or the device.
+    """
+
+    edit_seconds_p50: float
+    edit_seconds_p95: float
+    answer_seconds_p50: float
+    answer_seconds_p95: float
+    prepare_seconds: float
+    peak_memory_bytes: int
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One row of a leaderboard, complete in itself.
+
+    Attributes:
+        format: of this file; `FORMAT`.
+        setting: what it may be compared with.
+        editor: what tables call the editor.
+        editor_path: `module:Class`.
+        editor_settings: resolved, every field.
+        is_control: whether the editor is a control with a known score.
+        citation: of the editor's paper.
+        scores: the scores.
+        base: facts about the base model's answers: accuracy, share of paraphrases set aside, …
+        cost: what it took.
+        versions: of Python, kebench and the packages that could move a number; git commit where known.
+        hardware: what it ran on.
+    """
+
+    format: int
+    setting: Setting
+    editor: str
+    editor_path: str
+    editor_settings: Mapping[str, Any]
+    is_control: bool
+    citation: str
+    scores: Scores
+    base: Mapping[str, Any]
+    cost: Cost
+    versions: Mapping[str, str]
+    hardware: Mapping[str, str | int]
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as JSON holds it."""
+        fields = {**self.__dict__}
+        fields["setting"] = asdict(self.setting)
+        fields["scores"] = self.scores.to_json()
+        fields["cost"] = asdict(self.cost)
+        return fields
+
+    @staticmethod
+    def from_json(fields: Mapping[str, Any]) -> RunRecord:
+        """Reads what `to_json` wrote."""
+        return RunRecord(
+            **{
+                **fields,
+                "setting": Setting(**fields["setting"]),
+                "scores": Scores.from_json(fields["scores"]),
+                "cost": Cost(**fields["cost"]),
+            }
+        )
+
+    def write(self, path: Path) -> None:
+        """Writes the record, all or nothing."""
+        write_json(self.to_json(), path)
+
+    @staticmethod
+    def read(path: Path) -> RunRecord:
+        """Reads a record.
+
+        Raises:
+            BadFile: it is no record, or one of another format.
+        """
+        try:
+            fields = json.loads(path.read_text(encoding="utf-8"))
+            if fields.get("format") != FORMAT:
+                raise BadFile(path, f"found format {fields.get('format')}, wanted {FORMAT}")
+            return RunRecord.from_json(fields)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise BadFile(path, f"not a run record ({error.__class__.__name__}: {error})") from None
+
+
+def write_json(value: Any, path: Path) -> None:
+    """Writes JSON in one spelling, all or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    partial.write_text(text + "\n", encoding="utf-8")
+    partial.replace(path)

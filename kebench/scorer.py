@@ -1,0 +1,251 @@
+"""Base and edited answers in, scores out. Never a model, never an editor."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from kebench import metrics
+from kebench.answers import BaseAnswer, EditAnswers
+from kebench.metrics import BaseAnswers
+from kebench.protocols import Protocol
+from kebench.statistics import (
+    NOTHING,
+    RESAMPLES,
+    Estimate,
+    Measure,
+    mean_estimate,
+    relative_loss_estimate,
+)
+
+INTERVAL = "95 %, percentile bootstrap over edits"
+
+
+@dataclass(frozen=True)
+class EditScores:
+    """What one edit scored: a row of the table that paired comparisons are made of.
+
+    Attributes:
+        id: the edited record's.
+        fact: its fact key.
+        failure: why the edit failed, or None.
+        no_op: it asks for what the base model says already.
+        success: the target is given on x.
+        success_teacher_forced: the same when its tokens are fed; NaN where the editor gives answers only.
+        equivalence_target: the target is given on paraphrases; NaN without any.
+        equivalence_own: the edited model's own answer to x is given on paraphrases.
+        retain: base answers kept over O^x.
+        retain_gold: gold answers given over O^x.
+        accuracy_before: gold answers given by the base model over the sample.
+        accuracy_after: the same by the edited model.
+    """
+
+    id: str
+    fact: str
+    failure: str | None
+    no_op: bool
+    success: Measure
+    success_teacher_forced: Measure
+    equivalence_target: Measure
+    equivalence_own: Measure
+    retain: Measure
+    retain_gold: Measure
+    accuracy_before: Measure
+    accuracy_after: Measure
+
+    def row(self) -> dict[str, str | bool | float | int | None]:
+        """The edit as one flat row: each measure `m` as `m`, `m_hits` and `m_total`."""
+        row: dict[str, str | bool | float | int | None] = {}
+        for field in fields(self):
+            content = getattr(self, field.name)
+            if isinstance(content, Measure):
+                row[field.name] = content.value
+                row[f"{field.name}_hits"] = content.hits
+                row[f"{field.name}_total"] = content.total
+            else:
+                row[field.name] = content
+        return row
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The scores of one editor on one task and model, under one protocol.
+
+    What each compares with what is told where it is computed, in `kebench.metrics`, and in `protocol`.
+
+    Attributes:
+        protocol: the rules.
+        edits: how many edits were tried.
+        failures: why edits failed → how many did. They are wrong in every score below.
+        no_ops: edits that ask for what the base model says already.
+        no_op_share: their share.
+        success_rate: free decoding, no-ops left out: failed ones too, so that the denominator is the same
+            for every editor.
+        success_rate_teacher_forced: over the edits of `success_rate`; NaN where the editor only answers.
+        inflation_gap: teacher-forced less free success, over the edits that have both; `hits` is a difference
+            of counts and may be negative.
+        equivalence_target: paraphrases against the target.
+        equivalence_own: paraphrases against the edited model's own answer.
+        edits_with_paraphrases: over how many edits both are.
+        retain_accuracy: against the base answer.
+        retain_accuracy_gold: against the gold answers.
+        accuracy_before: of the base model, over the edits' samples.
+        accuracy_after: of the edited models, over the same.
+        performance_deterioration: 1 − after / before; `hits` counts right answers after, `total` before.
+        seed: of the intervals.
+        resamples: of the intervals.
+        interval: how they were made.
+    """
+
+    protocol: Protocol
+    edits: int
+    failures: Mapping[str, int]
+    no_ops: int
+    no_op_share: Estimate
+    success_rate: Estimate
+    success_rate_teacher_forced: Estimate
+    inflation_gap: Estimate
+    equivalence_target: Estimate
+    equivalence_own: Estimate
+    edits_with_paraphrases: int
+    retain_accuracy: Estimate
+    retain_accuracy_gold: Estimate
+    accuracy_before: Estimate
+    accuracy_after: Estimate
+    performance_deterioration: Estimate
+    seed: int
+    resamples: int
+    interval: str = INTERVAL
+
+    @property
+    def equivalence_accuracy(self) -> Estimate:
+        """The equivalence the protocol calls the headline."""
+        if self.protocol.headline_equivalence == "target":
+            return self.equivalence_target
+        return self.equivalence_own
+
+    @property
+    def n_failures(self) -> int:
+        """How many edits failed, whatever the reason."""
+        return sum(self.failures.values())
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields in their order, NaN as None: the same edits give the same bytes, however ordered."""
+        return {field.name: _to_json(getattr(self, field.name)) for field in fields(self)}
+
+    @classmethod
+    def from_json(cls, saved: Mapping[str, Any]) -> Scores:
+        """Reads what `to_json` wrote."""
+        read: dict[str, Any] = dict(saved)
+        for field in fields(cls):
+            if field.type == "Estimate":  # a string: annotations are not evaluated in this module
+                read[field.name] = Estimate.from_json(saved[field.name])
+        read["protocol"] = Protocol(**saved["protocol"])
+        return cls(**read)
+
+
+def score(
+    edits: Sequence[EditAnswers],
+    base: Sequence[BaseAnswer],
+    protocol: Protocol,
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> Scores:
+    """The scores of a set of edits.
+
+    Args:
+        edits: what each edited model was asked and said, failed ones among them.
+        base: the whole test set, of which each edit's `sample` is a part.
+        protocol: what is compared with what.
+        seed: of the bootstrap intervals.
+        resamples: of the bootstrap intervals.
+
+    Returns:
+        The same scores, to the byte, whatever the order of `edits`.
+
+    Raises:
+        ValueError: two edits or two test questions share an id, or an edit answers an unknown question.
+    """
+    rows = per_edit(edits, base, protocol)
+    effective = [row for row in rows if not row.no_op]
+
+    def average(measures: Sequence[Measure]) -> Estimate:
+        return mean_estimate(measures, seed=seed, resamples=resamples)
+
+    return Scores(
+        protocol=protocol,
+        edits=len(rows),
+        failures=dict(sorted(Counter(row.failure for row in rows if row.failure is not None).items())),
+        no_ops=sum(row.no_op for row in rows),
+        no_op_share=average([Measure(float(row.no_op), int(row.no_op), 1) for row in rows]),
+        success_rate=average([row.success for row in effective]),
+        success_rate_teacher_forced=average([row.success_teacher_forced for row in effective]),
+        inflation_gap=average([difference(row.success_teacher_forced, row.success) for row in effective]),
+        equivalence_target=average([row.equivalence_target for row in rows]),
+        equivalence_own=average([row.equivalence_own for row in rows]),
+        edits_with_paraphrases=sum(row.equivalence_target.total > 0 for row in rows),
+        retain_accuracy=average([row.retain for row in rows]),
+        retain_accuracy_gold=average([row.retain_gold for row in rows]),
+        accuracy_before=average([row.accuracy_before for row in rows]),
+        accuracy_after=average([row.accuracy_after for row in rows]),
+        performance_deterioration=relative_loss_estimate(
+            [row.accuracy_before for row in rows],
+            [row.accuracy_after for row in rows],
+            seed=seed,
+            resamples=resamples,
+        ),
+        seed=seed,
+        resamples=resamples,
+    )
+
+
+def per_edit(
+    edits: Sequence[EditAnswers], base: Sequence[BaseAnswer], protocol: Protocol
+) -> list[EditScores]:
+    """What each edit scored, by id: one row an edit, failed ones and no-ops included.
+
+    Raises:
+        ValueError: two edits or two test questions share an id, or an edit answers an unknown question.
+    """
+    test_set = BaseAnswers(base)
+    in_order = sorted(edits, key=lambda edit: edit.id)
+    if len({edit.id for edit in in_order}) < len(in_order):
+        raise ValueError("two edits have the same id")
+    # Where no edit was teacher-forced, a failed one does not count as having been.
+    any_forced = any(edit.forced is not None for edit in in_order)
+    return [
+        EditScores(
+            id=edit.id,
+            fact=edit.fact,
+            failure=(edit.failure or "no answer") if metrics.failed(edit) else None,
+            no_op=metrics.is_no_op(edit, protocol),
+            success=metrics.success(edit, protocol),
+            success_teacher_forced=metrics.success_teacher_forced(edit) if any_forced else NOTHING,
+            equivalence_target=metrics.equivalence_target(edit, protocol),
+            equivalence_own=metrics.equivalence_own(edit, protocol),
+            retain=metrics.retain(edit, test_set, protocol),
+            retain_gold=metrics.retain_gold(edit, test_set, protocol),
+            accuracy_before=metrics.accuracy_before(edit, test_set, protocol),
+            accuracy_after=metrics.accuracy_after(edit, test_set, protocol),
+        )
+        for edit in in_order
+    ]
+
+
+def difference(first: Measure, second: Measure) -> Measure:
+    """One edit's first measure less its second, for paired estimates; nothing where either is missing."""
+    if math.isnan(first.value) or math.isnan(second.value):
+        return NOTHING
+    return Measure(first.value - second.value, first.hits - second.hits, first.total)
+
+
+def _to_json(content: object) -> object:
+    if isinstance(content, Estimate):
+        return content.to_json()
+    if isinstance(content, Protocol):
+        return asdict(content)
+    return dict(content) if isinstance(content, Mapping) else content

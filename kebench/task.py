@@ -1,0 +1,127 @@
+"""A task: which records, asked how, of which model. One YAML file in `tasks/` each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import ConfigDict
+
+from kebench.errors import NotFound
+from kebench.yaml_files import folder_of, read_yaml, validated
+
+Family = Literal["classifier", "seq2seq", "causal"]
+STRICT = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True)
+class PackSource:
+    """One file, or one Hub data set, that a pack is built from.
+
+    Attributes:
+        format: the importer, a module of `kebench.packs.formats`.
+        path: below the folder given to `kebench data build`, or a Hub id `owner/name`.
+        sha256: of the file; a different file is refused. Hub sources pin `revision` instead.
+        configuration: the Hub data set's configuration.
+        revision: the Hub commit.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    format: str
+    path: str
+    sha256: str | None = None
+    configuration: str | None = None
+    revision: str | None = None
+
+
+@dataclass(frozen=True)
+class PackRecipe:
+    """How a pack is built: its sources, its licence, and how its facts are split."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    sources: tuple[PackSource, ...]
+    licence: str
+    split: Mapping[str, float] = field(default_factory=lambda: {"train": 0.75, "dev": 0.05, "test": 0.2})
+
+
+@dataclass(frozen=True)
+class ModelRecipe:
+    """How a base model is made: what it starts from and how it is fine-tuned on the task.
+
+    Attributes:
+        start: a Hub id or local folder to fine-tune; or None: from scratch, with `architecture`.
+        revision: the Hub commit of `start`.
+        architecture: fields of a transformers configuration, `model_type` among them; `vocab_size` is
+            the size of the tokenizer trained on the pack.
+        training: fields of `kebench.models.training.Training` that differ from its defaults.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    start: str | None = None
+    revision: str | None = None
+    architecture: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is edited and how it is asked. `tasks/README.md` explains each field to its author.
+
+    Attributes:
+        name: the file's name without `.yaml`.
+        version: raised whenever a number could change; versions never share a table.
+        family: the model family that answers this task.
+        description: one line.
+        citation: BibTeX keys or a reference in words.
+        labels: a classifier's answers, in the order of its logits; empty for generating families.
+        template: how a prompt is put to the model; `{prompt}` is the record's.
+        max_answer_tokens: an answer's longest length, end of sequence included.
+        max_prompt_tokens: longer prompts are cut, as the paper does at 32.
+        retain_size: test questions drawn for each edit.
+        edits: how many edits a run makes that sets no limit.
+        packs: name → how it is built.
+        default_pack: the pack of a run that names none.
+        models: name → how it is trained.
+        default_model: the model of a run that names none.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    name: str
+    version: int
+    family: Family
+    description: str
+    citation: str
+    packs: Mapping[str, PackRecipe]
+    default_pack: str
+    models: Mapping[str, ModelRecipe]
+    default_model: str
+    labels: tuple[str, ...] = ()
+    template: str = "{prompt}"
+    max_answer_tokens: int = 32
+    max_prompt_tokens: int = 32
+    retain_size: int = 200
+    edits: int = 200
+
+
+def task_names() -> tuple[str, ...]:
+    """The tasks in `tasks/`, by name, without reading any."""
+    return tuple(sorted(path.stem for path in folder_of("kebench.tasks").glob("*.yaml")))
+
+
+def load_task(name: str) -> Task:
+    """Reads a task by its name in `tasks/`, or by the path of a YAML file.
+
+    Raises:
+        NotFound: there is no such task; the nearest name is offered.
+        BadFile: the file holds a wrong field, named with its place.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else folder_of("kebench.tasks") / f"{name}.yaml"
+    if not path.is_file():
+        raise NotFound("task", name, task_names())
+    return validated(Task, read_yaml(path), path)

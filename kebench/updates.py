@@ -1,0 +1,205 @@
+"""What an edit changes, as values: parameter name → `Dense` or `LowRank`."""
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+from transformers.pytorch_utils import Conv1D
+
+NEVER_EDITED = (
+    "bias", "norm", "embeddings", "classifier", "pooler", "shared", "embed", "positions", "lm_head", "score",
+)  # fmt: skip
+"""Words in the names of parameters that De Cao et al.'s code leaves alone, and two more of the same kind."""
+
+
+@dataclass(frozen=True)
+class Dense:
+    """θ' = θ + delta, in the parameter's own shape."""
+
+    delta: Tensor
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """The linear map W' = W + B A, whichever way round the module stores W.
+
+    Attributes:
+        B: (d_out, rank).
+        A: (rank, d_in).
+    """
+
+    B: Float[Tensor, "d_out rank"]
+    A: Float[Tensor, "rank d_in"]
+
+
+Update = Mapping[str, Dense | LowRank]
+"""Parameter name → what is added to it. Empty: nothing changes."""
+
+
+@dataclass(frozen=True)
+class LowRankBatch:
+    """The factors of many edits of one matrix, the shorter ranks filled up with zeros.
+
+    Attributes:
+        B: (edits, d_out, rank).
+        A: (edits, rank, d_in).
+    """
+
+    B: Float[Tensor, "edits d_out rank"]
+    A: Float[Tensor, "edits rank d_in"]
+
+    def squared_norm(self) -> Float[Tensor, " edits"]:
+        """‖B A‖² in the Frobenius norm, through (rank, rank) Gram matrices: tr(BᵀB · AAᵀ)."""
+        gram_b = self.B.transpose(1, 2) @ self.B
+        gram_a = self.A @ self.A.transpose(1, 2)
+        return (gram_b * gram_a).sum((1, 2))  # both are symmetric
+
+    def __getitem__(self, edit: int) -> LowRank:
+        return LowRank(self.B[edit], self.A[edit])
+
+    @staticmethod
+    def stack(updates: Sequence[LowRank]) -> "LowRankBatch":
+        """Several edits' factors as one batch."""
+        b = pad_sequence([update.B.T for update in updates], batch_first=True).transpose(1, 2)
+        return LowRankBatch(b, pad_sequence([update.A for update in updates], batch_first=True))
+
+
+# Which parameters ------------------------------------------------------------------------------------
+
+
+def linear_maps(network: nn.Module) -> dict[str, nn.Module]:
+    """Weight name → module, for every linear map of a network (GPT-2's Conv1D included)."""
+    return {
+        f"{name}.weight": module
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Linear | Conv1D)
+    }
+
+
+def editable(network: nn.Module, layers: str | Sequence[int] = "all") -> tuple[str, ...]:
+    """The weight matrices an editor may change.
+
+    Args:
+        network: the base network.
+        layers: `all`; `first` or `last` of every stack (a BART has two, and De Cao et al.'s first layer is
+            both); or the layers' numbers.
+
+    Raises:
+        ValueError: no matrix is left.
+    """
+    names = [name for name in linear_maps(network) if not any(word in name.lower() for word in NEVER_EDITED)]
+    if layers != "all":
+        places = {name: place for name in names if (place := _layer(name))}
+        depth = {stack: max(n for s, n in places.values() if s == stack) for stack, _ in places.values()}
+        wanted = {"first": lambda _, n: n == 0, "last": lambda stack, n: n == depth[stack]}
+        keep = wanted[layers] if isinstance(layers, str) else lambda _, n: n in layers
+        names = [name for name, place in places.items() if keep(*place)]
+    if not names:
+        raise ValueError(f"no editable weight matrix in layers {layers}")
+    return tuple(names)
+
+
+def _layer(name: str) -> tuple[str, int] | None:
+    """The stack a parameter is in, and its layer's number there."""
+    found = re.match(r"(.*?)\.(\d+)\.", name)
+    return (found[1], int(found[2])) if found else None
+
+
+def map_shape(module: nn.Module) -> tuple[int, int]:
+    """(d_out, d_in) of a linear map."""
+    weight = module.weight
+    assert isinstance(weight, Tensor)
+    rows, columns = weight.shape
+    return (columns, rows) if isinstance(module, Conv1D) else (rows, columns)
+
+
+# Putting updates in force ----------------------------------------------------------------------------
+
+
+@contextmanager
+def low_rank_applied(
+    network: nn.Module, updates: Mapping[str, LowRankBatch], which: Int[Tensor, " batch"]
+) -> Iterator[None]:
+    """Adds B[e] A[e] x to the output of each edited linear map, where e = which[row] is the row's edit.
+
+    The base weights serve all rows at once; an edit costs two small batched products a layer.
+    """
+    maps = linear_maps(network)
+
+    def add(change: LowRankBatch, x: Tensor, output: Tensor) -> Tensor:
+        # Beam search asks several rows for each of ours; they stand next to each other.
+        rows = which.repeat_interleave(x.shape[0] // len(which))
+        inner = x.reshape(len(rows), -1, x.shape[-1]) @ change.A[rows].transpose(
+            1, 2
+        )  # (batch, tokens, rank)
+        return output + (inner @ change.B[rows].transpose(1, 2)).reshape(output.shape)
+
+    handles = [
+        maps[name].register_forward_hook(
+            lambda _, inputs, output, change=change: add(change, inputs[0], output)
+        )
+        for name, change in updates.items()
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def substituted(network: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """Lets other tensors stand where parameters do, and puts the very same parameters back."""
+    owners = {name: name.rpartition(".") for name in weights}
+    places = {name: (network.get_submodule(path), leaf) for name, (path, _, leaf) in owners.items()}
+    originals = {name: module._parameters[leaf] for name, (module, leaf) in places.items()}
+    try:
+        for name, (module, leaf) in places.items():
+            module._parameters[leaf] = weights[name]  # type: ignore[assignment]
+        yield
+    finally:
+        for name, (module, leaf) in places.items():
+            module._parameters[leaf] = originals[name]
+
+
+def dense_weights(network: nn.Module, update: Update) -> dict[str, Tensor]:
+    """θ + Δ for every parameter an update changes: the plain meaning of an update."""
+    maps = linear_maps(network)
+    weights = {}
+    for name, change in update.items():
+        theta = network.get_parameter(name)
+        if isinstance(change, Dense):
+            delta = change.delta
+        else:
+            delta = change.B @ change.A
+            delta = delta.T if isinstance(maps[name], Conv1D) else delta
+        weights[name] = theta + delta
+    return weights
+
+
+# Checks ----------------------------------------------------------------------------------------------
+
+
+def is_finite(update: Update) -> bool:
+    """Whether no number of an update is NaN or infinite."""
+    tensors = [
+        tensor
+        for change in update.values()
+        for tensor in ((change.delta,) if isinstance(change, Dense) else (change.B, change.A))
+    ]
+    return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
+
+
+def fingerprint(network: nn.Module) -> str:
+    """SHA-256 over every parameter and buffer, names and bits: the same only if nothing changed."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted({**dict(network.named_parameters()), **dict(network.named_buffers())}.items()):
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.detach().contiguous().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,106 @@
+"""YAML in, checked dataclasses out; errors name the file and the place."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import fields, is_dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from kebench.errors import BadFile, did_you_mean
+
+T = TypeVar("T")
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """Refuses a repeated key, which PyYAML would let the last one win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[Hashable] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    problem=f"the key '{key}' stands twice", problem_mark=key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: Path) -> Any:
+    """The contents of a YAML file.
+
+    Raises:
+        BadFile: it cannot be read, is not YAML, or repeats a key.
+    """
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadFile(path, f"cannot be read ({error.__class__.__name__})") from None
+    except yaml.MarkedYAMLError as error:
+        place = error.problem_mark.line + 1 if error.problem_mark else None
+        raise BadFile(path, error.problem or "not YAML", place=place) from None
+
+
+def validated(kind: type[T], value: Any, path: Path | str) -> T:
+    """`value` as a `kind`, a dataclass (strings like `1e-4`, which YAML keeps as text, become numbers).
+
+    Raises:
+        BadFile: with the place of the first fault, what was found and what was wanted.
+    """
+    if is_dataclass(kind) and isinstance(value, Mapping):
+        # Said here because pydantic lets a plain dataclass's unknown fields pass.
+        known = _field_names(kind, ())
+        for name in value:
+            if name not in known:
+                raise BadFile(path, f"{name}: unknown field{did_you_mean(str(name), known)}")
+    try:
+        return TypeAdapter(kind).validate_python(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+            name = str(first["loc"][-1])
+            known = _field_names(kind, first["loc"][:-1])
+            raise BadFile(path, f"{place}: unknown field{did_you_mean(name, known)}") from None
+        if first["type"] in ("missing", "missing_argument"):
+            raise BadFile(path, f"{place}: missing") from None
+        found = repr(first["input"])
+        shown = found if len(found) < 60 else found[:57] + "..."
+        raise BadFile(path, f"{place}: found {shown}, wanted: {first['msg']}") from None
+
+
+def _field_names(kind: Any, loc: tuple[Any, ...]) -> list[str]:
+    """The field names of the dataclass at `loc` inside `kind`, as far as annotations tell."""
+    from typing import get_args, get_type_hints
+
+    for step in loc:
+        if is_dataclass(kind):
+            kind = get_type_hints(kind).get(str(step))
+        else:  # into a tuple or a mapping: the last argument that is not `...`
+            inner = [argument for argument in get_args(kind) if argument is not Ellipsis]
+            kind = inner[-1] if inner else None
+    return [item.name for item in fields(kind)] if is_dataclass(kind) else []
+
+
+def folder_of(package: str) -> Path:
+    """The folder of a package, without importing it."""
+    spec = find_spec(package)
+    assert spec is not None
+    assert spec.submodule_search_locations
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def as_mapping(value: Any, path: Path) -> Mapping[str, Any]:
+    """`value`, refused unless it is a mapping.
+
+    Raises:
+        BadFile: it is something else.
+    """
+    if not isinstance(value, dict):
+        raise BadFile(path, f"found {type(value).__name__}, wanted a mapping of fields to values")
+    return value

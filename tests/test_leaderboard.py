@@ -1,0 +1,650 @@
+from __future__ import annotations
+
+import csv
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scenes import BASE, EDITS
+
+from kebench.errors import BadFile
+from kebench.leaderboard import (
+    add_records,
+    check,
+    contradictions,
+    differences,
+    printed,
+    read_record,
+    rebuild,
+    record_path,
+    table_text,
+)
+from kebench.leaderboard.escape import csv_cell, distinct_slug, markdown, slug
+from kebench.leaderboard.settings import in_words
+from kebench.leaderboard.tables import csv_table, markdown_page, markdown_table
+from kebench.protocols import DECAO2021, STRICT, Protocol, protocol
+from kebench.record import FORMAT, Cost, RunRecord, Setting
+from kebench.scorer import Scores, score
+from kebench.statistics import NO_ESTIMATE, Estimate
+
+DASH = "\N{EN DASH}"
+COST = Cost(0.1234, 0.5, 0.2, 0.6, 12.0, 1536 * 2**20)
+SCORES = score(EDITS, BASE, STRICT, resamples=50)
+
+
+def setting(rules: Protocol = STRICT, **changes: Any) -> Setting:
+    defaults: dict[str, Any] = {
+        "task": "zsre",
+        "task_version": 1,
+        "pack": "mini",
+        "pack_sha256": "aa" * 32,
+        "model": "bart",
+        "model_fingerprint": "bb" * 32,
+        "protocol": asdict(rules),
+        "targets": "alternative",
+        "regime": "single",
+        "retain": "sample of 5",
+        "seed": 0,
+        "edits": 4,
+        "edits_sha256": "cc" * 32,
+    }
+    return Setting(**{**defaults, **changes})
+
+
+def record(
+    editor: str = "mend",
+    *,
+    scores: Scores = SCORES,
+    is_control: bool = False,
+    base: Mapping[str, Any] | None = None,
+    cost: Cost = COST,
+    **changes: Any,
+) -> RunRecord:
+    return RunRecord(
+        format=FORMAT,
+        setting=setting(scores.protocol, **changes),
+        editor=editor,
+        editor_path="kebench.baselines.mend:Mend",
+        editor_settings={"learning_rate": 0.5},
+        is_control=is_control,
+        citation="mitchell2022fast",
+        scores=scores,
+        base={"accuracy": 0.625} if base is None else base,
+        cost=cost,
+        versions={"python": "3.12"},
+        hardware={"device": "cpu", "cores": 2},
+    )
+
+
+def by_hand(*, forced: bool = True) -> Scores:
+    """Scores of two edits with round numbers and intervals."""
+    half = Estimate(0.5, 0.0, 1.0, 1, 2, 2)
+    whole = Estimate(1.0, 1.0, 1.0, 2, 2, 2)
+    none = Estimate(0.0, 0.0, 0.0, 0, 2, 2)
+    return Scores(
+        protocol=STRICT,
+        edits=2,
+        failures={},
+        no_ops=0,
+        no_op_share=none,
+        success_rate=half,
+        success_rate_teacher_forced=whole if forced else NO_ESTIMATE,
+        inflation_gap=Estimate(0.5, 0.0, 1.0, 1, 2, 2) if forced else NO_ESTIMATE,
+        equivalence_target=Estimate(1 / 3, 0.125, 0.99999, 1, 3, 2),
+        equivalence_own=Estimate(2 / 3, 0.125, 0.99999, 2, 3, 2),
+        edits_with_paraphrases=2,
+        retain_accuracy=whole,
+        retain_accuracy_gold=half,
+        accuracy_before=half,
+        accuracy_after=whole,
+        performance_deterioration=Estimate(-1.0, -1.0, 0.0, 2, 1, 2),
+        seed=0,
+        resamples=50,
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two editors and a control in one setting, one editor in another; tables made."""
+    path = tmp_path / "leaderboards"
+    records = [record("mend"), record("rome"), record("oracle", is_control=True), record("mend", seed=1)]
+    add_records(path, records)
+    rebuild(path)
+    return path
+
+
+def tables(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.suffix in (".md", ".csv"))
+
+
+# --- records
+
+
+def test_a_record_stands_under_its_task_and_setting_and_editor(tmp_path: Path) -> None:
+    mend = record("mend")
+    (path,) = add_records(tmp_path, [mend])
+    assert path == tmp_path / "zsre" / "records" / f"bart--mini--strict--{mend.setting.key}--mend.json"
+    assert read_record(path) == mend
+    assert record_path(tmp_path, mend) == path
+
+
+def test_a_second_run_replaces_the_first(tmp_path: Path) -> None:
+    add_records(tmp_path, [record("mend")])
+    again = record("mend", cost=replace(COST, prepare_seconds=1.0))
+    (path,) = add_records(tmp_path, [again])
+    assert [read_record(each) for each in (tmp_path / "zsre" / "records").iterdir()] == [again]
+    assert path.is_file()
+
+
+def test_records_are_added_from_files(tmp_path: Path) -> None:
+    record("mend").write(tmp_path / "run" / "record.json")
+    (path,) = add_records(tmp_path / "leaderboards", [tmp_path / "run" / "record.json"])
+    assert read_record(path) == record("mend")
+
+
+def test_nothing_is_stored_where_one_record_is_wrong(tmp_path: Path) -> None:
+    wrong = record("rome", scores=replace(SCORES, no_ops=2))
+    with pytest.raises(BadFile, match=r"record of rome: no_ops and no_op_share\.hits differ: 2 and 1"):
+        add_records(tmp_path / "leaderboards", [record("mend"), wrong])
+    assert not (tmp_path / "leaderboards").exists()
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        record(cost=replace(COST, prepare_seconds=math.nan)),
+        record(cost=replace(COST, prepare_seconds=-1.0)),
+        record("half a \ud800 character"),
+        record(task_version="one"),
+    ],
+    ids=["nan", "negative", "surrogate", "type"],
+)
+def test_what_cannot_be_a_record_is_refused(tmp_path: Path, broken: RunRecord) -> None:
+    with pytest.raises(BadFile):
+        add_records(tmp_path, [broken])
+
+
+@pytest.mark.parametrize(
+    "editor", ["../../../evil", "MEND", "mend", "a b", "a/b", "", "..", "me--nd", "x" * 300]
+)
+def test_file_names_stay_inside_and_apart(tmp_path: Path, editor: str) -> None:
+    others = ["mend", "a-b", "unnamed", "evil", "me-nd"]
+    path = record_path(tmp_path, record(editor, task=f"../{editor}"))
+    assert path.parent.parent.parent == tmp_path
+    assert path.resolve().is_relative_to(tmp_path.resolve())
+    assert len(path.name) < 255
+    name = distinct_slug(editor)
+    assert all(name.lower() != distinct_slug(other).lower() for other in others if other != editor)
+
+
+def test_slugs_keep_their_parts_apart() -> None:
+    assert slug("facebook/bart--base") == "facebook-bart-base"
+    assert distinct_slug("knowledge_editor") == "knowledge_editor"
+
+
+# --- settings
+
+
+CHANGES: dict[str, Any] = {
+    "task": "fever",
+    "task_version": 2,
+    "pack": "full",
+    "pack_sha256": "dd" * 32,
+    "model": "t5",
+    "model_fingerprint": "dd" * 32,
+    "protocol": asdict(DECAO2021),
+    "targets": "gold",
+    "regime": "batch",
+    "retain": "exact",
+    "seed": 1,
+    "edits": 5,
+    "edits_sha256": "dd" * 32,
+}
+
+
+def test_every_field_of_a_setting_is_tried() -> None:
+    assert set(CHANGES) == {field.name for field in fields(Setting)}
+
+
+def other_in(name: str) -> RunRecord:
+    """A record of an editor called `other`, whose setting differs in one field."""
+    if name == "protocol":
+        return record("other", scores=score(EDITS, BASE, DECAO2021, resamples=50))
+    if name == "edits":
+        fifth = replace(EDITS[0], id="q2", fact="A")
+        return record("other", scores=score([*EDITS, fifth], BASE, STRICT, resamples=50), edits=5)
+    return record("other", **{name: CHANGES[name]})
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_two_settings_never_share_a_table(tmp_path: Path, name: str) -> None:
+    add_records(tmp_path, [record("mend"), other_in(name)])
+    made = [path for path in rebuild(tmp_path) if path.suffix == ".csv"]
+    editors = [[row["editor"] for row in csv.DictReader(path.read_text().splitlines())] for path in made]
+    assert sorted(editors) == [["mend"], ["other"]]
+    for path in made:
+        shown = path.with_suffix(".md").read_text()
+        assert ("| mend" in shown) != ("| other" in shown)
+    assert check(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", [name for name in CHANGES if name != "protocol"])
+def test_differences_name_the_field(name: str) -> None:
+    assert differences(setting(), setting(**{name: CHANGES[name]})) == [name]
+
+
+def test_differences_name_the_field_of_the_protocol() -> None:
+    beams = {**asdict(STRICT), "beams": 5}
+    assert differences(setting(), setting(protocol=beams, seed=3)) == ["seed", "protocol.beams"]
+    assert differences(setting(protocol={}), setting(protocol={"new": None})) == ["protocol.new"]
+    assert differences(setting(), setting()) == []
+
+
+def test_tables_of_the_same_name_carry_their_key(folder: Path) -> None:
+    keys = sorted(setting(seed=seed).key for seed in (0, 1))
+    names = [path.name for path in tables(folder) if path.suffix == ".csv"]
+    assert names == [f"bart--mini--strict--{key}.csv" for key in keys]
+    page = (folder / "zsre" / "README.md").read_text()
+    assert page.count("- Not to be compared with the tables of the same name: apart by seed\n") == 2
+
+
+def test_names_that_differ_in_case_only_carry_their_key(tmp_path: Path) -> None:
+    add_records(tmp_path, [record("mend", model="BART"), record("mend", model="bart")])
+    names = [path.name.lower() for path in rebuild(tmp_path)]
+    assert len(set(names)) == len(names) == 5
+
+
+@pytest.mark.parametrize(
+    ("rules", "said"),
+    [
+        (STRICT, "with the target;"),
+        (STRICT, "every question about its fact"),
+        (STRICT, "free greedy decoding"),
+        (DECAO2021, "with the edited model's own answer to the prompt;"),
+        (DECAO2021, "the edited record only"),
+        (DECAO2021, "again are kept"),
+        (DECAO2021, "free decoding with 5 beams"),
+        (DECAO2021, "equivalence and retain compared as raw strings"),
+        (protocol("strict", labels=True), "nothing is decoded; answers are compared as labels"),
+    ],
+)
+def test_protocols_in_words(rules: Protocol, said: str) -> None:
+    assert said in in_words(rules)
+
+
+# --- tables
+
+
+GOLDEN_HEAD = """\
+<!-- Made by `kebench leaderboard` from records/. Changes here are lost. -->
+
+# zsre version 1: bart on mini, strict protocol
+
+- Pack: mini, sha256 aaaaaaaaaaaa
+- Model: bart, weights bbbbbbbbbbbb
+- Protocol: strict: equivalence compares the answer to each paraphrase with the target; paraphrases that are \
+the prompt again are left out; left out of the retain questions: the edited record, every question about its \
+fact, and every one worded like the prompt or a paraphrase of it; free greedy decoding; answers are compared \
+once case, articles, punctuation and spacing are normalised
+- Edits: 2; no-ops: 0; with paraphrases: 2; sha256 cccccccccccc
+- Targets: alternative
+- Regime: single, every edit starts from the base model
+- Retain: sample of 5
+- Seed: 0
+- Base model: accuracy 62.50 %; paraphrases set aside 7
+- Setting: KEY
+
+"""
+
+GOLDEN_ROWS = [
+    ["Editor", "mend", "**Controls**", "Ask (control)"],
+    ["Success", "50.00 [0.00, 100.00]", "", "50.00 [0.00, 100.00]"],
+    ["Teacher-forced success", "100.00 [100.00, 100.00]", "", DASH],
+    ["Inflation gap", "50.00 [0.00, 100.00]", "", DASH],
+    ["Equivalence (target)", "33.33 [12.50, 100.00]", "", "33.33 [12.50, 100.00]"],
+    ["Other equivalence (own answer)", "66.67 [12.50, 100.00]", "", "66.67 [12.50, 100.00]"],
+    ["Retain", "100.00 [100.00, 100.00]", "", "100.00 [100.00, 100.00]"],
+    ["Retain vs gold", "50.00 [0.00, 100.00]", "", "50.00 [0.00, 100.00]"],
+    ["Performance deterioration", "-100.00 [-100.00, 0.00]", "", "-100.00 [-100.00, 0.00]"],
+    ["No-ops", "0", "", "0"],
+    ["Failures", "0", "", "0"],
+    ["Edits", "2", "", "2"],
+    ["Seconds per edit", "0.123", "", "0.123"],
+    ["Peak memory", "1.50 GiB", "", "1.50 GiB"],
+]
+"""The table's columns."""
+
+# 0.05^(1/2) = 0.2236
+GOLDEN_FOOT = f"""
+Scores, gap and deterioration are in percent, `value [low, high]`; the seconds are the median over edits; \
+{DASH} stands where nothing was measured. Success leaves no-ops out; failed edits count as wrong everywhere.
+
+Intervals: 95 %, percentile bootstrap over edits, 50 resamples, seed 0. One without width says that all \
+edits scored the same, not that the number is certain. Where all of n independent edits score 100 %, the \
+true rate is with 95 % confidence at least 0.05^(1/n), Clopper and Pearson's one-sided limit (n = 2: \
+22.36 %); where all score 0 %, at most 100 % less that.
+
+Rows stand by the editor's name, which ranks nothing; controls, whose score is known beforehand, stand \
+below. Tables are made from `records/` by `kebench leaderboard`, and `kebench leaderboard --check` says \
+whether they still agree.
+"""
+
+
+def test_a_small_table_as_it_is_written() -> None:
+    records = [
+        record("mend", scores=by_hand(), edits=2, base={"accuracy": 0.625, "paraphrases_set_aside": 7}),
+        record("Ask", scores=by_hand(forced=False), edits=2, is_control=True, base={"accuracy": 0.625}),
+    ]
+    lines = markdown_table(records).splitlines(keepends=True)
+    table = [line for line in lines if line.startswith("|")]
+    start = lines.index(table[0])
+    assert "".join(lines[:start]) == GOLDEN_HEAD.replace("KEY", records[0].setting.key)
+    assert "".join(lines[start + len(table) :]) == GOLDEN_FOOT
+    rows = [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in table]
+    assert set("".join(rows.pop(1))) == {":", "-"}
+    assert [list(column) for column in zip(*rows, strict=True)] == GOLDEN_ROWS
+    assert len({len(line) for line in table}) == 1
+
+
+def test_rows_stand_by_name_and_controls_below() -> None:
+    records = [record("a_control", is_control=True), record("rome"), record("Alpha"), record("mend")]
+    text = markdown_table(records)
+    places = [text.index(f"\n| {name} ") for name in ("Alpha", "mend", "rome", "**Controls**")]
+    places.append(text.index("\n| a_control (control) "))
+    assert places == sorted(places)
+    assert markdown_table(records[::-1]) == text
+    rows = csv.DictReader(csv_table(records).splitlines())
+    assert [row["editor"] for row in rows] == ["Alpha", "mend", "rome", "a_control"]
+    plain = table_text(records)
+    assert plain.index("\nrome") < plain.index("\ncontrols:") < plain.index("\na_control")
+
+
+def test_the_protocol_names_the_headline_equivalence() -> None:
+    text = markdown_table([record(scores=score(EDITS, BASE, DECAO2021, resamples=50))])
+    heads, row = (
+        [cell.strip() for cell in line.split("|")]
+        for line in text.splitlines()
+        if line.startswith(("| Editor", "| mend"))
+    )
+    assert heads[5:7] == ["Equivalence (own answer)", "Other equivalence (target)"]
+    # 4/9 and 1/9, see scenes.py
+    assert [cell.split()[0] for cell in row[5:7]] == ["44.44", "11.11"]
+
+
+def test_failed_edits_are_itemised() -> None:
+    assert "\n- mend: out of memory: 1\n" in markdown_table([record()])
+
+
+def test_the_page_shows_every_table(folder: Path) -> None:
+    page = (folder / "zsre" / "README.md").read_text()
+    for path in tables(folder):
+        if path.name != "README.md":
+            assert f"]({path.name})" in page
+    table = next(path for path in tables(folder) if path.suffix == ".md" and path.name != "README.md")
+    rows = [line for line in table.read_text().splitlines() if line.startswith("|")]
+    assert all(row in page for row in rows)
+
+
+def test_base_facts_on_which_rows_disagree_are_given_for_each() -> None:
+    base = {"accuracy": 0.5, "prompts": {"asked": 8, "margin_nats": 0.25}, "note": None}
+    same = markdown_table([record("mend", base=base), record("rome", base=base)])
+    assert (
+        "- Base model: accuracy 50.00 %; prompts: asked 8; prompts: margin nats 0.25; note &#8211;\n" in same
+    )
+    apart = markdown_table([record("mend", base={"accuracy": 0.5}), record("rome", base={"accuracy": 0.51})])
+    assert "- Base model: accuracy 50.00 % (mend), 51.00 % (rome)\n" in apart
+
+
+def test_csv_has_everything_as_measured() -> None:
+    text = csv_table([record("mend", scores=by_hand(forced=False), edits=2)])
+    (row,) = csv.DictReader(text.splitlines())
+    assert float(row["equivalence_accuracy"]) == 1 / 3
+    assert float(row["equivalence_target_high"]) == 0.99999
+    assert (row["equivalence_target_hits"], row["equivalence_target_total"]) == ("1", "3")
+    assert row["success_rate_teacher_forced"] == row["inflation_gap_low"] == ""
+    assert row["performance_deterioration"] == "-1.0"
+    assert "\r" not in text
+
+
+@pytest.mark.parametrize(
+    ("fraction", "shown"),
+    [
+        (0.0, "0.00"),
+        (-0.000001, "0.00"),
+        (2 / 3, "66.67"),
+        (0.99999, "100.00"),
+        (1.0, "100.00"),
+        (-0.5, "-50.00"),
+        (math.nan, DASH),
+    ],
+)
+def test_percent(fraction: float, shown: str) -> None:
+    assert printed.percent(fraction) == shown
+
+
+def test_nothing_measured_is_a_dash() -> None:
+    assert printed.with_interval(NO_ESTIMATE) == DASH
+    assert printed.seconds(math.nan) == DASH
+
+
+@pytest.mark.parametrize(("n_bytes", "shown"), [(0, "0.0 MiB"), (1 << 20, "1.0 MiB"), (3 << 29, "1.50 GiB")])
+def test_memory(n_bytes: int, shown: str) -> None:
+    assert printed.memory(n_bytes) == shown
+
+
+def test_least_rate_is_near_the_rule_of_three() -> None:
+    assert printed.least_rate(1) == pytest.approx(0.05)
+    assert printed.least_rate(1000) == pytest.approx(1 - 3 / 1000, abs=1e-5)
+
+
+def test_text_fits_a_terminal() -> None:
+    text = table_text([record("constrained_fine_tuning"), record("mend", seed=1)])
+    assert max(map(len, text.splitlines())) <= 100
+    assert "· 1 failed, 0.123 s/edit" in text
+    assert text.count("zsre version 1") == 2
+
+
+# --- escaping
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a|b", r"a\|b"),
+        ("<script>&", "&lt;script&gt;&amp;"),
+        ("[x](y) `z` *w* ~v~", r"\[x\](y) \`z\` \*w\* \~v\~"),
+        ("fine_tuning", "fine_tuning"),
+        ("_em_ __x__", r"\_em\_ \_\_x\_\_"),
+        ("two\nlines\u2028\x1b[31m", r"two lines \[31m"),
+        ("http://x www.x.org me@x", "http&#58;//x www&#46;x.org me&#64;x"),
+        ("\u202eé\ud800", "&#233;"),
+    ],
+)
+def test_markdown_only_shows(text: str, shown: str) -> None:
+    assert markdown(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("=1+1", "'=1+1"), ("+x", "'+x"), ("-x", "'-x"), (" @x", "'@x"), ("\t=x", "'=x"), ("a=b", "a=b")],
+)
+def test_csv_computes_nothing(text: str, shown: str) -> None:
+    assert csv_cell(text) == shown
+
+
+def test_names_of_a_stranger_stay_in_their_cell(tmp_path: Path) -> None:
+    nasty = 'x|</td>\n# Title "q",=1'
+    add_records(tmp_path, [record(nasty, task=nasty, model=nasty, pack=nasty, base={nasty: nasty})])
+    rebuild(tmp_path)
+    assert check(tmp_path) == []
+    page = next(tmp_path.glob("*/README.md")).read_text()
+    assert "<" not in page.removeprefix("<!--")
+    assert [line for line in page.splitlines() if line.startswith("# Title")] == []
+    assert "\n| x\\|&lt;/td&gt; # Title " in page
+    (row,) = csv.DictReader(next(tmp_path.glob("*/*.csv")).read_text().splitlines())
+    assert row["editor"] == 'x|</td> # Title "q",=1'
+    assert "\x1b" not in table_text([record("\x1b[2J")])
+
+
+# --- check
+
+
+def test_what_was_rebuilt_is_right_and_stays_the_same(folder: Path) -> None:
+    assert check(folder) == []
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert rebuild(folder) == tables(folder)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("which", range(5))
+def test_a_changed_byte_is_found(folder: Path, which: int) -> None:
+    path = tables(folder)[which]
+    text = path.read_bytes()
+    path.write_bytes(text[:-2] + b"#" + text[-1:])
+    (line,) = check(folder)
+    n_lines = text.count(b"\n")
+    assert line == f"{path}:{n_lines}: not what its records give; `kebench leaderboard` makes it anew"
+
+
+def test_a_changed_number_is_found_and_mended(folder: Path) -> None:
+    path = tables(folder)[1]
+    path.write_text(path.read_text().replace("0.3333333333333333", "0.9333333333333333", 1))
+    assert [line.partition(":")[0] for line in check(folder)] == [str(path)]
+    rebuild(folder)
+    assert check(folder) == []
+
+
+def test_a_deleted_table_is_found(folder: Path) -> None:
+    path = tables(folder)[2]
+    path.unlink()
+    assert check(folder) == [f"{path}: missing; `kebench leaderboard` makes it"]
+
+
+def test_a_table_without_records_is_found_and_removed(folder: Path) -> None:
+    for path in folder.rglob("*.json"):
+        if setting(seed=1).key in path.name:
+            path.unlink()
+    left = [path for path in tables(folder) if setting(seed=1).key in path.name]
+    assert {line for line in check(folder) if "no record stands" in line} == {
+        f"{path}: no record stands behind it; `kebench leaderboard` removes it"
+        for path in tables(folder)
+        if path.name != "README.md"  # the table that is left is now alone, and needs no key in its name
+    }
+    rebuild(folder)
+    assert check(folder) == []
+    assert not any(path.exists() for path in left)
+
+
+def test_tables_of_a_task_without_any_record_are_removed(folder: Path) -> None:
+    for path in folder.rglob("*.json"):
+        path.unlink()
+    assert len(check(folder)) == 5
+    assert rebuild(folder) == []
+    assert tables(folder) == []
+
+
+def test_a_file_by_hand_is_found_and_kept(folder: Path) -> None:
+    path = folder / "zsre" / "notes.md"
+    path.write_text("Mine.\n")
+    rebuild(folder)
+    assert check(folder) == [f"{path}: no record stands behind it; remove it"]
+    (folder / "README.md").write_text("Not in a task's folder.\n")
+    assert len(check(folder)) == 1
+
+
+def edited(change: Callable[[dict[str, Any]], None], folder: Path) -> list[str]:
+    """What `check` says once one record is changed on disk."""
+    path = record_path(folder, record("mend"))
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+    lines = check(folder)
+    assert lines[0].startswith(f"{path}: ")
+    with pytest.raises(BadFile):
+        rebuild(folder)
+    return [line.removeprefix(f"{path}: ") for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "said"),
+    [
+        ("scores.success_rate.hits", 4, "success_rate: 4 hits of 3"),
+        ("scores.success_rate.value", 0.9, "success_rate: value 0.9 is not 1 / 3"),
+        ("scores.retain_accuracy.high", 1.5, "is not within [0, 1]"),
+        ("scores.retain_accuracy.low", 0.9, "is not within [0.9, "),
+        ("scores.retain_accuracy.value", None, "retain_accuracy: value nan of 13 answers"),
+        ("scores.retain_accuracy.edits", 5, "retain_accuracy: over 5 of 4 edits"),
+        ("scores.retain_accuracy.hits", 13, "with 13 hits of 13"),
+        ("scores.accuracy_after.value", 0.45, "performance_deterioration: value 0.39"),
+        ("scores.performance_deterioration.hits", 7, "hits and total are not 6 after and 11 before"),
+        ("scores.failures", {"out of memory": 5}, "failures: found"),
+        ("scores.no_ops", 0, "no_ops and no_op_share.hits differ: 0 and 1"),
+        ("scores.protocol.beams", 5, "setting.protocol and scores.protocol differ"),
+        ("scores.protocol.beams", "many", "scores.protocol.beams: found 'many', wanted"),
+        ("setting.edits", 5, "setting.edits and scores.edits differ: 5 and 4"),
+        ("setting.seed", 9, "by its content it should be zsre"),
+        ("editor", "rome", "by its content it should be zsre"),
+        ("cost.peak_memory_bytes", -1, "cost.peak_memory_bytes: found -1"),
+        ("scores.retain_accuracy.edits", 3.5, "holds something that a record does not"),
+        ("scores.retain_accuracy.note", "!", "holds something that a record does not"),
+        ("format", 99, "found format 99, wanted 1"),
+        ("scores.retain_accuracy.hits", math.inf, "not a run record (OverflowError)"),
+    ],
+)
+def test_a_record_that_contradicts_itself_is_found(folder: Path, place: str, value: Any, said: str) -> None:
+    *above, last = place.split(".")
+
+    def change(content: dict[str, Any]) -> None:
+        for name in above:
+            content = content[name]
+        content[last] = value
+
+    assert said in edited(change, folder)[0]
+
+
+def test_a_plausible_change_of_a_record_shows_in_the_tables(folder: Path) -> None:
+    path = record_path(folder, record("mend"))
+    path.write_text(path.read_text().replace('"edit_seconds_p50": 0.1234', '"edit_seconds_p50": 0.0001'))
+    assert len(check(folder)) == 3
+    rebuild(folder)
+    assert check(folder) == []
+
+
+def test_a_record_in_another_place_is_found(folder: Path) -> None:
+    path = record_path(folder, record("rome"))
+    (folder / "fever" / "records").mkdir(parents=True)
+    path.rename(folder / "fever" / "records" / path.name)
+    assert f"by its content it should be zsre/records/{path.name}" in check(folder)[0]
+
+
+def test_what_is_no_record_is_found(folder: Path) -> None:
+    path = folder / "zsre" / "records" / "broken.json"
+    path.write_text("[")
+    assert check(folder)[0].startswith(f"{path}: not a run record")
+
+
+def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
+    for verb in (check, rebuild):
+        with pytest.raises(BadFile, match="no such folder"):
+            verb(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("rules", [STRICT, DECAO2021], ids=lambda rules: rules.name)
+@pytest.mark.parametrize("n_edits", range(5))
+def test_what_was_scored_never_contradicts_itself(rules: Protocol, n_edits: int) -> None:
+    scores = score(EDITS[:n_edits], BASE, rules, resamples=50)
+    one = record(scores=scores, edits=n_edits)
+    assert contradictions(one) == []
+    assert markdown_page([one])
+    assert table_text([one])
+
+
+def test_needs_no_torch() -> None:
+    code = "import sys, kebench.leaderboard; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,260 @@
+"""One test a convention, on answers written by hand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+
+from kebench import metrics
+from kebench.answers import BaseAnswer, EditAnswers, ParaphraseAnswer
+from kebench.metrics import BaseAnswers
+from kebench.protocols import DECAO2021, STRICT, Protocol, protocol
+from kebench.statistics import Measure
+
+BOTH = pytest.mark.parametrize("rules", [STRICT, DECAO2021], ids=lambda rules: rules.name)
+
+
+def edit(
+    answer: str | None = "Nice",
+    *,
+    paraphrases: Mapping[str, str | None] | None = None,
+    sample: Mapping[str, str | None] | None = None,
+    target: str = "Nice",
+    forced: bool | None = None,
+    failure: str | None = None,
+) -> EditAnswers:
+    """Make 'Capital of France?', to which the base model says Paris, be answered Nice."""
+    return EditAnswers(
+        id="france",
+        fact="France:capital",
+        prompt="Capital of France?",
+        prediction="Paris",
+        target=target,
+        answer=answer,
+        forced=forced,
+        paraphrases=tuple(ParaphraseAnswer(text, said) for text, said in (paraphrases or {}).items()),
+        sample=sample or {},
+        failure=failure,
+    )
+
+
+def base_answer(
+    id_: str, answer: str, *gold: str, fact: str = "", prompt: str = "", stratum: int = 0
+) -> BaseAnswer:
+    return BaseAnswer(id_, fact or id_, prompt or f"What of {id_}?", gold or (answer,), answer, stratum)
+
+
+BASE = BaseAnswers(
+    [
+        base_answer("france", "Paris", fact="France:capital", prompt="Capital of France?"),
+        base_answer("france-2", "Paris", fact="France:capital"),
+        base_answer("peru", "Quito", "Lima"),  # wrong
+        base_answer("norway", "Oslo", "Oslo", "Kristiania"),
+        base_answer("latvia", "Riga"),
+    ]
+)
+
+
+# --- success
+
+
+@BOTH
+@pytest.mark.parametrize(("answer", "hits"), [("Nice", 1), ("nice.", 1), ("Paris", 0), ("Nice, France", 0)])
+def test_success_is_the_whole_target_whatever_its_case_and_punctuation(
+    rules: Protocol, answer: str, hits: int
+) -> None:
+    assert metrics.success(edit(answer), rules) == Measure(hits, hits, 1)
+
+
+def test_articles_count_in_decao2021_only() -> None:
+    assert metrics.success(edit("the Nice"), STRICT).hits == 1
+    assert metrics.success(edit("the Nice"), DECAO2021).hits == 0
+
+
+def test_spaces_count_in_strict_only() -> None:
+    assert metrics.success(edit("New York", target="newyork"), STRICT).hits == 0
+    assert metrics.success(edit("New York", target="newyork"), DECAO2021).hits == 1
+
+
+def test_labels_are_equal_when_they_are_the_same_label() -> None:
+    rules = protocol("strict", labels=True)
+    assert metrics.success(edit("A", target="A"), rules).hits == 1
+    assert metrics.success(edit("a", target="A"), rules).hits == 0
+
+
+@BOTH
+def test_a_failed_edit_is_wrong_even_where_it_left_an_answer(rules: Protocol) -> None:
+    assert metrics.success(edit(None), rules) == Measure(0, 0, 1)
+    assert metrics.success(edit("Nice", failure="time limit"), rules) == Measure(0, 0, 1)
+
+
+def test_teacher_forced_success_is_what_the_model_prefers_token_by_token() -> None:
+    assert metrics.success_teacher_forced(edit("Paris", forced=True)) == Measure(1, 1, 1)
+    assert metrics.success_teacher_forced(edit("Nice", forced=False)) == Measure(0, 0, 1)
+
+
+def test_teacher_forced_success_is_nan_without_forcing_and_wrong_after_a_failure() -> None:
+    assert math.isnan(metrics.success_teacher_forced(edit(forced=None)).value)
+    assert metrics.success_teacher_forced(edit(None, forced=None)) == Measure(0, 0, 1)
+
+
+def test_a_no_op_asks_for_what_is_said_already() -> None:
+    assert metrics.is_no_op(edit(target="paris."), STRICT)
+    assert not metrics.is_no_op(edit(target="Nice"), STRICT)
+
+
+# --- equivalence
+
+
+def test_stubborn_paraphrases_of_an_edit_that_did_not_take_are_wrong_or_right() -> None:
+    stubborn = edit(
+        "Paris", paraphrases={"France's capital?": "Paris", "What is France ruled from?": "Paris"}
+    )
+    assert metrics.equivalence_target(stubborn, STRICT) == Measure(0, 0, 2)
+    assert metrics.equivalence_own(stubborn, DECAO2021) == Measure(1, 2, 2)
+
+
+def test_an_edit_that_takes_on_paraphrases_and_not_on_x_is_right_or_wrong() -> None:
+    odd = edit("Paris", paraphrases={"France's capital?": "Nice"})
+    assert metrics.equivalence_target(odd, STRICT).value == 1
+    assert metrics.equivalence_own(odd, STRICT).value == 0
+
+
+def test_own_answers_are_compared_as_they_stand_in_decao2021() -> None:
+    case = edit("Nice", paraphrases={"France's capital?": "nice"})
+    assert metrics.equivalence_own(case, STRICT).value == 1
+    assert metrics.equivalence_own(case, DECAO2021).value == 0
+
+
+def test_a_paraphrase_that_is_x_again_is_left_out_in_strict_and_kept_in_decao2021() -> None:
+    case = edit(paraphrases={"the capital of France": "Nice", "France's capital?": "Paris"})
+    assert metrics.equivalence_target(case, STRICT) == Measure(0, 0, 1)
+    assert metrics.equivalence_own(case, DECAO2021) == Measure(0.5, 1, 2)
+
+
+@BOTH
+def test_without_paraphrases_equivalence_is_nan(rules: Protocol) -> None:
+    assert math.isnan(metrics.equivalence_target(edit(), rules).value)
+    assert math.isnan(metrics.equivalence_own(edit(), rules).value)
+
+
+@BOTH
+def test_a_failed_edit_does_not_agree_with_itself(rules: Protocol) -> None:
+    failed = edit(None, paraphrases={"France's capital?": None})
+    assert metrics.equivalence_own(failed, rules) == Measure(0, 0, 1)
+    assert metrics.equivalence_target(failed, rules) == Measure(0, 0, 1)
+
+
+# --- retain
+
+
+def test_retain_is_against_the_base_answer_and_not_the_gold_one() -> None:
+    # peru: base Quito, gold Lima. Staying wrong is retaining; becoming right is not.
+    stays, improves = edit(sample={"peru": "Quito"}), edit(sample={"peru": "Lima"})
+    assert metrics.retain(stays, BASE, STRICT).value == 1
+    assert metrics.retain_gold(stays, BASE, STRICT).value == 0
+    assert metrics.retain(improves, BASE, STRICT).value == 0
+    assert metrics.retain_gold(improves, BASE, STRICT).value == 1
+
+
+def test_other_questions_about_the_fact_are_left_out_in_strict_and_kept_in_decao2021() -> None:
+    case = edit(sample={"france": "Nice", "france-2": "Nice", "norway": "Oslo"})
+    assert metrics.retain(case, BASE, STRICT) == Measure(1, 1, 1)
+    assert metrics.retain(case, BASE, DECAO2021) == Measure(0.5, 1, 2)  # only `france` itself is gone
+
+
+def test_x_and_its_paraphrases_are_left_out_in_strict_under_whatever_fact() -> None:
+    base = BaseAnswers(
+        [
+            base_answer("copy", "Paris", fact="other", prompt="capital of france"),
+            base_answer("asked", "Paris", fact="another", prompt="France's capital?"),
+            base_answer("norway", "Oslo"),
+        ]
+    )
+    case = edit(
+        paraphrases={"Frances capital": "Nice"}, sample={"copy": "Nice", "asked": "Nice", "norway": "Oslo"}
+    )
+    assert metrics.retain(case, base, STRICT) == Measure(1, 1, 1)
+    assert metrics.retain(case, base, DECAO2021).hits == 1
+    assert metrics.retain(case, base, DECAO2021).total == 3
+
+
+def test_retained_answers_are_compared_as_they_stand_in_decao2021() -> None:
+    case = edit(sample={"norway": "oslo"})
+    assert metrics.retain(case, BASE, STRICT).value == 1
+    assert metrics.retain(case, BASE, DECAO2021).value == 0
+
+
+def test_retain_weighs_strata_by_what_they_hold_less_what_is_left_out() -> None:
+    # Stratum 0 holds 3, one of them x: N = 2. Stratum 1 holds 4. One drawn of each besides x.
+    base = BaseAnswers(
+        [base_answer("france", "Paris"), *(base_answer(f"near{i}", "n") for i in range(2))]
+        + [base_answer(f"far{i}", "f", stratum=1) for i in range(4)]
+    )
+    case = edit(sample={"france": "Nice", "near0": "changed", "far0": "f"})
+    assert metrics.retain(case, base, STRICT) == Measure(4 / 6, 1, 2)  # (2 · 0 + 4 · 1) / 6
+
+
+@BOTH
+def test_a_failed_edit_retains_nothing(rules: Protocol) -> None:
+    assert metrics.retain(edit(None, sample={"peru": None, "norway": None}), BASE, rules) == Measure(0, 0, 2)
+    assert metrics.retain(edit("Nice", failure="NaN", sample={"norway": "Oslo"}), BASE, rules).value == 0
+
+
+def test_a_failed_edit_without_a_sample_is_wrong_on_the_whole_test_set() -> None:
+    assert metrics.retain(edit(None), BASE, STRICT) == Measure(0, 0, 3)
+    assert metrics.accuracy_after(edit(None), BASE, STRICT) == Measure(0, 0, 5)
+    assert metrics.accuracy_before(edit(None), BASE, STRICT) == Measure(0.8, 4, 5)
+
+
+def test_retain_of_nothing_is_nan() -> None:
+    assert math.isnan(metrics.retain(edit(), BASE, STRICT).value)
+    assert math.isnan(metrics.retain(edit(sample={"france-2": "Paris"}), BASE, STRICT).value)
+
+
+def test_an_unknown_question_is_refused() -> None:
+    with pytest.raises(ValueError, match="edit france: 'atlantis' is not in the test set"):
+        metrics.retain(edit(sample={"atlantis": "?"}), BASE, STRICT)
+
+
+def test_two_questions_of_one_id_are_refused() -> None:
+    with pytest.raises(ValueError, match="two test questions have the same id"):
+        BaseAnswers([base_answer("peru", "Quito"), base_answer("peru", "Lima")])
+
+
+# --- accuracy
+
+
+@BOTH
+def test_any_gold_answer_will_do(rules: Protocol) -> None:
+    case = edit(sample={"norway": "kristiania", "peru": "Quito", "latvia": "Riga", "france-2": "Paris"})
+    assert metrics.accuracy_after(case, BASE, rules) == Measure(0.75, 3, 4)
+    assert metrics.retain_gold(case, BASE, STRICT) == Measure(2 / 3, 2, 3)
+
+
+@BOTH
+def test_accuracy_is_over_the_whole_sample_x_and_its_fact_with_it(rules: Protocol) -> None:
+    case = edit(sample={"france": "Nice", "france-2": "Nice", "norway": "Oslo", "peru": "Lima"})
+    assert metrics.accuracy_before(case, BASE, rules) == Measure(0.75, 3, 4)
+    assert metrics.accuracy_after(case, BASE, rules) == Measure(0.5, 2, 4)
+
+
+@BOTH
+def test_accuracy_before_and_after_weigh_alike(rules: Protocol) -> None:
+    # Stratum 0 holds 1, stratum 1 holds 3 of which one is drawn: before (1·1 + 3·0)/4, after (1·0 + 3·1)/4.
+    base = BaseAnswers(
+        [base_answer("near", "right")]
+        + [base_answer(f"far{i}", "wrong", "right", stratum=1) for i in range(3)]
+    )
+    case = edit(sample={"near": "wrong", "far1": "right"})
+    assert metrics.accuracy_before(case, base, rules) == Measure(0.25, 1, 2)
+    assert metrics.accuracy_after(case, base, rules) == Measure(0.75, 1, 2)
+
+
+def test_a_missing_answer_is_wrong_without_failing_the_edit() -> None:
+    case = replace(edit(), sample={"peru": None, "norway": "Oslo"})
+    assert metrics.retain(case, BASE, STRICT) == Measure(0.5, 1, 2)
+    assert metrics.accuracy_after(case, BASE, STRICT) == Measure(0.5, 1, 2)

@@ -1,0 +1,186 @@
+"""Wrong scorers, each wrong in one function: the hand-worked scores must tell every one from the right one.
+
+Each mutant is a reading found in the literature, or a slip that is easy to make.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from scenes import BASE, DECAO2021_SCORES, EDITS, STRICT_SCORES
+
+from kebench import metrics, scorer
+from kebench.answers import EditAnswers
+from kebench.metrics import BaseAnswers
+from kebench.normalise import normalise
+from kebench.protocols import DECAO2021, STRICT
+from kebench.scorer import Scores, score
+from kebench.statistics import Estimate, Measure, mean_estimate
+
+RIGHT: dict[str, Callable[..., Any]] = {
+    "per_edit": scorer.per_edit,
+    "left_out": BaseAnswers.left_out,
+    "populations": BaseAnswers.populations,
+}
+
+
+def wrong_scores() -> list[str]:
+    """What differs from the scores worked out by hand, under either protocol."""
+    wrong = []
+    for rules, expected in ((STRICT, STRICT_SCORES), (DECAO2021, DECAO2021_SCORES)):
+        scores = score(EDITS, BASE, rules, resamples=20)
+        for name, (value, hits, total, edits) in expected.items():
+            found: Estimate = getattr(scores, name)
+            counts = (found.hits, found.total, found.edits)
+            if not math.isclose(found.value, value) or counts != (hits, total, edits):
+                wrong.append(f"{rules.name} {name}")
+        if scores.failures != {"out of memory": 1}:
+            wrong.append(f"{rules.name} failures")
+    return wrong
+
+
+def test_the_real_scorer_gives_the_scores_worked_out_by_hand() -> None:
+    assert wrong_scores() == []
+
+
+def without_failures(*arguments: Any) -> list[scorer.EditScores]:
+    return [row for row in RIGHT["per_edit"](*arguments) if row.failure is None]
+
+
+def pooled(measures: Sequence[Measure], **settings: int) -> Estimate:
+    right = mean_estimate(measures, **settings)
+    value = right.hits / right.total if right.total else math.nan
+    return Estimate(value, right.low, right.high, right.hits, right.total, right.edits)
+
+
+def unweighted(values: Sequence[float], strata: Sequence[int], populations: object) -> float:
+    return sum(values) / len(values) if values else math.nan
+
+
+def loss(how: Callable[[Sequence[float], Sequence[float]], float]) -> Callable[..., Estimate]:
+    def estimate(before: Sequence[Measure], after: Sequence[Measure], **_: int) -> Estimate:
+        value = how([measure.value for measure in before], [measure.value for measure in after])
+        hits, total = (sum(measure.hits for measure in measures) for measures in (after, before))
+        return Estimate(value, value, value, hits, total, len(before))
+
+    return estimate
+
+
+def difference_of_means(before: Sequence[float], after: Sequence[float]) -> float:
+    return (sum(before) - sum(after)) / len(before)
+
+
+def mean_of_ratios(before: Sequence[float], after: Sequence[float]) -> float:
+    return 1 - sum(b / a for a, b in zip(before, after, strict=True)) / len(before)
+
+
+def empty_is_zero(right: Sequence[bool]) -> Measure:
+    return Measure(sum(right) / max(len(right), 1), sum(right), len(right))
+
+
+def first_gold_only(row: Any, answer: str | None, rules: Any) -> bool:
+    return metrics.same(answer, row.gold[0], rules.gold_equality)
+
+
+def none_equals_none(answer: str | None, other: str | None, equality: Any) -> bool:
+    if answer is None or other is None:
+        return answer is other
+    return metrics.comparable(answer, equality) == metrics.comparable(other, equality)
+
+
+def no_answer_is_no_question(self: BaseAnswers, edit: EditAnswers) -> list[Any]:
+    return [(self.rows[id_], answer) for id_, answer in edit.sample.items() if answer is not None]
+
+
+MUTANTS: dict[str, tuple[object, str, object, str]] = {
+    # name: where, which function, what it becomes, one score that must give it away
+    "equivalence with the own answer": (
+        metrics,
+        "equivalence_target",
+        metrics.equivalence_own,
+        "strict equivalence_accuracy",
+    ),
+    "equivalence with the target in decao2021": (
+        Scores,
+        "equivalence_accuracy",
+        property(lambda scores: scores.equivalence_target),
+        "decao2021 equivalence_accuracy",
+    ),
+    "x again counts as a paraphrase": (
+        metrics,
+        "paraphrases",
+        lambda edit, rules: edit.paraphrases,
+        "strict equivalence_target",
+    ),
+    "retain against gold": (metrics, "retain", metrics.retain_gold, "strict retain_accuracy"),
+    "x stays in O^x": (BaseAnswers, "left_out", lambda *_: frozenset(), "decao2021 retain_accuracy"),
+    "the fact stays in O^x": (
+        BaseAnswers,
+        "left_out",
+        lambda self, edit, rules: {edit.id} & self.rows.keys(),
+        "strict retain_accuracy",
+    ),
+    "the fact leaves O^x in decao2021": (
+        BaseAnswers,
+        "left_out",
+        lambda self, edit, rules: RIGHT["left_out"](self, edit, STRICT),
+        "decao2021 retain_accuracy",
+    ),
+    "strata weighed with what is left out": (
+        BaseAnswers,
+        "populations",
+        lambda self, left_out: RIGHT["populations"](self),
+        "strict retain_accuracy",
+    ),
+    "weights ignored": (metrics, "stratified_mean", unweighted, "strict retain_accuracy"),
+    "failures dropped": (scorer, "per_edit", without_failures, "strict success_rate"),
+    "failures not asked": (BaseAnswers, "asked", no_answer_is_no_question, "strict retain_accuracy"),
+    "failures taken for answers": (metrics, "failed", lambda edit: False, "strict failures"),
+    "pooled over edits": (scorer, "mean_estimate", pooled, "strict equivalence_target"),
+    "no-ops counted": (metrics, "is_no_op", lambda edit, rules: False, "strict success_rate"),
+    "teacher-forced success for free": (
+        metrics,
+        "success",
+        lambda edit, rules: metrics.success_teacher_forced(edit),
+        "strict success_rate",
+    ),
+    "nothing measured is zero": (metrics, "_share", empty_is_zero, "strict equivalence_target"),
+    "as it stands": (metrics, "comparable", lambda answer, equality: answer, "strict success_rate"),
+    "normalised everywhere": (
+        metrics,
+        "comparable",
+        lambda answer, equality: normalise(answer),
+        "decao2021 retain_accuracy",
+    ),
+    "the first gold answer only": (metrics, "is_gold", first_gold_only, "strict accuracy_before"),
+    "deterioration as a difference": (
+        scorer,
+        "relative_loss_estimate",
+        loss(difference_of_means),
+        "strict performance_deterioration",
+    ),
+    "deterioration as a mean of ratios": (
+        scorer,
+        "relative_loss_estimate",
+        loss(mean_of_ratios),
+        "strict performance_deterioration",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_wrong_scorer_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    place, function, wrong, gives_away = MUTANTS[name]
+    monkeypatch.setattr(place, function, wrong)
+    assert gives_away in wrong_scores()
+
+
+def test_none_equal_to_none_alone_does_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second lock on the same door: every metric asks `failed` before it compares."""
+    monkeypatch.setattr(metrics, "same", none_equals_none)
+    assert wrong_scores() == []
+    monkeypatch.setattr(metrics, "failed", lambda edit: False)
+    assert "strict equivalence_own" in wrong_scores()
