@@ -94,7 +94,7 @@ def _answer_all(
 ) -> Iterator[AnsweredRecord]:
     for start in range(0, len(records), AT_ONCE):
         part = records[start : start + AT_ONCE]
-        report(start, len(records), "base answers")
+        report(start, len(records), "")
         prompts = [record.prompt for record in part]
         predictions = model.answer(prompts, beams=protocol.beams)
         # Most paraphrases get the prompt's answer; a guess saves decoding and changes nothing.
@@ -125,7 +125,8 @@ def _answer_all(
 
 def margins_of(model: AbstractModel, prompts: Sequence[str], answers: Sequence[str]) -> list[float]:
     """The margin of each answer; 0, as if about to flip, for an empty one, which cannot be fed back."""
-    whole = [index for index, answer in enumerate(answers) if model.canonical(answer) is not None]
+    pairs = zip(prompts, answers, strict=True)
+    whole = [index for index, (prompt, y) in enumerate(pairs) if model.canonical(prompt, y) is not None]
     found = iter(model.margins([prompts[i] for i in whole], [answers[i] for i in whole]))
     margins = [0.0] * len(answers)
     for index in whole:

@@ -1,15 +1,19 @@
 """Edit requests: which records are edited, to say what, and which of their paraphrases count."""
 
+from __future__ import annotations
+
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from kebench.base_answers import AnsweredRecord
 from kebench.edit import Edit
 from kebench.metrics import same
 from kebench.protocols import Protocol
+
+if TYPE_CHECKING:
+    from kebench.base_answers import AnsweredRecord
 
 Targets = Literal["alternative", "gold"]
 """What edits ask for: an `alternative` to the prediction, as De Cao et al. do, or the `gold` answer where

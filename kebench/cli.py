@@ -11,21 +11,29 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kebench import __version__
-from kebench.errors import BadSetting, KebenchError, did_you_mean
+from kebench.errors import BadSetting, KebenchError, NotFound, did_you_mean
 
 if TYPE_CHECKING:
     from kebench.packs.pack import Pack
+    from kebench.progress import Progress
+    from kebench.run_settings import RunSettings
+    from kebench.task import Task
 
 
 class OneLineErrors(click.Group):
     """Shows a user's mistake as one line, and exits with status 2."""
+
+    group_class = type  # subgroups do the same
 
     def invoke(self, ctx: click.Context) -> Any:
         """Runs the command."""
         try:
             return super().invoke(ctx)
         except KebenchError as error:
-            click.echo(f"kebench: {error}", err=True)
+            click.echo(f"kebench: {one_line(str(error))}", err=True)
+            ctx.exit(2)
+        except PermissionError as error:
+            click.echo(f"kebench: {error.filename}: {error.strerror}", err=True)
             ctx.exit(2)
         except KeyboardInterrupt:
             click.echo("kebench: interrupted; the same command goes on from here", err=True)
@@ -39,6 +47,12 @@ class OneLineErrors(click.Group):
             commands = self.list_commands(ctx)
             raise KebenchError(f"no command named '{args[0]}'{did_you_mean(args[0], commands)}")
         return super().resolve_command(ctx, args)
+
+
+def one_line(text: str) -> str:
+    """The text without line breaks, and without what could move a terminal's cursor."""
+    plain = " ".join(text.split())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in plain)
 
 
 @click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
@@ -56,7 +70,9 @@ def main() -> None:
     try:
         sys.exit(cli.main(standalone_mode=False) or 0)
     except click.ClickException as error:
-        click.echo(f"kebench: {error.format_message()}", err=True)
+        no_arguments = isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ()))
+        message = error.format_message()
+        click.echo(message if no_arguments else f"kebench: {one_line(message)}", err=True)
         sys.exit(2)
     except click.Abort:
         sys.exit(130)
@@ -91,35 +107,43 @@ def run(config: Path | None, editors: str | None, **options: Any) -> None:
     for flag, name in (("--editor", "editors"), ("--task", "task")):
         if not fields.get(name):
             raise BadSetting(f"run: {flag} is missing")
-    _check_names(fields)
+    settings = _settings(fields, config or "run")
+    _check_names(settings)
 
     from kebench.leaderboard import table_text
     from kebench.progress import Progress
-    from kebench.run import RunSettings
     from kebench.run import run as run_editors
-    from kebench.yaml_files import validated
 
-    settings = validated(RunSettings, fields, config or "run")
     folder, records = run_editors(settings, progress=Progress())
     click.echo(table_text(records))
     click.echo(f"\n{folder}")
 
 
-def _check_names(fields: dict[str, Any]) -> None:
-    """Finds a typo before torch is imported."""
-    from kebench.editor_files import read_editor_file
-    from kebench.protocols import protocol
-    from kebench.task import load_task
+def _settings(fields: dict[str, Any], place: Path | str) -> RunSettings:
+    """The settings that flags and file mean."""
+    from kebench.run_settings import RunSettings
+    from kebench.yaml_files import validated
 
-    task = load_task(str(fields["task"]))
-    protocol(str(fields.get("protocol", "strict")), labels=task.family == "classifier")
-    for name in fields["editors"]:
-        read_editor_file(str(name))
     retain = fields.get("retain")
     if isinstance(retain, str) and retain != "exact" and not retain.isdecimal():
         raise BadSetting(f"--retain: found '{retain}', wanted a number or 'exact'")
     if fields.get("targets", "alternative") not in ("alternative", "gold"):
         raise BadSetting(f"--targets: found '{fields['targets']}', wanted alternative or gold")
+    settings = validated(RunSettings, fields, place)
+    settings.check()
+    return settings
+
+
+def _check_names(settings: RunSettings) -> None:
+    """Finds a typo before torch is imported."""
+    from kebench.editor_files import read_editor_file
+    from kebench.task import load_task
+
+    task = load_task(settings.task)
+    for name in settings.editors:
+        read_editor_file(name)
+    if settings.pack is not None and settings.pack not in task.packs and not Path(settings.pack).exists():
+        raise NotFound("pack", settings.pack, task.packs)
 
 
 # ls --------------------------------------------------------------------------------------------------
@@ -196,56 +220,52 @@ def train(
     device: str | None,
 ) -> None:
     """Train a base model, or prepare an editor, ahead of time. Interrupted, it goes on where it was."""
-    from kebench.errors import NotFound
+    from kebench.progress import Progress
+    from kebench.protocols import protocol as find_protocol
     from kebench.task import load_task
 
-    if (base is None) == (editor is None):
-        raise BadSetting("train: give --base MODEL or --editor NAME, one of them")
-    if protocol_typo := protocol not in ("strict", "decao2021"):
-        raise NotFound("protocol", protocol, ("strict", "decao2021")) if protocol_typo else AssertionError
     loaded = load_task(task)
-    if base is not None and base not in loaded.models:
-        raise NotFound(f"model of the task {loaded.name}", base, loaded.models)
-
-    import torch
-
-    from kebench.preparation import (
-        find_model,
-        find_pack,
-        make_ground,
-        prepare_editor,
-        state_folder,
-        train_model,
-        trained_model_folder,
-    )
-    from kebench.progress import Progress
-
+    find_protocol(protocol, labels=loaded.family == "classifier")  # a typo is found before torch is imported
     progress = Progress()
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    found = find_pack(loaded, pack)
-    if base is not None:
-        folder = out or trained_model_folder(base, found)
-        train_model(loaded, base, found, folder, progress, device)
-        progress.close()
-        click.echo((folder / "README.md").read_text(encoding="utf-8").rstrip())
-        click.echo(f"\n{folder}")
-        return
-    from kebench.editor import AbstractTrainedEditor, load_editor
-    from kebench.protocols import protocol as find_protocol
+    if base is not None and editor is None:
+        _train_base(base, loaded, pack, out, device, progress)
+    elif editor is not None and base is None:
+        _prepare_editor(
+            editor, {"task": task, "model": model, "pack": pack, "protocol": protocol}, device, progress
+        )
+    else:
+        raise BadSetting("train: give --base MODEL or --editor NAME, one of them")
 
-    assert editor is not None
-    name, loaded_editor = load_editor(editor)
-    if not isinstance(loaded_editor, AbstractTrainedEditor):
-        raise BadSetting(f"editor {name}: learns nothing, so there is nothing to prepare")
-    rules = find_protocol(protocol, labels=loaded.family == "classifier")
-    base_model = find_model(loaded, model, found, progress, device)
-    ground = make_ground(loaded, found, base_model, rules, "alternative", 0, progress)
-    prepared = prepare_editor(name, loaded_editor, ground, progress)
+
+def _train_base(
+    base: str, task: Task, pack: str | None, out: Path | None, device: str | None, progress: Progress
+) -> None:
+    from kebench.preparation import device_or_default, find_pack, train_model, trained_model_folder
+
+    if base not in task.models:
+        raise NotFound(f"model of the task {task.name}", base, task.models)
+    found = find_pack(task, pack)
+    folder = out or trained_model_folder(base, found)
+    train_model(task, base, found, folder, progress, device_or_default(device))
     progress.close()
-    click.echo(
-        f"{name}: {sum(t.numel() for t in prepared.state.values()):,} numbers, {prepared.seconds:.0f} s"
-    )
-    click.echo(str(state_folder(loaded_editor, ground)))
+    click.echo((folder / "README.md").read_text(encoding="utf-8").rstrip())
+    click.echo(f"\n{folder}")
+
+
+def _prepare_editor(name: str, fields: dict[str, Any], device: str | None, progress: Progress) -> None:
+    from kebench.editor import AbstractTrainedEditor, load_editor
+    from kebench.preparation import prepare_editor, state_folder
+    from kebench.run import RunSettings, ground_of
+
+    shown, editor = load_editor(name)
+    if not isinstance(editor, AbstractTrainedEditor):
+        raise BadSetting(f"editor {shown}: learns nothing, so there is nothing to prepare")
+    ground = ground_of(RunSettings(editors=(name,), device=device, **fields), progress)
+    prepared = prepare_editor(shown, editor, ground, progress)
+    progress.close()
+    size = sum(tensor.numel() for tensor in prepared.state.values())
+    click.echo(f"{shown}: {size:,} numbers, learnt in {prepared.seconds:.0f} s")
+    click.echo(str(state_folder(editor, ground)))
 
 
 # data ------------------------------------------------------------------------------------------------

@@ -1,11 +1,12 @@
 """What an editor is: a frozen dataclass of settings that looks at a frozen base and returns values."""
 
 import hashlib
+import inspect
 import json
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -120,6 +121,8 @@ def load_editor(name: str) -> tuple[str, AbstractEditor]:
         raise BadFile(path, f"editor: found '{file.editor}' ({error}), wanted module:Class") from None
     if not (isinstance(found, type) and issubclass(found, AbstractEditor)):
         raise BadFile(path, f"editor: found '{file.editor}', wanted a subclass of AbstractEditor")
+    if not is_dataclass(found) or inspect.isabstract(found):
+        raise BadFile(path, f"editor: found '{file.editor}', wanted a dataclass that is not abstract")
     return file.name, validated(found, dict(file.settings), f"{path}: settings")
 
 

@@ -27,7 +27,7 @@ from kebench.editor import (
     editor_path,
     settings_of,
 )
-from kebench.errors import BadSetting, NotFound
+from kebench.errors import BadSetting, KebenchError, NotFound, did_you_mean
 from kebench.home import home
 from kebench.models import AbstractModel, load_model
 from kebench.packs.build import build_pack
@@ -67,6 +67,19 @@ def find_pack(task: Task, name: str | None) -> Pack:
     return build_pack(task, name, Path(data or "."), folder)
 
 
+def device_or_default(device: str | None) -> str:
+    """The device asked for; else an accelerator if there is one.
+
+    Raises:
+        BadSetting: torch knows no such device, or it is not here.
+    """
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise BadSetting(f"--device: found '{device}' ({str(error).splitlines()[0]})") from None
+    return device or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def find_model(task: Task, name: str | None, pack: Pack, progress: Progress, device: str) -> AbstractModel:
     """The task's model of that name, trained now if it is not yet; else a folder or a Hub model.
 
@@ -75,7 +88,10 @@ def find_model(task: Task, name: str | None, pack: Pack, progress: Progress, dev
     """
     name = name or task.default_model
     if name not in task.models:
-        return load_model(name, task, device=device)
+        try:
+            return load_model(name, task, device=device)
+        except NotFound as error:
+            raise KebenchError(f"{error}{did_you_mean(name, task.models)}") from None
     folder = trained_model_folder(name, pack)
     if not (folder / "kebench.json").is_file():
         train_model(task, name, pack, folder, progress, device)
@@ -135,8 +151,9 @@ def make_ground(
     """The base pass over the test split, shared by all editors.
 
     Raises:
-        BadSetting: not one record of the test split can be edited.
+        BadSetting: not one record of the test split can be edited, or the labels are not the task's.
     """
+    _check_labels(task, pack)
     base = fingerprint(model.network)
     progress.stage("base answers (test)")
     test = answered(model, base, pack.records("test"), protocol, progress)
@@ -147,6 +164,21 @@ def make_ground(
             f"pack {pack.name}: no record of the test split can be edited ({reasons or 'it is empty'})"
         )
     return Ground(task, pack, model, protocol, targets, seed, base, test, cases)
+
+
+def _check_labels(task: Task, pack: Pack) -> None:
+    """A classifier can be asked for its own labels alone."""
+    if task.family != "classifier":
+        return
+    for split, records in pack.splits.items():
+        for record in records:
+            for answer in record.answers:
+                if answer not in task.labels:
+                    wanted = " or ".join(task.labels)
+                    raise BadSetting(
+                        f"pack {pack.name}: {split}: {record.id}: found the label '{answer}', wanted {wanted}"
+                        f" (task {task.name})"
+                    )
 
 
 def state_folder(editor: AbstractTrainedEditor, ground: Ground) -> Path:
@@ -210,7 +242,7 @@ def _stopwatch(file: Path) -> Callable[[], float]:
 
     def elapsed() -> float:
         seconds = round(earlier + time.monotonic() - started, 1)
-        file.write_text(str(seconds), encoding="utf-8")
+        write_json(seconds, file)  # all or nothing: an empty file would stop every later attempt
         return seconds
 
     return elapsed

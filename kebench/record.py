@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -143,10 +144,16 @@ class RunRecord:
             raise BadFile(path, f"not a run record ({error.__class__.__name__}: {error})") from None
 
 
+def editor_folder(run: Path, editor: str) -> Path:
+    """Where a run's folder keeps one editor's rows, scores and record."""
+    name = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in editor)
+    return run / name.lstrip(".")
+
+
 def write_json(value: Any, path: Path) -> None:
     """Writes JSON in one spelling, all or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     partial.write_text(text + "\n", encoding="utf-8")
     partial.replace(path)

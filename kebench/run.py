@@ -4,26 +4,27 @@ import hashlib
 import json
 import statistics as numbers
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
 
 from kebench.answers import BaseAnswer, EditAnswers, ParaphraseAnswer
 from kebench.base_answers import AnsweredRecord
-from kebench.cases import Case, Targets
+from kebench.cases import Case
 from kebench.edited import AbstractEdited
 from kebench.editor import AbstractEditor, State, editor_path, load_editor, settings_of
 from kebench.environment import hardware, peak_memory_bytes, versions
 from kebench.errors import BadFile, BadSetting, BrokenEditor, Busy
 from kebench.models import AbstractModel
-from kebench.preparation import Ground, find_model, find_pack, make_ground, prepare_editor
+from kebench.preparation import Ground, device_or_default, find_model, find_pack, make_ground, prepare_editor
 from kebench.progress import Progress
 from kebench.protocols import protocol as find_protocol
-from kebench.record import FORMAT, Cost, RunRecord, Setting, write_json
+from kebench.record import FORMAT, Cost, RunRecord, Setting, editor_folder, write_json
+from kebench.run_settings import RunSettings as RunSettings
 from kebench.scorer import score
 from kebench.statistics import draw_sample, strata
 from kebench.task import Task, load_task
@@ -31,39 +32,8 @@ from kebench.updates import fingerprint
 
 EDITS_AT_ONCE = 8
 """Edits made and asked together. Resuming starts at a whole group, so that every group is always the same."""
-OUT_OF_REACH = (torch.OutOfMemoryError, MemoryError, FloatingPointError, torch._C._LinAlgError)
+OUT_OF_REACH = (torch.OutOfMemoryError, MemoryError, FloatingPointError, torch.linalg.LinAlgError)
 """What may go wrong with one edit without being anybody's mistake; it counts as a failed edit."""
-
-
-@dataclass(frozen=True)
-class RunSettings:
-    """What a run is asked to do: the flags of `kebench run`, and the fields of its `--config` file.
-
-    Attributes:
-        editors: names in `baselines/`, YAML paths or `module:Class`.
-        task: a name in `tasks/` or a YAML path.
-        model: one of the task's models, a folder, or a Hub id; by default the task's.
-        pack: one of the task's packs or a folder; by default the task's.
-        limit: how many edits; by default the task's number; 0 for all there are.
-        seed: of the choice of edits and of every edit's retain sample.
-        protocol: `strict` or `decao2021`.
-        targets: `alternative` or `gold`.
-        retain: how many test questions each edit is asked, or `exact` for all; by default the task's number.
-        output: the run's folder; by default one in `runs/` named after the setting.
-        device: where to compute; by default an accelerator if there is one.
-    """
-
-    editors: tuple[str, ...]
-    task: str
-    model: str | None = None
-    pack: str | None = None
-    limit: int | None = None
-    seed: int = 0
-    protocol: str = "strict"
-    targets: Targets = "alternative"
-    retain: int | Literal["exact"] | None = None
-    output: str | None = None
-    device: str | None = None
 
 
 def run(
@@ -85,24 +55,54 @@ def run(
         KebenchError: a setting, a file or an editor is wrong; an interrupted run may simply be run again.
     """
     progress = progress or Progress()
-    chosen = dict(editors) if editors is not None else dict(load_editor(name) for name in settings.editors)
-    task = load_task(settings.task)
-    protocol = find_protocol(settings.protocol, labels=task.family == "classifier")
-    pack = find_pack(task, settings.pack)
-    device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    model = model or find_model(task, settings.model, pack, progress, device)
-    ground = make_ground(task, pack, model, protocol, settings.targets, settings.seed, progress)
-    plan = Plan.of(ground, settings)
-    folder = Path(settings.output) if settings.output else Path("runs") / f"{task.name}-{plan.setting.key}"
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        return _run(settings, editors, model, progress)
+    finally:
+        progress.close()
+
+
+def _run(
+    settings: RunSettings,
+    editors: Mapping[str, AbstractEditor] | None,
+    model: AbstractModel | None,
+    progress: Progress,
+) -> tuple[Path, list[RunRecord]]:
+    settings.check()
+    chosen = dict(editors) if editors is not None else _load_editors(settings.editors)
+    plan = Plan.of(ground_of(settings, progress, model=model), settings)
+    default = Path("runs") / f"{plan.setting.task}-{plan.setting.key}"
+    folder = Path(settings.output) if settings.output else default
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadSetting(f"--output: {folder} cannot be made ({type(error).__name__})") from None
     try:
         with FileLock(folder / ".lock", timeout=0):
             _open(folder, plan)
             records = [_run_editor(name, editor, plan, folder, progress) for name, editor in chosen.items()]
     except Timeout:
         raise Busy(f"{folder}: another process is writing this run") from None
-    progress.close()
     return folder, records
+
+
+def _load_editors(names: Sequence[str]) -> dict[str, AbstractEditor]:
+    """The editors by what tables call them, which must differ."""
+    chosen: dict[str, AbstractEditor] = {}
+    for given in names:
+        name, editor = load_editor(given)
+        if any(editor_folder(Path(), name) == editor_folder(Path(), other) for other in chosen):
+            raise BadSetting(f"editors: found '{name}' twice, wanted different names")
+        chosen[name] = editor
+    return chosen
+
+
+def ground_of(settings: RunSettings, progress: Progress, *, model: AbstractModel | None = None) -> Ground:
+    """The task, pack, model and base answers that settings mean; made where missing."""
+    task = load_task(settings.task)
+    protocol = find_protocol(settings.protocol, labels=task.family == "classifier")
+    pack = find_pack(task, settings.pack)
+    model = model or find_model(task, settings.model, pack, progress, device_or_default(settings.device))
+    return make_ground(task, pack, model, protocol, settings.targets, settings.seed, progress)
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ def _open(folder: Path, plan: Plan) -> None:
     setting = asdict(plan.setting)
     if file.is_file():
         try:
-            there = json.loads(file.read_text(encoding="utf-8"))["setting"]
+            there = dict(json.loads(file.read_text(encoding="utf-8"))["setting"])
         except (ValueError, KeyError, TypeError):
             raise BadFile(
                 file, "not a run's settings; remove the folder or choose another --output"
@@ -217,22 +217,29 @@ def _run_editor(name: str, editor: AbstractEditor, plan: Plan, folder: Path, pro
     ground, model = plan.ground, plan.ground.model
     prepared = prepare_editor(name, editor, ground, progress)
     progress.stage(f"edit {name}")
-    place = folder / _safe(name)
+    place = editor_folder(folder, name)
     place.mkdir(exist_ok=True)
     _same_editor(place / "editor.json", editor)
     rows = place / "edits.jsonl"
     done = _recover(rows, len(plan.cases))
-    with rows.open("a", encoding="utf-8") as file:
-        for start in range(done, len(plan.cases), EDITS_AT_ONCE):
-            progress(start, len(plan.cases))
-            for answers, cost in _edit_and_ask(
-                editor, prepared.state, plan, plan.cases[start : start + EDITS_AT_ONCE]
-            ):
-                file.write(json.dumps({**asdict(answers), **cost}, ensure_ascii=True) + "\n")
-            file.flush()
-    progress(len(plan.cases), len(plan.cases))
-    if fingerprint(model.network) != ground.fingerprint:
-        raise BrokenEditor(f"editor {name} changed the base model's weights; an edit must be a value")
+    try:
+        with rows.open("a", encoding="utf-8") as file:
+            for start in range(done, len(plan.cases), EDITS_AT_ONCE):
+                progress(start, len(plan.cases))
+                group = plan.cases[start : start + EDITS_AT_ONCE]
+                found = _edit_and_ask(editor, prepared.state, plan, group)
+                if start == done:  # told before anything is on file, not hours later
+                    _check_base(name, ground)
+                file.writelines(
+                    json.dumps({**asdict(answers), **cost}, ensure_ascii=True) + "\n"
+                    for answers, cost in found
+                )
+                file.flush()
+        progress(len(plan.cases), len(plan.cases))
+        _check_base(name, ground)
+    except BrokenEditor:
+        rows.unlink()  # or the next run would take them for answers of the base model's edits
+        raise
 
     all_answers, costs = _read_rows(rows)
     scores = score(all_answers, plan.base, ground.protocol, seed=ground.seed)
@@ -255,13 +262,30 @@ def _run_editor(name: str, editor: AbstractEditor, plan: Plan, folder: Path, pro
     return record
 
 
+def _check_base(name: str, ground: Ground) -> None:
+    """Refuses an editor that wrote to the base model."""
+    if fingerprint(ground.model.network) != ground.fingerprint:
+        raise BrokenEditor(f"editor {name} changed the base model's weights; an edit must be a value")
+
+
 def _same_editor(file: Path, editor: AbstractEditor) -> None:
     """Refuses to go on with another editor's rows."""
     found = {"editor": editor_path(editor), "settings": settings_of(editor)}
-    as_read = json.loads(json.dumps(found))
-    if file.is_file() and json.loads(file.read_text(encoding="utf-8")) != as_read:
+    try:
+        as_read = json.loads(json.dumps(found, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise BadSetting(f"{found['editor']}: its settings cannot be recorded ({error})") from None
+    if not file.is_file():
+        write_json(found, file)
+        return
+    try:
+        there = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        raise BadFile(
+            file, "not an editor's settings; remove the folder or choose another --output"
+        ) from None
+    if there != as_read:
         raise BadSetting(f"{file.parent}: holds rows of other settings; remove it or choose another --output")
-    write_json(found, file)
 
 
 def _recover(rows: Path, total: int) -> int:
@@ -278,39 +302,29 @@ def _recover(rows: Path, total: int) -> int:
 
 def _edit_and_ask(
     editor: AbstractEditor, state: State, plan: Plan, cases: Sequence[Case]
-) -> Iterator[tuple[EditAnswers, dict[str, float]]]:
-    """Edits one group, and asks each edited model all it is asked."""
-    model = plan.ground.model
+) -> list[tuple[EditAnswers, dict[str, float]]]:
+    """Edits one group and asks each edited model all it is asked; where the group fails, one by one."""
     started = time.perf_counter()
-    attempts = _attempt(editor, state, model, cases)
-    edit_seconds = (time.perf_counter() - started) / len(cases)
-    for edited, group in attempts:
-        if isinstance(edited, str):
-            for case in group:
-                yield _failed(case, plan, edited), {"edit_seconds": edit_seconds, "answer_seconds": 0.0}
-            continue
-        started = time.perf_counter()
-        found = _ask(edited, group, plan)
-        answer_seconds = (time.perf_counter() - started) / len(group)
-        for answers in found:
-            yield answers, {"edit_seconds": edit_seconds, "answer_seconds": answer_seconds}
-
-
-def _attempt(
-    editor: AbstractEditor, state: State, model: AbstractModel, cases: Sequence[Case]
-) -> list[tuple[AbstractEdited | str, Sequence[Case]]]:
-    """The group's edited models; where the group fails, each edit by itself; where that fails, the reason."""
     try:
         # Only a control may look at what it will be asked.
         edits = [
             replace(case.edit, paraphrases=case.paraphrases) if editor.is_control else case.edit
             for case in cases
         ]
-        return [(editor.edit(state, model, edits), cases)]
+        edited = editor.edit(state, plan.ground.model, edits)
+        made = time.perf_counter()
+        found = _ask(edited, cases, plan)
+        cost = {
+            "edit_seconds": (made - started) / len(cases),
+            "answer_seconds": (time.perf_counter() - made) / len(cases),
+        }
+        return [(answers, cost) for answers in found]
     except OUT_OF_REACH as error:
         if len(cases) == 1:
-            return [(type(error).__name__, cases)]
-    return [each for case in cases for each in _attempt(editor, state, model, [case])]
+            cost = {"edit_seconds": time.perf_counter() - started, "answer_seconds": 0.0}
+            return [(_failed(cases[0], plan, type(error).__name__.lstrip("_")), cost)]
+    # Outside the handler, which would keep what the failed attempt held alive.
+    return [row for case in cases for row in _edit_and_ask(editor, state, plan, [case])]
 
 
 def _ask(edited: AbstractEdited, cases: Sequence[Case], plan: Plan) -> list[EditAnswers]:
@@ -387,6 +401,20 @@ def read_edits(rows: Path) -> list[EditAnswers]:
     return _read_rows(rows)[0]
 
 
+def read_base(folder: Path) -> list[BaseAnswer]:
+    """The test set of a run's folder, as the base model answers it.
+
+    Raises:
+        BadFile: the file is not what a run writes.
+    """
+    file = folder / "base.json"
+    try:
+        rows = json.loads(file.read_text(encoding="utf-8"))
+        return [BaseAnswer(**{**row, "gold": tuple(row["gold"])}) for row in rows]
+    except (OSError, ValueError, TypeError, KeyError):
+        raise BadFile(file, "not a run's base answers") from None
+
+
 def _read_rows(rows: Path) -> tuple[list[EditAnswers], list[tuple[float, float]]]:
     answers, costs = [], []
     for number, line in enumerate(rows.read_text(encoding="utf-8").splitlines(), 1):
@@ -418,8 +446,3 @@ def _cost(costs: Sequence[tuple[float, float]], prepare_seconds: float, model: A
         prepare_seconds=prepare_seconds,
         peak_memory_bytes=peak_memory_bytes(model.device),
     )
-
-
-def _safe(name: str) -> str:
-    """A name as a folder's."""
-    return "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in name).lstrip(".")

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import ConfigDict
 
-from kebench.errors import NotFound
+from kebench.errors import BadFile, NotFound, did_you_mean
 from kebench.yaml_files import folder_of, read_yaml, validated
 
 Family = Literal["classifier", "seq2seq", "causal"]
@@ -124,4 +124,30 @@ def load_task(name: str) -> Task:
     path = Path(name) if name.endswith((".yaml", ".yml")) else folder_of("kebench.tasks") / f"{name}.yaml"
     if not path.is_file():
         raise NotFound("task", name, task_names())
-    return validated(Task, read_yaml(path), path)
+    task = validated(Task, read_yaml(path), path)
+    _check(task, path)
+    return task
+
+
+def _check(task: Task, path: Path) -> None:
+    """Makes sure of what the types do not say."""
+    try:
+        has_prompt = "\0" in task.template.format(prompt="\0")
+    except (ValueError, LookupError, AttributeError):
+        has_prompt = False
+    if not has_prompt:
+        raise BadFile(path, f"template: found '{task.template}', wanted {{prompt}} and no other field in it")
+    for field_name, found, known in (
+        ("default_pack", task.default_pack, task.packs),
+        ("default_model", task.default_model, task.models),
+    ):
+        if found not in known:
+            raise BadFile(path, f"{field_name}: found '{found}'{did_you_mean(found, known)}")
+    if (task.family == "classifier") != bool(task.labels):
+        wanted = "labels" if task.family == "classifier" else "none: only classifiers answer with them"
+        raise BadFile(path, f"labels: found {list(task.labels)}, wanted {wanted}")
+    for field_name, least in (
+        ("max_answer_tokens", 1), ("max_prompt_tokens", 1), ("retain_size", 1), ("edits", 0),
+    ):  # fmt: skip
+        if getattr(task, field_name) < least:
+            raise BadFile(path, f"{field_name}: found {getattr(task, field_name)}, wanted {least} or more")

@@ -23,6 +23,11 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         seen: set[Hashable] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                raise yaml.constructor.ConstructorError(
+                    problem="found a list or a mapping as a key, wanted a word",
+                    problem_mark=key_node.start_mark,
+                )
             if key in seen:
                 raise yaml.constructor.ConstructorError(
                     problem=f"the key '{key}' stands twice", problem_mark=key_node.start_mark
@@ -44,6 +49,8 @@ def read_yaml(path: Path) -> Any:
     except yaml.MarkedYAMLError as error:
         place = error.problem_mark.line + 1 if error.problem_mark else None
         raise BadFile(path, error.problem or "not YAML", place=place) from None
+    except (yaml.YAMLError, ValueError) as error:  # a character YAML does not know; a date such as 2024-13-01
+        raise BadFile(path, f"not YAML ({' '.join(str(error).split())})") from None
 
 
 def validated(kind: type[T], value: Any, path: Path | str) -> T:
@@ -62,7 +69,7 @@ def validated(kind: type[T], value: Any, path: Path | str) -> T:
         return TypeAdapter(kind).validate_python(value)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
+        place = ".".join(str(part) for part in first["loc"]) or "the whole of it"
         if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
             name = str(first["loc"][-1])
             known = _field_names(kind, first["loc"][:-1])

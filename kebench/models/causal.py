@@ -31,6 +31,7 @@ class Causal(AbstractModel):
             raise ValueError(f"{name}: the tokenizer has no end of sequence, so no answer would end")
         self.eos = eos
         self.pad = tokenizer.pad_token_id if isinstance(tokenizer.pad_token_id, int) else eos
+        self._target_ids: dict[tuple[str, str], list[int]] = {}
         network.generation_config = GenerationConfig(eos_token_id=self.eos, pad_token_id=self.pad)
 
     def rows(self, prompts: Sequence[str], answers: Sequence[str]) -> Rows:
@@ -67,13 +68,15 @@ class Causal(AbstractModel):
         texts = [self._text(row) for row in ids[:, inputs.shape[1] :].tolist()]
         return [texts[place : place + beams] for place in range(0, len(texts), beams)]
 
-    def canonical(self, answer: str) -> str | None:
-        """See `AbstractModel.canonical`.
-
-        Which tokens spell an answer may depend on the prompt, so this proves only what does not.
-        """
-        text = answer.strip()
-        return text or None
+    def canonical(self, prompt: str, answer: str) -> str | None:
+        """See `AbstractModel.canonical`."""
+        if not answer.strip():
+            return None
+        ids = self.target_ids(prompt, answer)
+        # Fed back, the printed text must give the same tokens, or the proof would be of another string.
+        text = self._text(ids)
+        same = text != "" and self.target_ids(prompt, text) == ids
+        return text if same and len(ids) <= self.asking.max_answer_tokens else None
 
     def prompt_ids(self, prompts: Sequence[str]) -> list[list[int]]:
         """See `AbstractModel.prompt_ids`; without the EOS that some tokenizers add."""
@@ -87,15 +90,21 @@ class Causal(AbstractModel):
         """
         if not answer.strip():
             raise ValueError("an empty answer cannot be a target")
-        (start,) = self.prompt_ids([prompt])
-        text = self.asking.template.format(prompt=prompt)
-        joint: list[int] = self.tokenizer(f"{text} {answer.strip()}")["input_ids"]
-        joint = joint[:-1] if joint and joint[-1] == self.eos else joint
-        if joint[: len(start)] == start:
-            return [*joint[len(start) :], self.eos]
-        # A cut prompt, or a merge across the boundary: the answer alone, with its leading space.
-        alone: list[int] = self.tokenizer(f" {answer.strip()}", add_special_tokens=False)["input_ids"]
-        return [*alone, self.eos]
+        key = (prompt, answer)
+        if key in self._target_ids:
+            return self._target_ids[key]
+        # After the whole prompt, even if it is cut; after a merge across the boundary, as it follows a mark.
+        for text in (self.asking.template.format(prompt=prompt), ".", ""):
+            start, joint = self._whole(text), self._whole(f"{text} {answer.strip()}")
+            if joint[: len(start)] == start:
+                break
+        self._target_ids[key] = [*joint[len(start) :], self.eos]
+        return self._target_ids[key]
+
+    def _whole(self, text: str) -> list[int]:
+        """Its tokens, uncut; a BOS first if the tokenizer has one, but never an EOS last."""
+        ids: list[int] = self.tokenizer(text)["input_ids"]
+        return ids[:-1] if ids and ids[-1] == self.eos else ids
 
     def _text(self, ids: list[int]) -> str:
         end = ids.index(self.eos) if self.eos in ids else len(ids)

@@ -38,7 +38,7 @@ class Classifier(AbstractModel):
         )
         return [[self.asking.labels[index] for index in row] for row in order.tolist()]
 
-    def canonical(self, answer: str) -> str | None:
+    def canonical(self, prompt: str, answer: str) -> str | None:
         """See `AbstractModel.canonical`."""
         return answer if answer in self.asking.labels else None
 

@@ -1,11 +1,15 @@
 """A model by its Hub name or folder; the family is read from the configuration, never from the name."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -61,7 +65,7 @@ def load_model(name: str, task: Task, *, device: str = "cpu", revision: str | No
         NotFound: neither a folder nor a Hub model that can be reached.
         BadSetting: the model's family, or its number of labels, is not the task's.
     """
-    config, network, tokenizer = load_pretrained(name, task.family, revision=revision)
+    config = load_config(name, revision=revision)
     family = family_of(config)
     if family != task.family:
         raise BadSetting(
@@ -69,15 +73,24 @@ def load_model(name: str, task: Task, *, device: str = "cpu", revision: str | No
         )
     if family == "classifier" and max(config.num_labels or 0, 2) != len(task.labels):
         raise BadSetting(f"model {name}: found {config.num_labels} labels, wanted {len(task.labels)}")
-    return FAMILIES[task.family](
-        display_name(name), network.to(torch.device(device)), tokenizer, Asking.of(task)
-    )
+    network, tokenizer = load_pretrained(name, task.family, revision=revision)
+    nn.Module.to(network, torch.device(device))
+    return FAMILIES[task.family](display_name(name), network, tokenizer, Asking.of(task))
+
+
+def load_config(name: str, *, revision: str | None = None) -> PreTrainedConfig:
+    """A model's configuration, by the same names as `load_pretrained`, with the same errors."""
+    with _plain_errors(name) as place:
+        if _is_local(place) and not (Path(place) / "config.json").is_file():
+            raise BadFile(place, "found no config.json, wanted a folder with a transformers model")
+        config: PreTrainedConfig = AutoConfig.from_pretrained(place, revision=revision)
+        return config
 
 
 def load_pretrained(
     name: str, family: Family, *, revision: str | None = None, **options: Any
-) -> tuple[PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase]:
-    """Configuration, network (float32) and tokenizer; safetensors only.
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Network (float32) and tokenizer; safetensors only.
 
     Args:
         name: a folder, a Hub id, or `package:NAME/FOLDER` for a model that an installed package carries.
@@ -89,22 +102,28 @@ def load_pretrained(
         NotFound: neither a folder nor a Hub model that can be reached.
         BadFile: the folder holds no usable model.
     """
-    name = _in_package(name) if name.startswith(PACKAGE) else name
-    looks_local = Path(name).exists() or name.startswith((".", "/", "~"))
-    if looks_local and not (Path(name) / "config.json").is_file():
-        raise BadFile(name, "found no config.json, wanted a folder with a transformers model")
-    try:
-        config = AutoConfig.from_pretrained(name, revision=revision)
+    with _plain_errors(name) as place:
         network = LOADERS[family].from_pretrained(
-            name, revision=revision, dtype=torch.float32, use_safetensors=True, **options
+            place, revision=revision, dtype=torch.float32, use_safetensors=True, **options
         )
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
-    except (OSError, ValueError) as error:
-        first_line = str(error).strip().splitlines()[0]
-        if looks_local:
-            raise BadFile(name, first_line) from None
+        return network, AutoTokenizer.from_pretrained(place, revision=revision)
+
+
+@contextmanager
+def _plain_errors(name: str) -> Iterator[str]:
+    """Gives the place a name means, and tells what transformers says of it in one line."""
+    place = _in_package(name) if name.startswith(PACKAGE) else name
+    try:
+        yield place
+    except (OSError, ValueError, SafetensorError) as error:
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if _is_local(place):
+            raise BadFile(place, first_line) from None
         raise NotFound("model", f"{name}' (not a folder, and the Hub says: '{first_line}") from None
-    return config, network, tokenizer
+
+
+def _is_local(name: str) -> bool:
+    return Path(name).exists() or name.startswith((".", "/", "~"))
 
 
 def _in_package(name: str) -> str:

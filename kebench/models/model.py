@@ -89,8 +89,8 @@ class AbstractModel(ABC):
         """Free answers to a batch of prompts, best first: one by greedy search, `beams` by beam search."""
 
     @abstractmethod
-    def canonical(self, answer: str) -> str | None:
-        """`answer` as `decode` would print its tokens; None if it could never be a whole answer."""
+    def canonical(self, prompt: str, answer: str) -> str | None:
+        """`answer` as `decode` would print its tokens after `prompt`; None if that is no whole answer."""
 
     # What every family shares --------------------------------------------------------------------------
 
@@ -151,7 +151,7 @@ class AbstractModel(ABC):
         self, prompts: Sequence[str], guesses: Sequence[str], answers: list[str | None], under: Under
     ) -> None:
         """Fills in the answers that one teacher-forced pass proves."""
-        texts = [self.canonical(guess) for guess in guesses]
+        texts = [self.canonical(prompt, guess) for prompt, guess in zip(prompts, guesses, strict=True)]
         possible = [index for index, text in enumerate(texts) if text is not None]
         for batch in self.batches([prompts[index] for index in possible]):
             indices = [possible[place] for place in batch]

@@ -67,7 +67,7 @@ class Seq2Seq(AbstractModel):
         texts = [self._text(row) for row in ids[:, 1:].tolist()]
         return [texts[place : place + beams] for place in range(0, len(texts), beams)]
 
-    def canonical(self, answer: str) -> str | None:
+    def canonical(self, prompt: str, answer: str) -> str | None:
         """See `AbstractModel.canonical`."""
         if not answer.strip():
             return None

@@ -107,7 +107,8 @@ def train_base(
     settings = validated(Training, dict(recipe.training), f"model {name}: training")
     torch.manual_seed(settings.seed)  # the weights of a new head or a whole new network
     network, tokenizer = _start(name, recipe, task, settings, train)
-    model = FAMILIES[task.family](name, network.to(torch.device(device)), tokenizer, Asking.of(task))
+    nn.Module.to(network, torch.device(device))
+    model = FAMILIES[task.family](name, network, tokenizer, Asking.of(task))
     network.requires_grad_(True)
     pairs = [
         (prompt, record.answers[0])
@@ -216,7 +217,7 @@ def _start(
     options: dict[str, Any] = {} if settings.dropout is None else _dropout(settings.dropout)
     if task.family == "classifier":
         options["num_labels"] = len(task.labels)
-    _, network, tokenizer = load_pretrained(recipe.start, task.family, revision=recipe.revision, **options)
+    network, tokenizer = load_pretrained(recipe.start, task.family, revision=recipe.revision, **options)
     if network.can_generate():  # what the checkpoint forces at decoding is not what our targets teach
         network.generation_config.forced_bos_token_id = None
     return network, tokenizer

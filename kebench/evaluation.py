@@ -1,0 +1,111 @@
+"""`kebench.evaluate`: a run from Python, with the same record and the same files as the command."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Literal
+
+from kebench.answers import BaseAnswer
+from kebench.cases import Targets
+from kebench.editor import AbstractEditor, load_editor
+from kebench.models import AbstractModel
+from kebench.progress import Progress, Silent
+from kebench.protocols import Protocol
+from kebench.record import RunRecord, editor_folder
+from kebench.run import RunSettings, read_base, read_edits, run
+from kebench.scorer import per_edit
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What came of one editor.
+
+    Attributes:
+        record: as the command writes it; `record.scores` are the scores.
+        edits: one row an edit: what was asked for, what was said, and what it scored.
+    """
+
+    record: RunRecord
+    edits: "Dataset"
+
+
+def evaluate(
+    editor: str | AbstractEditor,
+    task: str,
+    model: str | AbstractModel | None = None,
+    *,
+    pack: str | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    protocol: str = "strict",
+    targets: Targets = "alternative",
+    retain: int | Literal["exact"] | None = None,
+    output: str | Path | None = None,
+    device: str | None = None,
+    progress: bool = False,
+) -> Evaluation:
+    """Runs one editor on a task, as `kebench run` does.
+
+    Args:
+        editor: a name in `baselines/`, a YAML path, `module:Class`, or an editor itself.
+        task: a name in `tasks/`, or a YAML path.
+        model: one of the task's models, a folder, a Hub id, or a loaded model; by default the task's.
+        pack: one of the task's packs or a folder; by default the task's.
+        limit: how many edits; by default the task's number; 0 for all there are.
+        seed: of the choice of edits and of every edit's retain sample.
+        protocol: `strict` or `decao2021`.
+        targets: `alternative` or `gold`.
+        retain: how many test questions each edit is asked, or `exact`; by default the task's number.
+        output: the run's folder, kept and resumable; by default a temporary one.
+        device: where to compute; by default an accelerator if there is one.
+        progress: tell on stderr how far it is.
+
+    Raises:
+        KebenchError: a name, a setting or a file is wrong.
+    """
+    if isinstance(editor, AbstractEditor):
+        name, instance = type(editor).__name__, editor
+    else:
+        name, instance = load_editor(editor)
+    with TemporaryDirectory(prefix="kebench-") as temporary:
+        settings = RunSettings(
+            editors=(name,),
+            task=task,
+            model=model if isinstance(model, str) else None,
+            pack=pack,
+            limit=limit,
+            seed=seed,
+            protocol=protocol,
+            targets=targets,
+            retain=retain,
+            output=str(output if output is not None else temporary),
+            device=device,
+        )
+        folder, (record,) = run(
+            settings,
+            editors={name: instance},
+            model=model if isinstance(model, AbstractModel) else None,
+            progress=Progress() if progress else Silent(),
+        )
+        return Evaluation(record, _rows(folder, name, record.scores.protocol, read_base(folder)))
+
+
+def _rows(folder: Path, name: str, protocol: Protocol, base: list[BaseAnswer]) -> "Dataset":
+    from datasets import Dataset
+
+    answers = {edit.id: edit for edit in read_edits(editor_folder(folder, name) / "edits.jsonl")}
+    return Dataset.from_list(
+        [
+            {
+                **scores.row(),
+                "prompt": answers[scores.id].prompt,
+                "prediction": answers[scores.id].prediction,
+                "target": answers[scores.id].target,
+                "answer": answers[scores.id].answer,
+            }
+            for scores in per_edit(list(answers.values()), base, protocol)
+        ]
+    )

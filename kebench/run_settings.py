@@ -1,0 +1,61 @@
+"""What a run is asked to do, checked before anything heavy is imported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from kebench.cases import Targets
+from kebench.errors import BadSetting, NotFound
+from kebench.protocols import PROTOCOLS
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What a run is asked to do: the flags of `kebench run`, and the fields of its `--config` file.
+
+    Attributes:
+        editors: names in `baselines/`, YAML paths or `module:Class`.
+        task: a name in `tasks/` or a YAML path.
+        model: one of the task's models, a folder, or a Hub id; by default the task's.
+        pack: one of the task's packs or a folder; by default the task's.
+        limit: how many edits; by default the task's number; 0 for all there are.
+        seed: of the choice of edits and of every edit's retain sample.
+        protocol: `strict` or `decao2021`.
+        targets: `alternative` or `gold`.
+        retain: how many test questions each edit is asked, or `exact` for all; by default the task's number.
+        output: the run's folder; by default one in `runs/` named after the setting.
+        device: where to compute; by default an accelerator if there is one.
+    """
+
+    editors: tuple[str, ...]
+    task: str
+    model: str | None = None
+    pack: str | None = None
+    limit: int | None = None
+    seed: int = 0
+    protocol: str = "strict"
+    targets: Targets = "alternative"
+    retain: int | Literal["exact"] | None = None
+    output: str | None = None
+    device: str | None = None
+
+    def check(self) -> None:
+        """Makes sure of what the types do not say.
+
+        Raises:
+            NotFound: there is no such protocol.
+            BadSetting: a number is out of range, or the targets are neither of the two.
+        """
+        if self.protocol not in PROTOCOLS:
+            raise NotFound("protocol", self.protocol, PROTOCOLS)
+        if self.targets not in ("alternative", "gold"):
+            raise BadSetting(f"targets: found '{self.targets}', wanted alternative or gold")
+        if self.limit is not None and self.limit < 0:
+            raise BadSetting(f"limit: found {self.limit}, wanted 0 (all) or more")
+        if (
+            self.retain is not None
+            and self.retain != "exact"
+            and not (isinstance(self.retain, int) and self.retain > 0)
+        ):
+            raise BadSetting(f"retain: found {self.retain}, wanted a number above 0, or 'exact'")

@@ -1,0 +1,134 @@
+"""A toy world on disk: task file, pack and saved model, laid out in a home of their own.
+
+Invented people in invented cities. Prompts are cut short before their last words, so that a paraphrase which
+begins as its prompt does is, to the model, the same question: random models agree on no other.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tiny
+import yaml
+
+from kebench.models.model import Asking
+from kebench.packs.pack import Origin, Pack, read_pack, write_pack
+from kebench.packs.record import Paraphrase, Record
+from kebench.run_settings import RunSettings
+
+TEST, TRAIN = 18, 4  # of 24 people: two whole groups of edits and a broken one; the rest are dev
+PROMPT_TOKENS, ANSWER_TOKENS = 9, 20
+
+
+@dataclass(frozen=True)
+class World:
+    """Where everything lies.
+
+    Attributes:
+        kind: of the model, in `tiny.KINDS`.
+        home: what `KEBENCH_HOME` must be.
+        task: the task's file.
+    """
+
+    kind: str
+    home: Path
+    task: Path
+
+    @property
+    def pack(self) -> Pack:
+        return read_pack(self.home / "packs" / "toy")
+
+    @property
+    def model(self) -> Path:
+        return self.home / "models" / f"tiny--{self.pack.sha256[:8]}"
+
+    def settings(self, output: Path, *editors: str, **changes: Any) -> RunSettings:
+        return RunSettings(editors=editors, task=str(self.task), output=str(output), **changes)
+
+    def environment(self, *extra: Path) -> dict[str, str]:
+        """For a subprocess; modules in `extra` and the doubles can be imported there."""
+        paths = os.pathsep.join(str(path) for path in (*extra, Path(__file__).parent))
+        return {**os.environ, "KEBENCH_HOME": str(self.home), "PYTHONPATH": paths}
+
+
+def make(kind: str, folder: Path, *, paraphrases: bool = True) -> World:
+    """Builds a world in an empty folder."""
+    task = folder / "toy.yaml"
+    task.write_text(task_text(kind), encoding="utf-8")
+    world = World(kind, folder / "home", task)
+    pack = toy_pack(world.home / "packs" / "toy", records(kind, paraphrases=paraphrases))
+    model = world.home / "models" / f"tiny--{pack.sha256[:8]}"
+    tiny.save(kind, model)
+    (model / "kebench.json").write_text(json.dumps({"name": "tiny"}), encoding="utf-8")
+    return world
+
+
+def records(kind: str, *, paraphrases: bool = True) -> list[Record]:
+    """24 people: one question or claim each, with a paraphrase that begins as it does and another.
+
+    A generating model is right about every second one: what it says there is what the pack calls gold.
+    """
+    found: list[Record] = []
+    asking = Asking(
+        max_prompt_tokens=PROMPT_TOKENS, max_answer_tokens=ANSWER_TOKENS, labels=tiny.task(kind).labels
+    )
+    model = tiny.model(kind, asking=asking)
+
+    def said(prompt: str) -> str:
+        return model.answer([prompt])[0]
+
+    for old in tiny.records(kind):
+        person = old.fact
+        if kind == "bert":
+            prompt, gold, others = old.prompt, old.answers, tuple(p.text for p in old.paraphrases)
+        else:
+            prompt = f"{person} was born in which city?"
+            gold = old.answers if len(found) % 2 else (said(prompt) or "nothing",)
+            others = (f"{person} was born in the city of?", f"where was {person} born?")
+        texts = tuple(Paraphrase(text, "toy") for text in others) if paraphrases else ()
+        found.append(Record(old.id, person, prompt, gold, texts, subject=person))
+    return found
+
+
+def toy_pack(folder: Path, rows: Sequence[Record]) -> Pack:
+    """A pack of 24 records, split by their order."""
+    by_id = sorted(rows, key=lambda record: record.id)
+    splits: Mapping[str, list[Record]] = {
+        "test": by_id[:TEST], "train": by_id[TEST : TEST + TRAIN], "dev": by_id[TEST + TRAIN :],
+    }  # fmt: skip
+    return write_pack(
+        folder, splits, name="toy", licence="CC0", origin=(Origin("toy", "toy.jsonl", len(rows)),),
+        split={"train": 0.2, "dev": 0.1, "test": 0.7}, seed=0,
+    )  # fmt: skip
+
+
+def task_fields(kind: str, **changes: Any) -> dict[str, Any]:
+    """The toy task as its file holds it."""
+    family = tiny.FAMILY[kind]
+    return {
+        "name": "toy",
+        "version": 1,
+        "family": family,
+        "description": "Where people were born.",
+        "citation": "none",
+        **({"labels": list(tiny.LABELS)} if family == "classifier" else {}),
+        "max_prompt_tokens": 24 if family == "classifier" else PROMPT_TOKENS,
+        "max_answer_tokens": ANSWER_TOKENS,
+        "retain_size": 8,
+        "edits": TEST,
+        "default_pack": "toy",
+        "packs": {"toy": {"licence": "CC0", "sources": [{"format": "fever", "path": "toy.jsonl"}]}},
+        "default_model": "tiny",
+        "models": {"tiny": {"start": "tiny"}},
+        **changes,
+    }
+
+
+def task_text(kind: str, **changes: Any) -> str:
+    """The toy task as YAML."""
+    return yaml.safe_dump(task_fields(kind, **changes), sort_keys=False)
