@@ -121,6 +121,7 @@ def _answer_all(
                 ),
                 subject=record.subject,
             )
+    report(len(records), len(records), "")
 
 
 def margins_of(model: AbstractModel, prompts: Sequence[str], answers: Sequence[str]) -> list[float]:

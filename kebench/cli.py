@@ -63,6 +63,7 @@ def cli(verbose: bool) -> None:
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(name)s: %(message)s")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
 
 
 def main() -> None:
@@ -191,9 +192,13 @@ def _runs() -> list[str]:
 
     found = []
     for file in sorted(Path("runs").glob("*/run.json")):
-        setting = json.loads(file.read_text(encoding="utf-8"))["setting"]
         editors = ", ".join(sorted(path.parent.name for path in file.parent.glob("*/record.json")))
-        found.append(f"{file.parent!s:32} {setting['task']}, {setting['model']}: {editors or 'unfinished'}")
+        try:
+            setting = json.loads(file.read_text(encoding="utf-8"))["setting"]
+            shown = f"{setting['task']}, {setting['model']}: {editors or 'unfinished'}"
+        except (ValueError, KeyError, TypeError):
+            shown = "not a run's folder: run.json is broken"
+        found.append(f"{file.parent!s:32} {shown}")
     return found
 
 
@@ -255,7 +260,8 @@ def _train_base(
 def _prepare_editor(name: str, fields: dict[str, Any], device: str | None, progress: Progress) -> None:
     from kebench.editor import AbstractTrainedEditor, load_editor
     from kebench.preparation import prepare_editor, state_folder
-    from kebench.run import RunSettings, ground_of
+    from kebench.run import ground_of
+    from kebench.run_settings import RunSettings
 
     shown, editor = load_editor(name)
     if not isinstance(editor, AbstractTrainedEditor):

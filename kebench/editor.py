@@ -15,7 +15,7 @@ from torch import Tensor
 from kebench.edit import Edit
 from kebench.edited import AbstractEdited, EditedWeights
 from kebench.editor_files import read_editor_file
-from kebench.errors import BadFile, BadSetting
+from kebench.errors import BadFile, BadSetting, BrokenEditor
 from kebench.models.model import AbstractModel
 from kebench.updates import Update
 from kebench.yaml_files import validated
@@ -81,7 +81,12 @@ class AbstractWeightEditor(AbstractEditor):
 
     def edit(self, state: State, base: AbstractModel, edits: Sequence[Edit]) -> AbstractEdited:
         """See `AbstractEditor.edit`. Not to be overridden: write `update`."""
-        return EditedWeights(base, self.update(state, base, edits))
+        updates = self.update(state, base, edits)
+        if len(updates) != len(edits):
+            raise BrokenEditor(
+                f"{editor_path(self)}: returned {len(updates)} updates, wanted {len(edits)}, one an edit"
+            )
+        return EditedWeights(base, updates)
 
     @abstractmethod
     def update(self, state: State, base: AbstractModel, edits: Sequence[Edit]) -> list[Update]:

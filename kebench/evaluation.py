@@ -12,7 +12,9 @@ from kebench.models import AbstractModel
 from kebench.progress import Progress, Silent
 from kebench.protocols import Protocol
 from kebench.record import RunRecord, editor_folder
-from kebench.run import RunSettings, read_base, read_edits, run
+from kebench.run import run
+from kebench.run_folder import read_base, read_edits
+from kebench.run_settings import RunSettings
 from kebench.scorer import per_edit
 
 if TYPE_CHECKING:

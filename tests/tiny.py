@@ -9,6 +9,7 @@ training_set(model("bart"), 12)   what an editor learns from
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -241,13 +242,14 @@ def _llama(*, adds_eos: bool = False) -> PreTrainedTokenizerFast:
 
 
 TOKENIZERS: dict[str, Callable[[], PreTrainedTokenizerFast]] = {
-    "bert": _wordpiece,
-    "bart": _bart,
-    "t5": _t5,
-    "gpt2": _gpt2,
-    "llama": _llama,
-    "llama-eos": lambda: _llama(adds_eos=True),
+    "bert": cache(_wordpiece),
+    "bart": cache(_bart),
+    "t5": cache(_t5),
+    "gpt2": cache(_gpt2),
+    "llama": cache(_llama),
+    "llama-eos": cache(lambda: _llama(adds_eos=True)),
 }
+"""Made once a process: a tokenizer is asked, never changed."""
 
 
 # Networks --------------------------------------------------------------------------------------------
@@ -342,6 +344,13 @@ def network(
     forced_bos: bool = False,
 ) -> PreTrainedModel:
     """A network with weights wide enough that answers depend on prompts, and end soon."""
+    return copy.deepcopy(_network(kind, tokenizer, seed, one_logit, forced_bos))
+
+
+@cache
+def _network(
+    kind: str, tokenizer: PreTrainedTokenizerFast, seed: int, one_logit: bool, forced_bos: bool
+) -> PreTrainedModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if kind == "bert":

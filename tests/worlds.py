@@ -22,6 +22,7 @@ from kebench.packs.record import Paraphrase, Record
 from kebench.run_settings import RunSettings
 
 TEST, TRAIN = 18, 4  # of 24 people: two whole groups of edits and a broken one; the rest are dev
+QUIET = ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS", "TRANSFORMERS_VERBOSITY")
 PROMPT_TOKENS, ANSWER_TOKENS = 9, 20
 
 
@@ -52,8 +53,11 @@ class World:
 
     def environment(self, *extra: Path) -> dict[str, str]:
         """For a subprocess; modules in `extra` and the doubles can be imported there."""
-        paths = os.pathsep.join(str(path) for path in (*extra, Path(__file__).parent))
-        return {**os.environ, "KEBENCH_HOME": str(self.home), "PYTHONPATH": paths}
+        mine = [str(path) for path in (*extra, Path(__file__).parent)]
+        paths = os.pathsep.join([*mine, *filter(None, [os.environ.get("PYTHONPATH")])])
+        # The command itself must be quiet, as it is for users, who set none of these.
+        others = {name: value for name, value in os.environ.items() if name not in QUIET}
+        return {**others, "KEBENCH_HOME": str(self.home), "PYTHONPATH": paths}
 
 
 def make(kind: str, folder: Path, *, paraphrases: bool = True) -> World:

@@ -68,5 +68,5 @@ def nearest_in_ball(vector: Tensor, norm: str, radius: float) -> Tensor:
         return vector
     ordered = size.sort(descending=True).values
     excess = (ordered.cumsum(0) - radius) / torch.arange(1, len(vector) + 1, device=vector.device)
-    threshold = excess[(ordered > excess).nonzero()[-1]]
+    threshold = excess[(ordered >= excess).nonzero()[-1]]  # ≥: a radius lost in rounding still has one
     return vector.sign() * (size - threshold).clamp_min(0)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from kebench.checkpoints import load_checkpoint, save_checkpoint, save_tensors
 from kebench.editor import Known, State, TrainingEdit, TrainingSet, Workspace
+from kebench.errors import BadSetting
 from kebench.models.model import AbstractModel
 from kebench.models.rows import all_argmax, kl_divergence, target_loss
 from kebench.schedule import warmup_then_decay
@@ -54,7 +55,12 @@ class Relaxed(nn.Module):
 def train(
     editor: "KnowledgeEditor", base: AbstractModel, training: TrainingSet, workspace: Workspace
 ) -> State:
-    """The weights that did best on dev: the largest harmonic mean of success and retain rate there."""
+    """The weights that did best on dev: the largest harmonic mean of success and retain rate there.
+
+    Raises:
+        BadSetting: there is too little to learn from.
+    """
+    _check(training)
     relaxed = Relaxed(editor.hypernetwork(base)).to(base.device)
     optimizer = torch.optim.RMSprop(
         [
@@ -109,6 +115,16 @@ def train(
             told += f", dev success {counters['history'][-1][1]:.0%} retain {counters['history'][-1][2]:.0%}"
         workspace.report(step + 1, editor.steps, told)
     return load_file(best_file)
+
+
+def _check(training: TrainingSet) -> None:
+    """Without these a draw would never end, or a validation measure nothing."""
+    facts = {known.fact for known in training.known}
+    if not training.train or not training.dev or len(facts) < 2:
+        raise BadSetting(
+            f"knowledge_editor: found {len(training.train)} training edits, {len(training.dev)} dev edits and"
+            f" questions about {len(facts)} facts to learn from, wanted at least 1, 1 and 2"
+        )
 
 
 def draw(

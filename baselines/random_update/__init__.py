@@ -49,9 +49,10 @@ class RandomUpdate(AbstractTrainedEditor):
         noise: dict[str, LowRank] = {}
         for name, change in update.items():
             assert isinstance(change, LowRank)
-            b, a = (
-                torch.randn(factor.shape, generator=generator).to(factor) for factor in (change.B, change.A)
-            )
+            # Padding, of which a batch decides, has factors that are 0; the noise must not depend on it.
+            rank = int((change.B != 0).any(dim=0).sum())
+            b = torch.randn(len(change.B), rank, generator=generator).to(change.B)
+            a = torch.randn(rank, change.A.shape[1], generator=generator).to(change.A)
             scale = frobenius(change.B, change.A) / frobenius(b, a).clamp_min(1e-30)
             noise[name] = LowRank(b * scale, a)
         return noise

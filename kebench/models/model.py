@@ -137,61 +137,61 @@ class AbstractModel(ABC):
         """
         answers: list[str | None] = [None] * len(prompts)
         if guesses is not None and beams == 1:
-            self._confirm(prompts, guesses, answers, under)
-        open_rows = [index for index, answer in enumerate(answers) if answer is None]
-        for batch in self.batches([prompts[index] for index in open_rows]):
-            indices = [open_rows[place] for place in batch]
-            with under(indices):
-                found = self.decode([prompts[index] for index in indices], beams)
-            for index, candidates in zip(indices, found, strict=True):
-                answers[index] = candidates[0]
-        return [answer if answer is not None else "" for answer in answers]
-
-    def _confirm(
-        self, prompts: Sequence[str], guesses: Sequence[str], answers: list[str | None], under: Under
-    ) -> None:
-        """Fills in the answers that one teacher-forced pass proves."""
-        texts = [self.canonical(prompt, guess) for prompt, guess in zip(prompts, guesses, strict=True)]
-        possible = [index for index, text in enumerate(texts) if text is not None]
-        for batch in self.batches([prompts[index] for index in possible]):
-            indices = [possible[place] for place in batch]
-            said = [texts[index] or "" for index in indices]
-            rows = self.rows([prompts[index] for index in indices], said)
-            with under(indices):
-                agreed = all_argmax(self.logits(rows), rows).tolist()
-            for index, text, proved in zip(indices, said, agreed, strict=True):
-                if proved:
-                    answers[index] = text
+            texts = [self.canonical(prompt, guess) for prompt, guess in zip(prompts, guesses, strict=True)]
+            rows = [index for index, text in enumerate(texts) if text is not None]
+            proved = self.prefers(
+                [prompts[row] for row in rows], [texts[row] or "" for row in rows], under=_of(rows, under)
+            )
+            for row, proof in zip(rows, proved, strict=True):
+                answers[row] = texts[row] if proof else None
+        rows = [index for index, answer in enumerate(answers) if answer is None]
+        decoded = self.hypotheses([prompts[row] for row in rows], beams, under=_of(rows, under))
+        for row, candidates in zip(rows, decoded, strict=True):
+            answers[row] = candidates[0]
+        return [answer or "" for answer in answers]
 
     @torch.inference_mode()
+    def hypotheses(
+        self, prompts: Sequence[str], beams: int, *, under: Under = base_weights
+    ) -> list[list[str]]:
+        """The best free answers to each prompt, best first: one by greedy search, `beams` by beam search."""
+        found: list[list[str]] = [[] for _ in prompts]
+        for rows in self.batches(prompts):
+            with under(rows):
+                decoded = self.decode([prompts[row] for row in rows], beams)
+            for row, texts in zip(rows, decoded, strict=True):
+                found[row] = texts
+        return found
+
     def prefers(
         self, prompts: Sequence[str], targets: Sequence[str], *, under: Under = base_weights
     ) -> list[bool]:
         """Whether each target's tokens are the likeliest one by one when the model is fed them."""
-        verdict = [False] * len(prompts)
-        for indices in self.batches(prompts):
-            rows = self.rows([prompts[i] for i in indices], [targets[i] for i in indices])
-            with under(indices):
-                agreed = all_argmax(self.logits(rows), rows).tolist()
-            for index, value in zip(indices, agreed, strict=True):
-                verdict[index] = value
-        return verdict
+        return [value > 0 for value in self._teacher_forced(prompts, targets, all_argmax, under)]
 
-    @torch.inference_mode()
     def margins(self, prompts: Sequence[str], answers: Sequence[str]) -> list[float]:
         """How far each answer is from flipping, in nats: the least lead of its tokens over their rivals."""
+        return self._teacher_forced(prompts, answers, least_margin, base_weights)
+
+    @torch.inference_mode()
+    def _teacher_forced(
+        self,
+        prompts: Sequence[str],
+        answers: Sequence[str],
+        measure: Callable[[Tensor, Rows], Tensor],
+        under: Under,
+    ) -> list[float]:
+        """One number a row, taken from its logits when the model is fed the answer."""
         found = [0.0] * len(prompts)
         for indices in self.batches(prompts):
             rows = self.rows([prompts[i] for i in indices], [answers[i] for i in indices])
-            for index, value in zip(indices, least_margin(self.logits(rows), rows).tolist(), strict=True):
-                found[index] = value
+            with under(indices):
+                measured = measure(self.logits(rows), rows).tolist()
+            for index, value in zip(indices, measured, strict=True):
+                found[index] = float(value)
         return found
 
-    @torch.inference_mode()
-    def hypotheses(self, prompts: Sequence[str], beams: int) -> list[list[str]]:
-        """The `beams` best answers of the base model to each prompt, best first."""
-        found: list[list[str]] = [[] for _ in prompts]
-        for indices in self.batches(prompts):
-            for index, texts in zip(indices, self.decode([prompts[i] for i in indices], beams), strict=True):
-                found[index] = texts
-        return found
+
+def _of(rows: Sequence[int], under: Under) -> Under:
+    """`under` for a selection of its rows."""
+    return lambda indices: under([rows[index] for index in indices])

@@ -14,6 +14,7 @@ from tokenizers import ByteLevelBPETokenizer
 from torch import nn
 from transformers import (
     AutoConfig,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
@@ -21,7 +22,7 @@ from transformers import (
 
 from kebench.checkpoints import load_checkpoint, save_checkpoint
 from kebench.errors import BadSetting
-from kebench.models.load import FAMILIES, LOADERS, load_pretrained
+from kebench.models.load import FAMILIES, LOADERS, load_config, load_pretrained
 from kebench.models.model import AbstractModel, Asking
 from kebench.models.rows import target_loss
 from kebench.normalise import normalise
@@ -214,7 +215,8 @@ def _start(
         if not recipe.architecture:
             raise BadSetting(f"model {name}: found neither start nor architecture, wanted one of them")
         return _from_scratch(recipe, task, settings, train)
-    options: dict[str, Any] = {} if settings.dropout is None else _dropout(settings.dropout)
+    config = load_config(recipe.start, revision=recipe.revision)
+    options: dict[str, Any] = _dropout(config, settings.dropout)
     if task.family == "classifier":
         options["num_labels"] = len(task.labels)
     network, tokenizer = load_pretrained(recipe.start, task.family, revision=recipe.revision, **options)
@@ -223,8 +225,13 @@ def _start(
     return network, tokenizer
 
 
-def _dropout(rate: float) -> dict[str, float]:
-    return {"hidden_dropout_prob": rate, "attention_probs_dropout_prob": rate, "dropout": rate}
+def _dropout(config: PreTrainedConfig, rate: float | None) -> dict[str, float]:
+    """The fields for it that this architecture's configuration has: BERT, BART, T5 and GPT-2 differ."""
+    names = (
+        "hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "dropout_rate",
+        "attn_pdrop", "embd_pdrop", "resid_pdrop",
+    )  # fmt: skip
+    return {} if rate is None else dict.fromkeys((name for name in names if name in config.to_dict()), rate)
 
 
 def _from_scratch(
@@ -242,9 +249,9 @@ def _from_scratch(
         decoder_start_token_id=tokenizer.eos_token_id,
         forced_eos_token_id=None,
         **({"num_labels": len(task.labels)} if task.family == "classifier" else {}),
-        **({} if settings.dropout is None else {"dropout": settings.dropout}),
         **fields,
     )
+    config.update(_dropout(config, settings.dropout))
     return LOADERS[task.family].from_config(config), tokenizer
 
 

@@ -1,0 +1,88 @@
+"""What a run will do: its setting, its edits, and what each is asked."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from kebench.answers import BaseAnswer
+from kebench.base_answers import AnsweredRecord
+from kebench.cases import Case
+from kebench.preparation import Ground
+from kebench.record import Setting
+from kebench.run_settings import RunSettings
+from kebench.statistics import draw_sample, strata
+from kebench.task import Task
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is the same for every editor of a run.
+
+    Attributes:
+        ground: task, pack, model and base answers.
+        setting: what the numbers may be compared with.
+        cases: the edits.
+        base: the test set with the base answers, as the scorer takes it.
+        retain_size: test questions an edit.
+    """
+
+    ground: Ground
+    setting: Setting
+    cases: tuple[Case, ...]
+    base: tuple[BaseAnswer, ...]
+    retain_size: int
+
+    @staticmethod
+    def of(ground: Ground, settings: RunSettings) -> "Plan":
+        """The plan that settings mean."""
+        task: Task = ground.task
+        limit = task.edits if settings.limit is None else settings.limit
+        cases = ground.cases.cases[: limit or None]
+        size = task.retain_size if settings.retain is None else settings.retain
+        exact = size == "exact" or size >= len(ground.test)
+        setting = Setting(
+            task=task.name,
+            task_version=task.version,
+            pack=ground.pack.name,
+            pack_sha256=ground.pack.sha256,
+            model=ground.model.name,
+            model_fingerprint=ground.fingerprint,
+            protocol=asdict(ground.protocol),
+            targets=ground.targets,
+            regime="single",
+            retain="exact" if exact else f"sample of {size}",
+            seed=ground.seed,
+            edits=len(cases),
+            edits_sha256=_digest((case.edit.id, case.edit.target) for case in cases),
+        )
+        places = strata([record.margin for record in ground.test])
+        base = tuple(
+            BaseAnswer(r.id, r.fact, r.prompt, r.gold, r.prediction, stratum)
+            for r, stratum in zip(ground.test, places, strict=True)
+        )
+        return Plan(ground, setting, cases, base, len(base) if exact else int(size))
+
+    def sample(self, case: Case) -> list[BaseAnswer]:
+        """The test questions one edit is asked: the same for every editor."""
+        places = tuple(row.stratum for row in self.base)
+        drawn = draw_sample(places, self.retain_size, seed=self.setting.seed, edit_id=case.edit.id)
+        return [self.base[index] for index in drawn]
+
+    def base_facts(self) -> dict[str, Any]:
+        """What a reader should know of the base model's answers."""
+        test: Sequence[AnsweredRecord] = self.ground.test
+        cases = self.ground.cases
+        return {
+            "test_questions": len(test),
+            "test_accuracy": sum(record.correct for record in test) / len(test),
+            "editable": len(cases.cases),
+            "set_aside": dict(cases.set_aside),
+            "paraphrases": cases.paraphrases,
+            "paraphrases_set_aside": cases.disagreeing,
+        }
+
+
+def _digest(values: Iterable[Any]) -> str:
+    return hashlib.sha256(json.dumps(list(values)).encode()).hexdigest()

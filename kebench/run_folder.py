@@ -1,0 +1,133 @@
+"""What a run keeps on file, and how an interrupted one is found again.
+
+run.json            what was resolved        base.json      the test set, as the base model answers it
+<editor>/editor.json, edits.jsonl (one line an edit, appended), scores.json, record.json
+"""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from kebench.answers import BaseAnswer, EditAnswers, ParaphraseAnswer
+from kebench.editor import AbstractEditor, editor_path, settings_of
+from kebench.environment import hardware, versions
+from kebench.errors import BadFile, BadSetting
+from kebench.plan import Plan
+from kebench.record import write_json
+from kebench.trial import Trial
+
+EDITS_AT_ONCE = 8
+"""Edits made and asked together. Resuming starts at a whole group, so that every group is always the same."""
+
+
+def open_run(folder: Path, plan: Plan) -> None:
+    """Starts the run's folder, or makes sure that the one there is this run's."""
+    file = folder / "run.json"
+    setting = asdict(plan.setting)
+    if file.is_file():
+        try:
+            there = dict(json.loads(file.read_text(encoding="utf-8"))["setting"])
+        except (ValueError, KeyError, TypeError):
+            raise BadFile(
+                file, "not a run's settings; remove the folder or choose another --output"
+            ) from None
+        different = [name for name in setting if setting[name] != there.get(name)]
+        if different:
+            raise BadSetting(
+                f"{folder}: holds a run with another {', '.join(different)}; choose another --output"
+            )
+        return
+    ground = plan.ground
+    write_json([asdict(row) for row in plan.base], folder / "base.json")
+    write_json(
+        {
+            "setting": setting,
+            "base": plan.base_facts(),
+            "pack_licence": ground.pack.lock.licence,
+            "edits_at_once": EDITS_AT_ONCE,
+            "versions": versions(),
+            "hardware": hardware(ground.model.device),
+        },
+        file,
+    )
+
+
+def open_editor(file: Path, editor: AbstractEditor) -> None:
+    """Refuses to go on with another editor's rows."""
+    found = {"editor": editor_path(editor), "settings": settings_of(editor)}
+    try:
+        as_read = json.loads(json.dumps(found, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise BadSetting(f"{found['editor']}: its settings cannot be recorded ({error})") from None
+    if not file.is_file():
+        write_json(found, file)
+        return
+    try:
+        there = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        raise BadFile(
+            file, "not an editor's settings; remove the folder or choose another --output"
+        ) from None
+    if there != as_read:
+        raise BadSetting(f"{file.parent}: holds rows of other settings; remove it or choose another --output")
+
+
+def recover(rows: Path, total: int) -> int:
+    """How many edits are on file, after cutting off what an interrupted write left of a group."""
+    if not rows.is_file():
+        return 0
+    lines = rows.read_bytes().splitlines(keepends=True)
+    whole = len(lines) if not lines or lines[-1].endswith(b"\n") else len(lines) - 1
+    kept = whole if whole == total else whole - whole % EDITS_AT_ONCE
+    with rows.open("r+b") as file:
+        file.truncate(sum(map(len, lines[:kept])))
+    return kept
+
+
+def read_edits(rows: Path) -> list[EditAnswers]:
+    """The answers of one editor's finished run.
+
+    Raises:
+        BadFile: a line is not what a run writes.
+    """
+    return [trial.answers for trial in read_trials(rows)]
+
+
+def read_base(folder: Path) -> list[BaseAnswer]:
+    """The test set of a run's folder, as the base model answers it.
+
+    Raises:
+        BadFile: the file is not what a run writes.
+    """
+    file = folder / "base.json"
+    try:
+        rows = json.loads(file.read_text(encoding="utf-8"))
+        return [BaseAnswer(**{**row, "gold": tuple(row["gold"])}) for row in rows]
+    except (OSError, ValueError, TypeError, KeyError):
+        raise BadFile(file, "not a run's base answers") from None
+
+
+def read_trials(rows: Path) -> list[Trial]:
+    """The trials on file.
+
+    Raises:
+        BadFile: a line is not what a run writes.
+    """
+    found = []
+    for number, line in enumerate(rows.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            fields = json.loads(line)
+            seconds = fields.pop("edit_seconds"), fields.pop("answer_seconds")
+            asked = tuple(ParaphraseAnswer(**each) for each in fields.pop("paraphrases"))
+            found.append(Trial(EditAnswers(**fields, paraphrases=asked), *seconds))
+        except (ValueError, TypeError, KeyError):
+            raise BadFile(
+                rows, "not an edit's answers; remove the file to start over", place=number
+            ) from None
+    return found
+
+
+def to_line(trial: Trial) -> str:
+    """A trial as one line of `edits.jsonl`."""
+    seconds = {"edit_seconds": trial.edit_seconds, "answer_seconds": trial.answer_seconds}
+    return json.dumps({**asdict(trial.answers), **seconds}, ensure_ascii=True) + "\n"

@@ -1,0 +1,234 @@
+"""Laws that hold for every editor in `baselines/`, and that a broken editor is seen to break."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+
+import doubles
+import pytest
+import tiny
+import torch
+from dense_reference import dense_delta
+from kebench.baselines.constrained_fine_tuning import ConstrainedFineTuning
+from kebench.baselines.fine_tuning import FineTuning
+from kebench.baselines.knowledge_editor import KnowledgeEditor
+from kebench.baselines.random_update import RandomUpdate
+
+from kebench.edit import Edit
+from kebench.editor import (
+    AbstractEditor,
+    AbstractTrainedEditor,
+    State,
+    Workspace,
+    editor_key,
+    load_editor,
+    settings_of,
+)
+from kebench.editor_files import editor_files, read_editor_file
+from kebench.models import AbstractModel
+from kebench.updates import fingerprint
+from kebench.yaml_files import validated
+
+NAMES = tuple(editor_files())
+EVERY = pytest.mark.parametrize("name", NAMES)
+KINDS = pytest.mark.parametrize("kind", ["bert", "bart", "gpt2"])
+WITH_A_BREAKER = pytest.mark.parametrize(
+    "name", [*NAMES, pytest.param("Scribbler", marks=pytest.mark.xfail(strict=True, raises=AssertionError))]
+)
+
+SMALL = {
+    "steps": 2,
+    "validate_every": 2,
+    "edits_per_step": 3,
+    "retain_per_edit": 2,
+    "validate_edits": 3,
+    "lstm_size": 4,
+    "condition_size": 8,
+    "head_size": 4,
+}
+
+
+def quick(editor: AbstractEditor) -> AbstractEditor:
+    """The editor with settings that take no time."""
+    if isinstance(editor, KnowledgeEditor):
+        return replace(editor, **SMALL)  # type: ignore[arg-type]
+    if isinstance(editor, RandomUpdate):
+        return replace(editor, reference=replace(editor.reference, **SMALL))  # type: ignore[arg-type]
+    if isinstance(editor, FineTuning | ConstrainedFineTuning):
+        return replace(editor, max_steps=3, learning_rate=1e-3)
+    return editor
+
+
+def editor_named(name: str) -> AbstractEditor:
+    return doubles.Scribbler() if name == "Scribbler" else quick(load_editor(name)[1])
+
+
+def base_of(kind: str) -> AbstractModel:
+    return tiny.model(kind) if kind == "bert" else tiny.fitted(kind)
+
+
+_states: dict[tuple[str, str], State] = {}
+
+
+def state_of(editor: AbstractEditor, kind: str, base: AbstractModel) -> State:
+    if not isinstance(editor, AbstractTrainedEditor):
+        return {}
+    learner = editor.prepared_by()
+    key = (editor_key(learner), kind)
+    if key not in _states:
+        workspace = Workspace(Path(mkdtemp()), lambda *_: None)
+        _states[key] = learner.prepare(base, tiny.training_set(base, kind), workspace)
+    return _states[key]
+
+
+def answers_of(editor: AbstractEditor, kind: str, base: AbstractModel) -> list[str]:
+    state = state_of(editor, kind, base)
+    edited = editor.edit(state, base, requests(kind))
+    prompts = tiny.prompts(kind, 12)
+    which = [index % 3 for index in range(12)]
+    return edited.answer(prompts, which, [""] * 12)
+
+
+@cache
+def requests(kind: str) -> Sequence[Edit]:
+    return tiny.edits(base_of(kind), kind, 3)
+
+
+@WITH_A_BREAKER
+@KINDS
+def test_the_base_model_is_bit_identical_afterwards(name: str, kind: str) -> None:
+    base = base_of(kind)
+    before = fingerprint(base.network)
+    answers = base.answer(tiny.prompts(kind, 6))
+    answers_of(editor_named(name), kind, base)
+    assert fingerprint(base.network) == before
+    assert base.answer(tiny.prompts(kind, 6)) == answers
+    assert not any(parameter.requires_grad for parameter in base.network.parameters())
+    assert not [module for module in base.network.modules() if module._forward_hooks]
+
+
+@EVERY
+@KINDS
+def test_the_same_seed_gives_the_same_answers(name: str, kind: str) -> None:
+    first = answers_of(editor_named(name), kind, base_of(kind))
+    torch.manual_seed(99)  # an editor that draws from the global generator would notice
+    torch.rand(7)
+    assert answers_of(editor_named(name), kind, base_of(kind)) == first
+
+
+@EVERY
+@KINDS
+def test_one_edit_at_a_time_or_all_at_once(name: str, kind: str) -> None:
+    """Batching edits is the harness's business: it changes nothing an editor does."""
+    base, editor = base_of(kind), editor_named(name)
+    state = state_of(editor, kind, base)
+    together = editor.edit(state, base, requests(kind))
+    prompts = tiny.prompts(kind, 6)
+    for index, edit in enumerate(requests(kind)):
+        alone = editor.edit(state, base, [edit])
+        assert alone.answer(prompts, [0] * 6, [""] * 6) == together.answer(prompts, [index] * 6, [""] * 6)
+
+
+@EVERY
+def test_settings_survive_being_written_down(name: str) -> None:
+    file, path = read_editor_file(name)
+    _, editor = load_editor(name)
+    settings = settings_of(editor)
+    again = validated(type(editor), json.loads(json.dumps(settings)), "run.json")
+    assert again == editor
+    assert editor_key(again) == editor_key(editor)
+    assert set(file.settings) <= {field.name for field in fields(editor)}  # type: ignore[arg-type]
+    assert editor_key(type(editor)()) == editor_key(editor) or file.settings, path
+
+
+@EVERY
+def test_every_editor_says_what_it_is_and_where_it_is_from(name: str) -> None:
+    file, path = read_editor_file(name)
+    _, editor = load_editor(name)
+    assert file.description.strip()
+    assert len(file.description) < 80
+    assert editor.citation.strip() or editor.is_control
+    assert (type(editor).__doc__ or "").strip()
+    assert Path(path).read_text(encoding="utf-8").startswith("# ")
+    assert file.description.startswith("control:") == editor.is_control
+
+
+def test_descriptions_tell_the_editors_apart() -> None:
+    descriptions = [read_editor_file(name)[0].description for name in NAMES]
+    assert len(set(descriptions)) == len(descriptions)
+    keys = [editor_key(load_editor(name)[1]) for name in NAMES]
+    assert len(set(keys)) == len(keys)
+
+
+# --- the random update
+
+
+def test_the_random_updates_reference_is_knowledge_editors_row() -> None:
+    _, control = load_editor("random_update")
+    _, reference = load_editor("knowledge_editor")
+    assert isinstance(control, RandomUpdate)
+    assert isinstance(reference, KnowledgeEditor)
+    assert control.reference == reference
+    assert editor_key(control.prepared_by()) == editor_key(reference.prepared_by())
+
+
+@KINDS
+def test_random_updates_are_as_large_as_knowledge_editors_and_otherwise_unlike(kind: str) -> None:
+    base = base_of(kind)
+    control = editor_named("random_update")
+    assert isinstance(control, RandomUpdate)
+    state = state_of(control, kind, base)
+    learnt = control.reference.update(state, base, requests(kind))
+    random = control.update(state, base, requests(kind))
+    for one, other in zip(learnt, random, strict=True):
+        assert set(one) == set(other)
+        for name in one:
+            a, b = dense_delta(base, name, one[name]).double(), dense_delta(base, name, other[name]).double()
+            torch.testing.assert_close(b.norm(), a.norm(), rtol=1e-4, atol=1e-12)
+            assert abs((a * b).sum() / (a.norm() * b.norm())) < 0.9
+    # Its seed, and the edit's id, decide.
+    again = control.update(state, base, requests(kind))
+    moved = replace(control, seed=1).update(state, base, requests(kind))
+    for name in random[0]:
+        first = dense_delta(base, name, random[0][name])
+        assert torch.equal(first, dense_delta(base, name, again[0][name]))
+        assert not torch.allclose(first, dense_delta(base, name, moved[0][name]), atol=1e-9)
+
+
+# --- the controls and the doubles
+
+
+@pytest.mark.parametrize("editor", [doubles.NoEdit(), load_editor("identity")[1]], ids=["NoEdit", "identity"])
+def test_no_edit_answers_as_the_base(editor: AbstractEditor) -> None:
+    base = base_of("bart")
+    edited = editor.edit({}, base, requests("bart"))
+    prompts = tiny.prompts("bart", 9)
+    assert edited.answer(prompts, [0, 1, 2] * 3, [""] * 9) == base.answer(prompts)
+    assert edited.failures == {}
+
+
+@pytest.mark.parametrize("editor", [doubles.Oracle(), load_editor("oracle")[1]], ids=["Oracle", "oracle"])
+def test_the_oracle_says_the_target_where_it_should_and_nowhere_else(editor: AbstractEditor) -> None:
+    base = base_of("bart")
+    edits = [replace(edit, target=f"city {index}") for index, edit in enumerate(requests("bart"))]
+    edits[0] = replace(edits[0], paraphrases=("in which city was Ada Bell born?",))
+    edited = editor.edit({}, base, edits)
+    prompts = [edits[0].prompt, *edits[0].paraphrases, edits[1].prompt, edits[1].prompt]
+    free = base.answer([edits[1].prompt])[0]
+    assert edited.answer(prompts, [0, 0, 0, 1], [""] * 4) == ["city 0", "city 0", free, "city 1"]
+    assert edited.prefers(prompts, [0] * 4, ["x"] * 4) is None
+
+
+def test_the_vandal_says_one_word() -> None:
+    edited = doubles.Vandal().edit({}, base_of("bart"), requests("bart"))
+    assert edited.answer(["a", "b"], [0, 1], ["", ""], beams=5) == [doubles.NONSENSE] * 2
+
+
+def test_failing_edits_are_itemised() -> None:
+    edited = doubles.Failing().edit({}, base_of("bart"), requests("bart"))
+    assert edited.failures == {1: "weights not finite"}

@@ -1,0 +1,103 @@
+"""A training run put down and taken up again, and the schedule of its rate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from torch.optim import Optimizer
+
+from kebench.checkpoints import load_checkpoint, save_checkpoint, save_tensors
+from kebench.schedule import warmup_then_decay
+
+OPTIMIZERS = {
+    "AdamW": lambda p: torch.optim.AdamW(p, lr=0.1),
+    "RMSprop": lambda p: torch.optim.RMSprop(p, lr=0.1, centered=True),
+    "SGD": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9),
+}
+
+
+def made(name: str) -> tuple[nn.Module, Optimizer]:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    return module, OPTIMIZERS[name](list(module.parameters()))
+
+
+def go(module: nn.Module, optimizer: Optimizer, steps: range) -> None:
+    for step in steps:
+        x = torch.randn(5, 3, generator=torch.Generator().manual_seed(step))
+        optimizer.zero_grad()
+        module(x).square().sum().backward()
+        optimizer.step()
+
+
+@pytest.mark.parametrize("name", list(OPTIMIZERS))
+def test_a_run_taken_up_again_gives_the_same_bits(name: str, tmp_path: Path) -> None:
+    whole, optimizer = made(name)
+    go(whole, optimizer, range(6))
+
+    first, optimizer = made(name)
+    go(first, optimizer, range(3))
+    save_checkpoint(tmp_path / "c.safetensors", first, optimizer, {"step": 3, "history": [[1, 0.1]]})
+
+    second, optimizer = made(name)
+    counters = load_checkpoint(tmp_path / "c.safetensors", second, optimizer)
+    assert counters == {"step": 3, "history": [[1, 0.1]]}
+    go(second, optimizer, range(3, 6))
+    for key, tensor in whole.state_dict().items():
+        assert torch.equal(second.state_dict()[key], tensor), key
+
+
+def test_no_checkpoint_is_none_and_changes_nothing(tmp_path: Path) -> None:
+    module, optimizer = made("AdamW")
+    before = {key: tensor.clone() for key, tensor in module.state_dict().items()}
+    assert load_checkpoint(tmp_path / "c.safetensors", module, optimizer) is None
+    assert all(torch.equal(before[key], tensor) for key, tensor in module.state_dict().items())
+
+
+def test_a_write_cut_off_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "c.safetensors"
+    save_tensors({"a": torch.ones(2)}, path)
+
+    def cut_off(_tensors: object, file: Path, **_: object) -> None:
+        file.write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr("kebench.checkpoints.save_file", cut_off)
+    with pytest.raises(OSError, match="disk full"):
+        save_tensors({"a": torch.zeros(2)}, path)
+    assert torch.equal(load_file(path)["a"], torch.ones(2))
+
+
+def test_tensors_that_share_or_are_views_are_written_whole(tmp_path: Path) -> None:
+    whole = torch.arange(12.0).view(3, 4)
+    save_tensors(
+        {"a": whole, "b": whole, "c": whole.T, "d": whole[1], "e": torch.tensor(2.0)}, tmp_path / "t"
+    )
+    read = load_file(tmp_path / "t")
+    assert torch.equal(read["c"], whole.T)
+    assert torch.equal(read["d"], whole[1])
+    assert torch.equal(read["a"], read["b"])
+    assert read["e"].shape == ()
+
+
+@pytest.mark.parametrize(
+    ("step", "warmup", "decay", "share"),
+    [
+        (0, 4, 12, 0.25),
+        (3, 4, 12, 1.0),
+        (4, 4, 12, 1.0),
+        (8, 4, 12, 0.5),
+        (12, 4, 12, 0.0),
+        (50, 4, 12, 0.0),
+        (0, 0, 10, 1.0),
+        (5, 0, 10, 0.5),
+        (0, 5, 5, 0.2),
+        (5, 5, 5, 0.0),
+    ],
+)
+def test_the_schedule(step: int, warmup: int, decay: int, share: float) -> None:
+    assert warmup_then_decay(step, warmup, decay) == pytest.approx(share)

@@ -1,0 +1,102 @@
+"""Edited models: many in one batch answer as each would by itself, with its weights really replaced."""
+
+from __future__ import annotations
+
+import pytest
+import tiny
+import torch
+from dense_reference import dense_delta, really_edited
+from test_updates import random_low_rank
+
+from kebench.edited import EditedWeights
+from kebench.models import AbstractModel
+from kebench.updates import Dense, LowRank, Update, editable, fingerprint
+
+KINDS = pytest.mark.parametrize("kind", tiny.KINDS)
+
+
+def base_of(kind: str) -> AbstractModel:
+    """A model that edits sway: the fitted classifier is too sure of itself."""
+    return tiny.model(kind) if kind == "bert" else tiny.fitted(kind)
+
+
+def as_dense(base: AbstractModel, update: dict[str, LowRank]) -> Update:
+    return {name: Dense(dense_delta(base, name, change)) for name, change in update.items()}
+
+
+@KINDS
+@pytest.mark.parametrize("form", ["low rank", "dense", "mixed"])
+@pytest.mark.parametrize("beams", [1, 3])
+def test_many_edited_models_at_once_answer_as_each_alone(kind: str, form: str, beams: int) -> None:
+    base = base_of(kind)
+    plain_updates: list[dict[str, LowRank]] = [random_low_rank(base, seed) for seed in range(3)]
+    updates: list[Update] = [*plain_updates, {}]
+    if form != "low rank":
+        updates[1:2] = [as_dense(base, plain_updates[1])]
+    if form == "dense":
+        updates = [as_dense(base, plain_updates[index]) for index in range(3)] + [{}]
+    prompts = tiny.prompts(kind, 16)
+    which = [(5 * index + index // 4) % 4 for index in range(16)]
+    before = fingerprint(base.network)
+
+    edited = EditedWeights(base, updates)
+    answers = edited.answer(prompts, which, base.answer(prompts), beams=beams)
+    preferred = edited.prefers(prompts, which, base.answer(prompts) if kind == "bert" else ["Oslo"] * 16)
+
+    for edit in range(4):
+        alone = really_edited(base, updates[edit])
+        mine = [index for index in range(16) if which[index] == edit]
+        asked = [prompts[index] for index in mine]
+        assert [answers[index] for index in mine] == alone.answer(asked, beams=beams)
+        targets = base.answer(asked) if kind == "bert" else ["Oslo"] * len(asked)
+        assert [preferred[index] for index in mine] == alone.prefers(asked, targets)
+    assert fingerprint(base.network) == before
+    assert edited.failures == {}
+    untouched = [index for index in range(16) if which[index] == 3]
+    assert [answers[i] for i in untouched] == base.answer([prompts[i] for i in untouched], beams=beams)
+    assert answers != base.answer(prompts, beams=beams), "the updates must matter"
+
+
+@KINDS
+def test_guesses_and_order_change_no_edited_answer(kind: str) -> None:
+    base = base_of(kind)
+    edited = EditedWeights(base, [random_low_rank(base, seed, size=0.15) for seed in range(3)])
+    prompts = tiny.prompts(kind, 24)
+    which = [index % 3 for index in range(24)]
+    first = edited.answer(prompts, which, [""] * 24)
+    assert edited.answer(prompts, which, first) == first
+    assert edited.answer(prompts, which, base.answer(prompts)) == first
+    back = edited.answer(prompts[::-1], which[::-1], base.answer(prompts[::-1]))
+    assert back[::-1] == first
+
+
+@KINDS
+def test_small_batches_keep_rows_with_their_edits(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = base_of(kind)
+    edited = EditedWeights(base, [random_low_rank(base, seed) for seed in range(4)])
+    prompts, which = tiny.prompts(kind, 20), [index * 7 % 4 for index in range(20)]
+    whole = edited.answer(prompts, which, base.answer(prompts))
+    monkeypatch.setattr("kebench.models.model.TOKENS_A_BATCH", 30)
+    assert edited.answer(prompts, which, base.answer(prompts)) == whole
+
+
+@pytest.mark.parametrize("form", ["low rank", "dense"])
+def test_an_update_that_is_not_finite_is_a_failure_and_spoils_no_other(form: str) -> None:
+    base = tiny.fitted("bart")
+    good = random_low_rank(base, 0)
+    name = editable(base.network)[0]
+    bad: Update = {name: LowRank(torch.full((16, 1), float("nan")), torch.ones(1, 16))}
+    if form == "dense":
+        bad = {name: Dense(torch.full((16, 16), float("inf")))}
+    edited = EditedWeights(base, [bad, good])
+    assert edited.failures == {0: "weights not finite"}
+    prompts = tiny.prompts("bart", 4)
+    assert edited.answer(prompts, [1] * 4, [""] * 4) == really_edited(base, good).answer(prompts)
+
+
+def test_no_rows_no_answers() -> None:
+    base = tiny.fitted("bart")
+    for updates in ([], [{}], [random_low_rank(base, 0)]):
+        edited = EditedWeights(base, updates)
+        assert edited.answer([], [], []) == []
+        assert edited.prefers([], [], []) == []

@@ -1,0 +1,237 @@
+"""Fine-tuning on one edit, free and within a ball."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import tiny
+import torch
+import torch.nn.functional as F
+from dense_reference import really_edited
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kebench.baselines.constrained_fine_tuning import ConstrainedFineTuning
+from kebench.baselines.constrained_fine_tuning.editor import nearest_in_ball, project
+from kebench.baselines.fine_tuning import FineTuning
+from torch import Tensor
+
+from kebench.edit import Edit
+from kebench.models import AbstractModel
+from kebench.updates import Dense, Update, editable, fingerprint
+
+KINDS = pytest.mark.parametrize("kind", tiny.KINDS)
+QUICK = FineTuning(learning_rate=1e-3, max_steps=60)
+
+
+def an_edit(base: AbstractModel, kind: str) -> Edit:
+    """One that the model does not fulfil yet."""
+    for edit in tiny.edits(base, kind, 12):
+        if not base.prefers([edit.prompt], [edit.target])[0]:
+            return edit
+    raise AssertionError("every edit is fulfilled")
+
+
+def deltas_of(update: Update) -> dict[str, Tensor]:
+    found = {}
+    for name, change in update.items():
+        assert isinstance(change, Dense)
+        found[name] = change.delta
+    return found
+
+
+@KINDS
+def test_it_stops_with_the_step_that_makes_the_target_the_answer(kind: str) -> None:
+    base = tiny.model(kind)
+    edit = an_edit(base, kind)
+    before = fingerprint(base.network)
+    (update,) = QUICK.update({}, base, [edit])
+    assert fingerprint(base.network) == before
+    assert set(update) == set(editable(base.network))
+    assert really_edited(base, update).prefers([edit.prompt], [edit.target]) == [True]
+    # The fewest steps that do it: with a cap of one fewer it does not, with that cap it is the same update.
+    low, high = 0, 60
+    while high - low > 1:
+        middle = (low + high) // 2
+        capped = replace(QUICK, max_steps=middle).update({}, base, [edit])[0]
+        if really_edited(base, capped).prefers([edit.prompt], [edit.target])[0]:
+            high = middle
+        else:
+            low = middle
+    capped = replace(QUICK, max_steps=high).update({}, base, [edit])[0]
+    assert all(torch.equal(delta, deltas_of(update)[name]) for name, delta in deltas_of(capped).items())
+    if high > 1:
+        fewer = replace(QUICK, max_steps=high - 1).update({}, base, [edit])[0]
+        assert really_edited(base, fewer).prefers([edit.prompt], [edit.target]) == [False]
+
+
+@KINDS
+def test_the_cap_is_kept_and_no_step_is_no_change(kind: str) -> None:
+    base = tiny.model(kind)
+    edit = an_edit(base, kind)
+    assert replace(QUICK, max_steps=0).update({}, base, [edit]) == [{}]
+    # RMSprop's first step has length 10 · rate in every entry, later ones are shorter.
+    for steps in (1, 3):
+        slow = replace(QUICK, learning_rate=1e-6, max_steps=steps)
+        moved = max(
+            delta.abs().max().item() for delta in deltas_of(slow.update({}, base, [edit])[0]).values()
+        )
+        assert 0 < moved <= 1.001 * steps * 10 * 1e-6
+
+
+@KINDS
+def test_what_is_already_so_is_left_alone(kind: str) -> None:
+    base = tiny.fitted(kind)
+    prompts = tiny.prompts(kind, 60)
+    answers = base.answer(prompts)
+    prompt, answer = next(
+        (p, y) for p, y in zip(prompts, answers, strict=True) if y and base.prefers([p], [y])[0]
+    )
+    assert QUICK.update({}, base, [Edit("e", prompt, answer, answer)]) == [{}]
+
+
+def loss_by_hand(base: AbstractModel, edit: Edit) -> Tensor:
+    """Cross-entropy of every target token after the ones before it, EOS last, a mean."""
+    network, tokenizer = base.network, base.tokenizer
+    prompt = torch.tensor(base.prompt_ids([edit.prompt]))
+    if base.family == "classifier":
+        label = torch.tensor([base.asking.labels.index(edit.target)])
+        return F.cross_entropy(network(input_ids=prompt).logits, label)
+    if base.family == "seq2seq":
+        target = [*tokenizer(edit.target, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+        decoder = torch.tensor([[network.config.decoder_start_token_id, *target[:-1]]])
+        logits = network(input_ids=prompt, decoder_input_ids=decoder).logits[0]
+        return F.cross_entropy(logits, torch.tensor(target))
+    whole = tokenizer(f"{edit.prompt} {edit.target}")["input_ids"]
+    start = prompt.shape[1]
+    logits = network(input_ids=torch.tensor([whole])).logits[0, start - 1 :]
+    return F.cross_entropy(logits, torch.tensor([*whole[start:], tokenizer.eos_token_id]))
+
+
+@KINDS
+def test_the_first_step_follows_the_loss_over_all_target_tokens(kind: str) -> None:
+    base = tiny.model(kind, dtype=torch.float64)
+    target = "SUPPORTS" if kind == "bert" else "New York"
+    prompt = next(p for p in tiny.prompts(kind) if not base.prefers([p], [target])[0])
+    edit = Edit("e", prompt, "", target)
+    update = replace(QUICK, max_steps=1).update({}, base, [edit])[0]
+
+    names = editable(base.network)
+    weights = [base.network.get_parameter(name).requires_grad_(True) for name in names]
+    gradients = torch.autograd.grad(loss_by_hand(base, edit), weights)
+    base.network.requires_grad_(False)
+    for name, gradient in zip(names, gradients, strict=True):
+        expected = -1e-3 * gradient / ((0.01 * gradient.square()).sqrt() + 1e-8)
+        torch.testing.assert_close(deltas_of(update)[name], expected, rtol=1e-5, atol=1e-7)
+
+
+def test_edits_are_tuned_each_by_itself() -> None:
+    base = tiny.fitted("bart")
+    edits = tiny.edits(base, "bart", 3)
+    together = QUICK.update({}, base, edits)
+    for edit, update in zip(edits, together, strict=True):
+        (alone,) = QUICK.update({}, base, [edit])
+        assert set(alone) == set(update)
+        for name, delta in deltas_of(alone).items():
+            assert torch.equal(delta, deltas_of(update)[name])
+
+
+def test_only_the_chosen_layers_move() -> None:
+    base = tiny.model("bart")
+    (update,) = replace(QUICK, layers="first", max_steps=2).update({}, base, [an_edit(base, "bart")])
+    assert set(update) == set(editable(base.network, "first"))
+
+
+# --- the ball
+
+
+def p_norm(vector: Tensor, norm: str) -> float:
+    return vector.norm(p=math.inf if norm == "inf" else float(norm)).item()
+
+
+DUAL = {"1": math.inf, "2": 2.0, "inf": 1.0}
+NORMS = pytest.mark.parametrize("norm", list(DUAL))
+
+
+@NORMS
+@given(
+    values=st.lists(st.floats(-5, 5), min_size=1, max_size=8),
+    radius=st.floats(1e-3, 20),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_projection_is_the_nearest_point_of_the_ball(norm: str, values: list[float], radius: float) -> None:
+    vector = torch.tensor(values, dtype=torch.float64)
+    point = nearest_in_ball(vector, norm, radius)
+    assert p_norm(point, norm) <= radius * (1 + 1e-9)
+    # z is no nearer than P for any z in the ball: max over z of ⟨v − P, z − P⟩ ≤ 0, where the largest
+    # ⟨v − P, z⟩ is the radius times the dual norm.
+    away = vector - point
+    assert radius * away.norm(p=DUAL[norm]) - away @ point <= 1e-9
+    if p_norm(vector, norm) <= radius:
+        assert torch.equal(point, vector)
+
+
+@NORMS
+def test_a_projection_against_brute_force(norm: str) -> None:
+    grid = torch.linspace(-1, 1, 401, dtype=torch.float64)
+    points = torch.cartesian_prod(grid, grid)
+    size = points.norm(p=math.inf if norm == "inf" else float(norm), dim=1)
+    inside = points[size <= 1]
+    for vector in torch.tensor([[2.0, 0.5], [-0.7, 0.9], [3, 3], [0.2, -0.1]], dtype=torch.float64):
+        nearest = inside[(inside - vector).norm(dim=1).argmin()]
+        found = nearest_in_ball(vector, norm, 1.0)
+        assert (found - vector).norm() <= (nearest - vector).norm() + 1e-9
+        assert (found - nearest).norm() < 0.11  # the grid is 0.005 wide, and the 2-ball's border is flat
+
+
+@NORMS
+def test_a_radius_too_small_for_the_numbers_still_projects(norm: str) -> None:
+    for radius in (0.0, 1e-12):
+        point = nearest_in_ball(torch.tensor([1.0, -1.0, 0.5]), norm, radius)
+        assert p_norm(point, norm) <= 1e-6
+
+
+@NORMS
+def test_the_ball_holds_each_parameter_or_all_together(norm: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    start = {name: torch.randn(3, 4, generator=generator) for name in "ab"}
+    each = {name: delta.clone() for name, delta in start.items()}
+    project(each, norm=norm, radius=0.5)
+    for name, delta in each.items():
+        assert p_norm(delta.reshape(-1), norm) <= 0.5 * 1.0001
+        torch.testing.assert_close(delta, nearest_in_ball(start[name].reshape(-1), norm, 0.5).view(3, 4))
+    together = {name: delta.clone() for name, delta in start.items()}
+    project(together, norm=norm, radius=0.5, scope="global")
+    flat = torch.cat([delta.reshape(-1) for delta in together.values()])
+    assert p_norm(flat, norm) <= 0.5 * 1.0001
+    whole = torch.cat([delta.reshape(-1) for delta in start.values()])
+    torch.testing.assert_close(flat, nearest_in_ball(whole, norm, 0.5))
+    same = all(torch.allclose(each[name], together[name]) for name in "ab")
+    assert same == (norm == "inf")  # the one ball that is a product
+
+
+@NORMS
+@pytest.mark.parametrize("scope", ["parameter", "global"])
+def test_constrained_tuning_stays_in_the_ball(norm: str, scope: str) -> None:
+    base = tiny.model("bart")
+    radius = {"1": 0.05, "2": 0.01, "inf": 1e-3}[norm]
+    editor = ConstrainedFineTuning(norm, radius, scope, learning_rate=1e-3, max_steps=4)  # type: ignore[arg-type]
+    (update,) = editor.update({}, base, [an_edit(base, "bart")])
+    deltas = [delta.reshape(-1) for delta in deltas_of(update).values()]
+    balls = [torch.cat(deltas)] if scope == "global" else deltas
+    sizes = [p_norm(ball, norm) for ball in balls]
+    assert max(sizes) <= radius * 1.0001
+    assert max(sizes) >= radius * 0.5, "it must reach the border, or this shows nothing"
+
+
+@NORMS
+@pytest.mark.parametrize("scope", ["parameter", "global"])
+def test_an_endless_ball_constrains_nothing(norm: str, scope: str) -> None:
+    base = tiny.fitted("bart")
+    edit = an_edit(base, "bart")
+    editor = ConstrainedFineTuning(norm, math.inf, scope, learning_rate=1e-3, max_steps=60)  # type: ignore[arg-type]
+    free = deltas_of(QUICK.update({}, base, [edit])[0])
+    assert free
+    held = deltas_of(editor.update({}, base, [edit])[0])
+    assert all(torch.equal(delta, held[name]) for name, delta in free.items())

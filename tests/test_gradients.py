@@ -1,0 +1,105 @@
+"""Gradient factors against autograd on the weights, for every editable matrix of every family."""
+
+from __future__ import annotations
+
+import pytest
+import tiny
+import torch
+from dense_reference import dense_gradients, really_edited
+from test_updates import random_low_rank, stacked
+
+from kebench.gradients import GradientFactors, Probe
+from kebench.models import AbstractModel
+from kebench.models.model import base_weights
+from kebench.models.rows import target_loss
+from kebench.updates import editable, fingerprint, low_rank_applied
+
+KINDS = pytest.mark.parametrize("kind", tiny.KINDS)
+
+
+def asked(kind: str) -> tuple[list[str], list[str]]:
+    """Prompts and targets of different lengths."""
+    targets = ["SUPPORTS", "REFUTES", "SUPPORTS"] if kind == "bert" else ["Rome", "New York", "a, b > c"]
+    return ["where was Ada Bell born?", "where?", "the city of Bo Cole is?"], targets
+
+
+def probed(base: AbstractModel, kind: str) -> dict[str, GradientFactors]:
+    rows = base.rows(*asked(kind))
+    probe = Probe()
+    with probe.watching(base.network, editable(base.network)):
+        losses = target_loss(base.logits(rows), rows)
+        return dict(probe.factors(losses))
+
+
+@KINDS
+def test_factors_multiply_to_each_rows_own_gradient(kind: str) -> None:
+    base = tiny.model(kind, dtype=torch.float64)
+    before = fingerprint(base.network)
+    factors = probed(base, kind)
+    names = editable(base.network)
+    assert set(factors) == set(names)
+    for row, (prompt, target) in enumerate(zip(*asked(kind), strict=True)):
+        expected = dense_gradients(base, prompt, target, names)
+        for name in names:
+            found = factors[name].D[row].T @ factors[name].X[row]
+            torch.testing.assert_close(found, expected[name], rtol=1e-10, atol=1e-12)
+    assert fingerprint(base.network) == before
+    assert not any(
+        parameter.requires_grad or parameter.grad is not None for parameter in base.network.parameters()
+    )
+    assert not [module for module in base.network.modules() if module._forward_hooks]
+
+
+@KINDS
+def test_factors_under_an_edit_in_force_are_the_edited_models(kind: str) -> None:
+    base = tiny.model(kind, dtype=torch.float64)
+    updates = [random_low_rank(base, seed, size=0.1) for seed in range(3)]
+    with low_rank_applied(base.network, stacked(base, updates), torch.arange(3)):
+        factors = probed(base, kind)
+    names = editable(base.network)
+    for row, (prompt, target) in enumerate(zip(*asked(kind), strict=True)):
+        expected = dense_gradients(really_edited(base, updates[row]), prompt, target, names)
+        for name in names:
+            found = factors[name].D[row].T @ factors[name].X[row]
+            torch.testing.assert_close(found, expected[name], rtol=1e-9, atol=1e-11)
+
+
+@KINDS
+def test_padding_has_no_gradient(kind: str) -> None:
+    base = tiny.model(kind, dtype=torch.float64)
+    rows = base.rows(*asked(kind))
+    factors = probed(base, kind)
+    seen = 0
+    for name, factor in factors.items():
+        decoder_side = "decoder" in name and not ("EncDecAttention.k" in name or "EncDecAttention.v" in name)
+        decoder_side &= "encoder_attn.k_proj" not in name and "encoder_attn.v_proj" not in name
+        if decoder_side:
+            lengths = torch.bincount(rows.row).tolist()
+        else:
+            lengths = rows.inputs["attention_mask"].sum(1).tolist()
+        for row, length in enumerate(lengths):
+            padding = factor.D[row, length:]
+            seen += padding.numel()
+            assert torch.equal(padding, torch.zeros_like(padding)), name
+    assert seen
+
+
+@KINDS
+def test_the_gradient_factors_do_not_depend_on_the_batch(kind: str) -> None:
+    base = tiny.model(kind, dtype=torch.float64)
+    together = probed(base, kind)
+    prompts, targets = asked(kind)
+    rows = base.rows(prompts[:1], targets[:1])
+    probe = Probe()
+    with base_weights([0]), probe.watching(base.network, editable(base.network)):
+        alone = probe.factors(target_loss(base.logits(rows), rows))
+    for name in alone:
+        mine = together[name].D[0].T @ together[name].X[0]
+        torch.testing.assert_close(alone[name].D[0].T @ alone[name].X[0], mine, rtol=1e-10, atol=1e-13)
+
+
+def test_the_probe_is_gone_after_an_exception() -> None:
+    base = tiny.model("bert")
+    with pytest.raises(RuntimeError, match="inside"), Probe().watching(base.network, editable(base.network)):
+        raise RuntimeError("inside")
+    assert not [module for module in base.network.modules() if module._forward_hooks]

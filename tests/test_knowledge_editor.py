@@ -1,0 +1,521 @@
+"""KnowledgeEditor: the original's numbers, the paper's formula, and its training."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from dense_reference import dense_gradients, knowledge_editor, really_edited
+from kebench.baselines.knowledge_editor import KnowledgeEditor
+from kebench.baselines.knowledge_editor.training import draw, losses, update_size
+from kebench.baselines.random_update import RandomUpdate
+from safetensors.torch import load_file
+from tokenizers import Tokenizer, models, pre_tokenizers
+from torch import Tensor
+from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+
+from kebench.edit import Edit
+from kebench.edited import EditedWeights
+from kebench.editor import Known, State, TrainingEdit, TrainingSet, Workspace
+from kebench.errors import BadSetting
+from kebench.models import AbstractModel, Asking
+from kebench.models.classifier import Classifier
+from kebench.models.rows import pad
+from kebench.updates import LowRank, LowRankBatch, Update, editable, fingerprint
+
+# --- parity with the original -------------------------------------------------------------------------
+
+SHARED = Path(os.environ.get("KEBENCH_SHARED", Path(__file__).parents[1] / ".." / "shared"))
+PARITY = SHARED / "reference" / "parity" / "ke_decao_tiny_bert.safetensors"
+needs_parity = pytest.mark.skipif(
+    not PARITY.is_file(), reason=f"the original's numbers are not in {PARITY}; set KEBENCH_SHARED"
+)
+EDITS = 6
+
+
+@cache
+def original() -> dict[str, Tensor]:
+    return load_file(PARITY)
+
+
+def words(ids: Tensor) -> str:
+    return " ".join(map(str, ids.tolist()))
+
+
+@cache
+def original_base() -> AbstractModel:
+    """The original's tiny BERT; its words are their own numbers, so that a prompt is its ids."""
+    config = BertConfig(
+        vocab_size=120,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=40,
+        num_labels=1,
+        attn_implementation="eager",
+    )
+    network = BertForSequenceClassification(config).to(torch.float64)
+    weights = {
+        name.removeprefix("base.").replace("model.", "bert.", 1): tensor
+        for name, tensor in original().items()
+        if name.startswith("base.")
+    }
+    network.load_state_dict(weights)
+    # Not "0" for padding: a special token is cut out of other words, 107 too.
+    vocab = {"[PAD]": 0, **{str(index): index for index in range(1, 120)}}
+    tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="[PAD]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    asked = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[PAD]")
+    return Classifier("original", network, asked, Asking(labels=("0", "1")))
+
+
+@dataclass(frozen=True)
+class GivenCondition(KnowledgeEditor):
+    """Reads each edit's condition from the original's file, which has ids and no texts."""
+
+    def condition(self, base: AbstractModel, edits: list[Edit]) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        rows = [original()[f"edit{edit.id}.cond"][0].tolist() for edit in edits]
+        return pad(rows, 0, base.device), torch.tensor([len(row) for row in rows])
+
+
+def original_editor() -> GivenCondition:
+    return GivenCondition(lstm_size=16, condition_size=48, head_size=16)
+
+
+def original_state() -> dict[str, Tensor]:
+    """The original editor's weights under our names."""
+    state = {}
+    for key, tensor in original().items():
+        if not key.startswith("learner."):
+            continue
+        name = key.removeprefix("learner.")
+        if name.startswith("condition."):
+            name = name.replace("condition.", "encoder.", 1).replace("_module.", "")
+            name = name.replace("_linear_layers.0.", "")
+        else:
+            head, rest = name.removeprefix("conditioners.model_").split("_conditioner.conditioners.")
+            rest = rest.replace("weight_g", "parametrizations.weight.original0")
+            rest = rest.replace("weight_v", "parametrizations.weight.original1")
+            name = f"heads.bert_{head}.layers.{rest}"
+        state[name] = tensor
+    return state
+
+
+def original_edits() -> list[Edit]:
+    found = []
+    for index in range(EDITS):
+        target = int(original()[f"edit{index}.target"])
+        x = words(original()[f"edit{index}.x"][0])
+        found.append(Edit(str(index), x, str(1 - target), str(target)))
+    return found
+
+
+def probes() -> list[str]:
+    ids, mask = original()["probe.ids"], original()["probe.mask"]
+    return [words(row[keep.bool()]) for row, keep in zip(ids, mask, strict=True)]
+
+
+def logit(base: AbstractModel, prompts: list[str]) -> Tensor:
+    return base.logits(base.rows(prompts, ["1"] * len(prompts)))[:, 1]
+
+
+def updates_of(state: State, batched: bool) -> list[Update]:
+    editor, base, edits = original_editor(), original_base(), original_edits()
+    if batched:
+        return editor.update(state, base, edits)
+    return [update for edit in edits for update in editor.update(state, base, [edit])]
+
+
+def furthest(updates: list[Update]) -> float:
+    """The largest difference from the original, of any entry of any update."""
+    found = 0.0
+    for index, update in enumerate(updates):
+        names = [key for key in original() if key.startswith(f"edit{index}.delta.")]
+        assert {f"edit{index}.delta.{name.replace('bert.', 'model.', 1)}" for name in update} == set(names)
+        for name, change in update.items():
+            assert isinstance(change, LowRank)
+            expected = original()[f"edit{index}.delta.{name.replace('bert.', 'model.', 1)}"]
+            found = max(found, (change.B @ change.A - expected).abs().max().item())
+    return found
+
+
+@needs_parity
+def test_the_base_model_is_the_originals() -> None:
+    close = {"rtol": 0, "atol": 1e-12}
+    torch.testing.assert_close(logit(original_base(), probes()), original()["probe.base_logits"], **close)
+    for index, edit in enumerate(original_edits()):
+        found = logit(original_base(), [edit.prompt])
+        torch.testing.assert_close(found, original()[f"edit{index}.x_logits"][0], **close)
+        assert original_base().answer([edit.prompt]) == [edit.prediction]
+
+
+@needs_parity
+@pytest.mark.parametrize("batched", [False, True], ids=["one by one", "batched"])
+def test_updates_are_the_originals(batched: bool) -> None:
+    updates = updates_of(original_state(), batched)
+    assert furthest(updates) < 1e-9
+    for index, (update, edit) in enumerate(zip(updates, original_edits(), strict=True)):
+        tokens = len(edit.prompt.split())
+        for change in update.values():
+            assert isinstance(change, LowRank)
+            # As the original's own update: T tokens' outer products, and the offset.
+            assert torch.linalg.matrix_rank(change.B @ change.A, rtol=1e-12) <= tokens + 1
+            if not batched:
+                assert change.B.shape[1] == change.A.shape[0] == tokens + 1
+        edited = really_edited(original_base(), update)
+        close = {"rtol": 0, "atol": 1e-9}
+        torch.testing.assert_close(logit(edited, probes()), original()[f"edit{index}.probe_logits"], **close)
+        torch.testing.assert_close(
+            logit(edited, [edit.prompt]), original()[f"edit{index}.x_logits"][1], **close
+        )
+
+
+@needs_parity
+def test_all_edits_answer_as_the_originals_in_one_batch() -> None:
+    edits, asked = original_edits(), probes()
+    edited = EditedWeights(original_base(), updates_of(original_state(), batched=True))
+    which = [edit for edit in range(EDITS) for _ in asked]
+    answers = edited.answer(asked * EDITS, which, ["0"] * len(which))
+    expected = [
+        str(int(value > 0)) for edit in range(EDITS) for value in original()[f"edit{edit}.probe_logits"]
+    ]
+    assert answers == expected
+    assert edited.answer([edit.prompt for edit in edits], range(EDITS), ["0"] * EDITS) == [
+        str(int(original()[f"edit{edit}.x_logits"][1] > 0)) for edit in range(EDITS)
+    ]
+
+
+def swap_head_rows(first: int, second: int) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
+    """Swaps two of a head's outputs γ, α, δ, β (of one size here, in the square matrices)."""
+
+    def mutate(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        changed = {}
+        for name, tensor in state.items():
+            if ".layers.2." in name and len(tensor) == 4 * 32 + 1:
+                parts = list(tensor.split([32, 32, 32, 32, 1]))
+                parts[first], parts[second] = parts[second], parts[first]
+                tensor = torch.cat(parts)
+            changed[name] = tensor
+        return changed
+
+    return mutate
+
+
+def swap_directions(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    def other(name: str) -> str:
+        return name.removesuffix("_reverse") if name.endswith("_reverse") else f"{name}_reverse"
+
+    return {other(name) if ".lstm." in name else name: tensor for name, tensor in state.items()}
+
+
+def without_norm(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor * 2 if name.endswith("original0") else tensor for name, tensor in state.items()}
+
+
+@needs_parity
+@pytest.mark.parametrize(
+    "mutate",
+    [
+        pytest.param(swap_head_rows(1, 3), id="alpha is beta"),
+        pytest.param(swap_head_rows(0, 2), id="gamma is delta"),
+        pytest.param(swap_head_rows(0, 1), id="gamma is alpha"),
+        pytest.param(swap_directions, id="forward is backward"),
+        pytest.param(without_norm, id="another weight norm"),
+    ],
+)
+def test_the_parity_check_can_fail(mutate: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> None:
+    assert furthest(updates_of(mutate(original_state()), batched=True)) > 1e-6
+
+
+# --- the formula, dense, on other families ------------------------------------------------------------
+
+TINY = KnowledgeEditor(
+    scale=10.0,
+    lstm_size=6,
+    condition_size=12,
+    head_size=6,
+    steps=30,
+    edits_per_step=6,
+    retain_per_edit=3,
+    learning_rate=1e-2,
+    warmup_steps=3,
+    decay_steps=200,
+    validate_every=10,
+    validate_edits=6,
+)
+KINDS = pytest.mark.parametrize("kind", ["bert", "bart", "gpt2", "llama"])
+
+
+def random_state(editor: KnowledgeEditor, base: AbstractModel) -> dict[str, Tensor]:
+    """The initial weights, larger, so that no update is near zero."""
+    generator = torch.Generator().manual_seed(7)
+    state = editor.hypernetwork(base).state_dict()
+    return {
+        name: tensor + 0.3 * torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype)
+        for name, tensor in state.items()
+    }
+
+
+@KINDS
+@pytest.mark.parametrize("scale", [1.0, 10.0])
+def test_factors_are_the_papers_formula(kind: str, scale: float) -> None:
+    base = tiny.model(kind, dtype=torch.float64)
+    editor = replace(TINY, scale=scale)
+    state = random_state(editor, base)
+    edits = tiny.edits(base, kind, 3)
+    updates = editor.update(state, base, edits)
+
+    hypernetwork = editor.hypernetwork(base)
+    hypernetwork.load_state_dict(state)
+    names = editable(base.network)
+    for edit, update in zip(edits, updates, strict=True):
+        assert set(update) == set(names)
+        text = f"{edit.prediction} >> {edit.target} || {edit.prompt}"
+        condition = torch.tensor(base.tokenizer(text, truncation=True, max_length=32)["input_ids"])
+        gradients = dense_gradients(base, edit.prompt, edit.target, names)
+        with torch.no_grad():
+            expected = knowledge_editor(hypernetwork, condition, gradients, scale)
+        for name, change in update.items():
+            assert isinstance(change, LowRank)
+            torch.testing.assert_close(change.B @ change.A, expected[name], rtol=1e-9, atol=1e-11)
+
+
+def test_the_condition_is_prediction_target_prompt_cut() -> None:
+    base = tiny.model("bart")
+    edit = Edit("e", "where was Ada Bell born?", "Oslo", "New York")
+    ids, lengths = TINY.condition(base, [edit, Edit("f", "where?", "a", "b")])
+    text = base.tokenizer.decode(ids[0], skip_special_tokens=True)
+    assert text.startswith("Oslo >> New York || where was")
+    assert lengths[0] <= TINY.max_condition_tokens
+    assert lengths[1] < ids.shape[1] == lengths[0]
+    assert replace(TINY, max_condition_tokens=8).condition(base, [edit])[0].shape == (1, 8)
+
+
+@KINDS
+def test_the_size_of_an_update_is_its_root_mean_square(kind: str) -> None:
+    base = tiny.model(kind, dtype=torch.float64)
+    updates = TINY.update(random_state(TINY, base), base, tiny.edits(base, kind, 3))
+    names = list(updates[0])
+    batches = {name: LowRankBatch.stack([u[name] for u in updates]) for name in names}  # type: ignore[misc]
+    dense = [[(u[name].B @ u[name].A).square().mean().sqrt() for u in updates] for name in names]  # type: ignore[union-attr]
+    expected = torch.stack([torch.stack(sizes).mean() for sizes in dense]).mean()
+    torch.testing.assert_close(update_size(batches, base), expected)
+
+
+# --- the loop -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["bert", "bart"])
+def test_the_loop_adds_factors_and_stops_at_success(kind: str) -> None:
+    base = tiny.model(kind) if kind == "bert" else tiny.fitted(kind)
+    edits = tiny.edits(base, kind, 6)
+    # From weak to strong, so that some edits take once, some later, some never.
+    applied: set[int] = set()
+    for scale in (1.0, 20.0):
+        once = replace(TINY, scale=scale)
+        state = random_state(once, base)
+        looped = replace(once, loop=5)
+        first, total = once.update(state, base, edits), looped.update(state, base, edits)
+        took = EditedWeights(base, first).prefers(
+            [e.prompt for e in edits], range(len(edits)), [e.target for e in edits]
+        )
+        for edit, before, after, done in zip(edits, first, total, took, strict=True):
+            tokens = base.rows([edit.prompt], [edit.target])
+            longest = max(tensor.shape[1] for tensor in tokens.inputs.values())
+            for name in before:
+                one, many = before[name], after[name]
+                assert isinstance(one, LowRank)
+                assert isinstance(many, LowRank)
+                if done:
+                    torch.testing.assert_close(many.B @ many.A, one.B @ one.A)
+                    assert many.B.shape == one.B.shape
+                else:
+                    assert many.B.shape[1] > one.B.shape[1]
+                    rank = torch.linalg.matrix_rank((many.B @ many.A).double(), rtol=1e-5)
+                    assert rank <= 5 * (longest + 1)
+            alone = looped.update(state, base, [edit])[0]
+            widths = {alone[name].B.shape[1] for name in alone}  # type: ignore[union-attr]
+            per_application = once.update(state, base, [edit])[0]
+            counts = {
+                alone[name].B.shape[1] // per_application[name].B.shape[1]  # type: ignore[union-attr]
+                for name in alone
+            }
+            assert len(counts) == 1
+            assert max(widths) <= 5 * (longest + 1)
+            applied |= counts
+    assert 1 in applied
+    assert 5 in applied
+
+
+def test_each_application_starts_from_the_edited_model() -> None:
+    base = tiny.model("bart", dtype=torch.float64)
+    edits = tiny.edits(base, "bart", 3)
+    state = random_state(TINY, base)
+    twice = replace(TINY, loop=2).update(state, base, edits)
+    for edit, update in zip(edits, twice, strict=True):
+        first = TINY.update(state, base, [edit])[0]
+        edited = really_edited(base, first)
+        if edited.prefers([edit.prompt], [edit.target])[0]:
+            continue
+        # The condition and the hypernetwork's start do not change; only the gradient's weights do.
+        second = TINY.update(state, edited, [edit])[0]
+        for name, change in update.items():
+            parts = [first[name], second[name]]
+            expected = sum(part.B @ part.A for part in parts)  # type: ignore[union-attr]
+            torch.testing.assert_close(change.B @ change.A, expected, rtol=1e-8, atol=1e-10)  # type: ignore[union-attr]
+
+
+def test_settings_that_only_matter_at_test_time_do_not_change_what_prepares() -> None:
+    assert replace(TINY, loop=5).prepared_by() == TINY.prepared_by() == TINY
+    assert replace(TINY, paraphrases=True).prepared_by() != TINY.prepared_by()
+    assert RandomUpdate(reference=replace(TINY, loop=5)).prepared_by() == TINY.prepared_by()
+
+
+# --- training -----------------------------------------------------------------------------------------
+
+
+class Interrupted(Exception):
+    """The power fails."""
+
+
+def train(
+    kind: str, folder: Path, editor: KnowledgeEditor = TINY, *, stop_at: int | None = None
+) -> dict[str, Tensor]:
+    base = learner(kind)
+
+    def report(done: int, steps: int, told: str) -> None:
+        assert steps == editor.steps
+        assert told.startswith("loss ")
+        if done == stop_at:
+            raise Interrupted
+
+    folder.mkdir(exist_ok=True)
+    return dict(editor.prepare(base, tiny.training_set(base, kind), Workspace(folder, report)))
+
+
+@cache
+def learner(kind: str) -> AbstractModel:
+    return tiny.model(kind) if kind == "bert" else tiny.fitted(kind)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[str], tuple[Path, dict[str, Tensor]]]:
+    """Each kind trained once: the folder with its checkpoints, and the state."""
+
+    @cache
+    def trained(kind: str) -> tuple[Path, dict[str, Tensor]]:
+        folder = tmp_path_factory.mktemp(kind)
+        return folder, train(kind, folder)
+
+    return trained
+
+
+Trained = Callable[[str], tuple[Path, dict[str, Tensor]]]
+
+
+def same_tensors(one: State, other: State) -> bool:
+    return set(one) == set(other) and all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+@pytest.mark.parametrize("kind", ["bert", "bart"])
+def test_training_lowers_the_loss(kind: str, uninterrupted: Trained) -> None:
+    folder, _ = uninterrupted(kind)
+    base, last = learner(kind), load_file(folder / "last.safetensors")
+    before = fingerprint(base.network)
+    data = tiny.training_set(base, kind)
+    batch = draw(data.train, data.known, TINY, "held", 12)
+    hypernetwork = TINY.hypernetwork(base)
+    with torch.no_grad():
+        start, _ = losses(TINY, hypernetwork, base, batch)
+        prefix = "module.hypernetwork."
+        hypernetwork.load_state_dict(
+            {name.removeprefix(prefix): t for name, t in last.items() if name.startswith(prefix)}
+        )
+        end, _ = losses(TINY, hypernetwork, base, batch)
+    assert end < 0.8 * start
+    assert fingerprint(base.network) == before
+
+
+@pytest.mark.parametrize(("kind", "stop_at"), [("bert", 20), ("bert", 17), ("bart", 20), ("bert", 3)])
+def test_an_interrupted_training_goes_on_to_the_same_bits(
+    kind: str, stop_at: int, tmp_path: Path, uninterrupted: Trained
+) -> None:
+    folder, expected = uninterrupted(kind)
+    with pytest.raises(Interrupted):
+        train(kind, tmp_path, stop_at=stop_at)
+    assert not (tmp_path / "last.safetensors").exists() or stop_at >= 10
+    assert same_tensors(train(kind, tmp_path), expected)
+    # The last weights and the optimiser's state too, not only the best weights.
+    assert same_tensors(load_file(tmp_path / "last.safetensors"), load_file(folder / "last.safetensors"))
+    assert not list(tmp_path.glob("*.bin")) + list(tmp_path.glob("*.pt"))
+
+
+def test_a_seed_gives_one_state(tmp_path: Path, uninterrupted: Trained) -> None:
+    _, expected = uninterrupted("bert")
+    torch.manual_seed(12345)  # what ran before does not matter
+    assert same_tensors(train("bert", tmp_path / "again"), expected)
+    other = train("bert", tmp_path / "other", replace(TINY, seed=1))
+    assert not same_tensors(other, expected)
+
+
+def test_the_state_does_not_depend_on_the_loop(tmp_path: Path, uninterrupted: Trained) -> None:
+    looped = replace(TINY, loop=5)
+    assert same_tensors(train("bert", tmp_path, looped.prepared_by()), uninterrupted("bert")[1])
+
+
+@pytest.mark.parametrize(
+    "change", [{"constraint": "l2", "margin": 1e-3}, {"paraphrases": True}, {"layers": "last"}]
+)
+def test_the_other_rows_train_too(change: dict[str, object], tmp_path: Path) -> None:
+    editor = replace(TINY, steps=4, validate_every=2, **change)  # type: ignore[arg-type]
+    state = train("bart", tmp_path, editor)
+    base = learner("bart")
+    (update,) = editor.update(state, base, tiny.edits(base, "bart", 1))
+    assert set(update) == set(editable(base.network, editor.layers))
+
+
+def test_draws_are_seeded_and_leave_out_the_edits_own_fact() -> None:
+    data = tiny.training_set(learner("bart"), "bart")
+    batch = draw(data.train, data.known, TINY, "0:1", 6)
+    assert batch == draw(data.train, data.known, TINY, "0:1", 6)
+    assert batch != draw(data.train, data.known, TINY, "0:2", 6)
+    assert len(batch.retain) == len(batch.retain_edit) == 6 * TINY.retain_per_edit
+    assert not batch.paraphrases
+    for known, owner in zip(batch.retain, batch.retain_edit, strict=True):
+        assert known.fact != batch.edits[owner].fact
+    drawn = draw(data.train, data.known, replace(TINY, paraphrases=True), "0:1", 6)
+    for paraphrase, item in zip(drawn.paraphrases, drawn.edits, strict=True):
+        assert paraphrase in item.edit.paraphrases
+
+
+def test_the_hypernetworks_words_are_a_copy() -> None:
+    base = tiny.model("bert")
+    hypernetwork = TINY.hypernetwork(base)
+    before = fingerprint(base.network)
+    with torch.no_grad():
+        hypernetwork.encoder.embedding.weight.add_(1.0)
+    assert fingerprint(base.network) == before
+
+
+@pytest.mark.parametrize("missing", ["train", "dev", "known", "other facts"])
+def test_nothing_to_learn_from_is_said_in_one_line(missing: str, tmp_path: Path) -> None:
+    base = learner("bert")
+    data = tiny.training_set(base, "bert")
+    one = TrainingEdit("only", data.train[0].edit)
+    sets = {
+        "train": replace(data, train=[]),
+        "dev": replace(data, dev=[]),
+        "known": replace(data, known=[]),
+        "other facts": TrainingSet([one], [one], [Known("only", "Bo", "SUPPORTS")]),
+    }
+    with pytest.raises(BadSetting, match=r"knowledge_editor: found .* to learn from, wanted"):
+        TINY.prepare(base, sets[missing], Workspace(tmp_path, lambda *_: None))

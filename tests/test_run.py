@@ -1,0 +1,639 @@
+"""The whole path in a temporary folder: task, pack and saved model to scores and record."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import doubles
+import pytest
+import torch
+import worlds
+from filelock import FileLock
+from kebench.baselines.fine_tuning import FineTuning
+from kebench.baselines.identity import Identity
+from worlds import World
+
+from kebench import metrics
+from kebench import run as run_module
+from kebench.edit import Edit
+from kebench.edited import AbstractEdited, EditedWeights
+from kebench.editor import AbstractEditor, AbstractTrainedEditor, AbstractWeightEditor, State, load_editor
+from kebench.errors import BadFile, BadSetting, BrokenEditor, Busy, KebenchError
+from kebench.models.model import AbstractModel
+from kebench.packs.pack import Origin, write_pack
+from kebench.preparation import state_folder
+from kebench.progress import Silent
+from kebench.record import RunRecord
+from kebench.run import run
+from kebench.run_folder import EDITS_AT_ONCE, read_base, read_edits
+from kebench.updates import Update
+
+Kebench = Callable[..., tuple[int, str, str]]
+
+
+def ran(
+    world: World, output: Path, *names: str, editors: dict[str, AbstractEditor] | None = None, **changes: Any
+) -> list[RunRecord]:
+    return run(world.settings(output, *names, **changes), editors=editors, progress=Silent())[1]
+
+
+def rows(output: Path, editor: str) -> list[dict[str, Any]]:
+    text = (output / editor / "edits.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+# Known scores ----------------------------------------------------------------------------------------
+
+
+def test_the_toy_world_can_tell_editors_apart(seq2seq: World, tmp_path: Path) -> None:
+    (record,) = ran(seq2seq, tmp_path, "identity")
+    assert record.setting.edits > EDITS_AT_ONCE
+    assert record.base["paraphrases_set_aside"] == record.base["paraphrases"] / 2
+    assert 0 < record.scores.accuracy_before.value < 1
+    assert all(row["paraphrases"] for row in rows(tmp_path, "identity"))
+
+
+@pytest.mark.parametrize("kind", ["bart", "bert"])
+def test_identity_changes_nothing(
+    kind: str, make_world: Callable[..., World], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make_world(kind)
+    monkeypatch.setenv("KEBENCH_HOME", str(world.home))
+    for record in ran(world, tmp_path, "identity", "doubles:NoEdit"):
+        scores = record.scores
+        assert scores.retain_accuracy.value == scores.retain_accuracy.low == 1
+        assert scores.performance_deterioration.value == 0
+        assert scores.success_rate.value == 0
+        assert scores.equivalence_target.value == 0
+        assert scores.equivalence_own.value == 1  # P^x holds what the base model answers as it answers x
+        assert scores.failures == {}
+
+
+@pytest.mark.parametrize("kind", ["bart", "bert"])
+@pytest.mark.parametrize("protocol", ["strict", "decao2021"])
+def test_oracle_is_perfect(
+    kind: str,
+    protocol: str,
+    make_world: Callable[..., World],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = make_world(kind)
+    monkeypatch.setenv("KEBENCH_HOME", str(world.home))
+    for record in ran(world, tmp_path, "oracle", "doubles:Oracle", protocol=protocol):
+        scores = record.scores
+        for estimate in (scores.success_rate, scores.equivalence_target, scores.equivalence_own):
+            assert (estimate.value, estimate.edits) == (1, record.setting.edits)
+        assert scores.retain_accuracy.value == 1
+        assert record.is_control
+
+
+def test_vandal_ruins_everything(seq2seq: World, tmp_path: Path) -> None:
+    (record,) = ran(seq2seq, tmp_path, "doubles:Vandal")
+    assert record.scores.success_rate.value == 0
+    assert record.scores.equivalence_target.value == 0
+    assert record.scores.equivalence_own.value == 1  # it agrees with its own nonsense
+    assert record.scores.retain_accuracy.value == 0
+    assert record.scores.performance_deterioration.value == 1
+
+
+def test_a_scorer_that_compares_nothing_would_be_seen(
+    seq2seq: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metrics, "same", lambda *_: True)
+    (record,) = ran(seq2seq, tmp_path, "doubles:Vandal")
+    assert record.scores.retain_accuracy.value != 0
+
+
+def test_fine_tuning_learns(classifier: World, tmp_path: Path) -> None:
+    tuned = FineTuning(layers="all", learning_rate=1e-2, max_steps=20)
+    (record,) = ran(classifier, tmp_path, editors={"tuned": tuned})
+    assert record.scores.success_rate.value == record.scores.success_rate_teacher_forced.value == 1
+    assert record.scores.retain_accuracy.value < 1
+    assert record.editor_settings == {"layers": "all", "learning_rate": 1e-2, "max_steps": 20}
+    assert record.editor_path == "kebench.baselines.fine_tuning.editor:FineTuning"
+
+
+def test_knowledge_editor_is_trained_once_and_used(seq2seq: World, tmp_path: Path) -> None:
+    file = tmp_path / "tiny_ke.yaml"
+    file.write_text(
+        "editor: kebench.baselines.knowledge_editor:KnowledgeEditor\n"
+        "settings: {steps: 3, edits_per_step: 2, retain_per_edit: 2, lstm_size: 4, condition_size: 8,\n"
+        "  head_size: 4, validate_every: 2, validate_edits: 2, scale: 10}\n"
+    )
+    (first,) = ran(seq2seq, tmp_path / "first", str(file))
+    (second,) = ran(seq2seq, tmp_path / "second", str(file))
+    assert first.editor == "tiny_ke"
+    assert first.scores == second.scores
+    assert first.cost.prepare_seconds == second.cost.prepare_seconds  # read, not learnt again
+    (_, editor) = load_editor(str(file))
+    assert isinstance(editor, AbstractTrainedEditor)
+    ground = run_module.ground_of(seq2seq.settings(tmp_path, "tiny_ke"), Silent())
+    assert (state_folder(editor, ground) / "state.safetensors").is_file()
+
+
+# Protocols, targets, samples -------------------------------------------------------------------------
+
+
+def test_decao2021_decodes_with_five_beams(
+    seq2seq: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: set[int] = set()
+    plain = EditedWeights.answer
+
+    def spied(self: EditedWeights, *arguments: Any, beams: int = 1) -> list[str]:
+        asked.add(beams)
+        return plain(self, *arguments, beams=beams)
+
+    monkeypatch.setattr(EditedWeights, "answer", spied)
+    (record,) = ran(seq2seq, tmp_path, "identity", protocol="decao2021")
+    assert asked == {5}
+    assert record.scores.retain_accuracy.value == 1
+    assert record.scores.equivalence_accuracy == record.scores.equivalence_own
+
+
+def test_gold_targets_correct_what_is_wrong(seq2seq: World, tmp_path: Path) -> None:
+    (record,) = ran(seq2seq, tmp_path, "oracle", targets="gold")
+    gold = {r.id: r.answers for r in seq2seq.pack.records("test")}
+    assert record.base["set_aside"] == {"already right": 9}
+    assert record.setting.edits == 9
+    assert all(row["target"] == gold[row["id"]][0] != row["prediction"] for row in rows(tmp_path, "oracle"))
+
+
+def test_a_pack_without_paraphrases(
+    make_world: Callable[..., World], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make_world("bert", paraphrases=False)
+    monkeypatch.setenv("KEBENCH_HOME", str(world.home))
+    (record,) = ran(world, tmp_path, "identity")
+    assert record.setting.edits == worlds.TEST
+    assert record.scores.edits_with_paraphrases == 0
+    assert record.scores.equivalence_accuracy.value != record.scores.equivalence_accuracy.value  # NaN
+    assert RunRecord.read(tmp_path / "identity" / "record.json").scores.equivalence_accuracy.edits == 0
+
+
+def test_every_editor_is_asked_the_same_sample(classifier: World, tmp_path: Path) -> None:
+    tuned = FineTuning(layers="first", max_steps=2)
+    ran(classifier, tmp_path / "together", editors={"identity": Identity(), "tuned": tuned})
+    ran(classifier, tmp_path / "alone", "oracle", limit=3)
+    samples = {
+        name: {row["id"]: list(row["sample"]) for row in rows(tmp_path / folder, name)}
+        for folder, name in (("together", "identity"), ("together", "tuned"), ("alone", "oracle"))
+    }
+    assert samples["identity"] == samples["tuned"]
+    assert samples["oracle"].items() <= samples["identity"].items()
+    assert {len(sample) for sample in samples["identity"].values()} == {8}
+    assert len({tuple(sample) for sample in samples["identity"].values()}) > 1
+
+
+def test_another_seed_draws_another_sample(classifier: World, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        ran(classifier, tmp_path / str(seed), "identity", seed=seed)
+    found = [{row["id"]: list(row["sample"]) for row in rows(tmp_path / s, "identity")} for s in "01"]
+    assert found[0].keys() == found[1].keys()
+    assert found[0] != found[1]
+
+
+def test_retain_exact_asks_everything(classifier: World, tmp_path: Path) -> None:
+    (record,) = ran(classifier, tmp_path, "identity", retain="exact", limit=2)
+    assert record.setting.retain == "exact"
+    assert {len(row["sample"]) for row in rows(tmp_path, "identity")} == {worlds.TEST}
+    assert record.scores.retain_accuracy.total == 2 * (worlds.TEST - 1)  # all but x itself
+    assert record.scores.accuracy_before.total == 2 * worlds.TEST
+
+
+@pytest.mark.parametrize(("protocol", "left_out"), [("strict", 2), ("decao2021", 1)])
+def test_questions_about_the_edited_fact_are_left_out(
+    protocol: str, left_out: int, classifier: World, tmp_path: Path
+) -> None:
+    pack = classifier.pack
+    test = [replace(record, fact=record.fact.split()[0]) for record in pack.records("test")]
+    facts = [record.fact for record in test]
+    write_pack(
+        tmp_path / "pack", {**pack.splits, "test": test}, name="shared", licence="CC0",
+        origin=(Origin("toy", "toy", 24),), split=pack.lock.split, seed=0,
+    )  # fmt: skip
+    places = {"pack": str(tmp_path / "pack"), "model": str(classifier.model)}
+    ran(classifier, tmp_path / "run", "identity", retain="exact", protocol=protocol, **places)
+    base = read_base(tmp_path / "run")
+    edits = read_edits(tmp_path / "run" / "identity" / "edits.jsonl")
+    rules = run_module.find_protocol(protocol, labels=True)
+    for edit in edits:
+        measured = metrics.retain(edit, metrics.BaseAnswers(base), rules)
+        out = facts.count(edit.fact) if left_out > 1 else 1
+        assert measured.total == worlds.TEST - out
+    assert max(facts.count(edit.fact) for edit in edits) > 1
+
+
+# Who sees what ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Spy(AbstractWeightEditor):
+    citation: ClassVar[str] = ""
+    seen: ClassVar[list[Edit]] = []
+
+    def update(self, state: State, base: AbstractModel, edits: Sequence[Edit]) -> list[Update]:
+        self.seen.extend(edits)
+        return [{} for _ in edits]
+
+
+@dataclass(frozen=True)
+class Informer(Spy):
+    is_control: ClassVar[bool] = True
+    seen: ClassVar[list[Edit]] = []
+
+
+def test_only_a_control_is_shown_paraphrases(seq2seq: World, tmp_path: Path) -> None:
+    Spy.seen.clear()
+    Informer.seen.clear()
+    ran(seq2seq, tmp_path, editors={"spy": Spy(), "informer": Informer()})
+    assert all(edit.paraphrases == () for edit in Spy.seen)
+    assert all(edit.paraphrases for edit in Informer.seen)
+    assert [edit.id for edit in Spy.seen] == [edit.id for edit in Informer.seen]
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_an_editor_that_writes_to_the_base_is_refused(again: bool, seq2seq: World, tmp_path: Path) -> None:
+    for _ in range(2 if again else 1):  # the second time too: what it wrote the first time is not on file
+        with pytest.raises(BrokenEditor, match="editor scribbler changed the base model's weights"):
+            ran(seq2seq, tmp_path, editors={"scribbler": doubles.Scribbler()})
+        assert not (tmp_path / "scribbler" / "edits.jsonl").exists()
+        assert not (tmp_path / "scribbler" / "scores.json").exists()
+
+
+@dataclass(frozen=True)
+class LateScribbler(AbstractWeightEditor):
+    citation: ClassVar[str] = ""
+
+    def update(self, state: State, base: AbstractModel, edits: Sequence[Edit]) -> list[Update]:
+        if len(edits) < EDITS_AT_ONCE:
+            doubles.Scribbler().update(state, base, edits)
+        return [{} for _ in edits]
+
+
+def test_writing_to_the_base_late_is_seen_too(seq2seq: World, tmp_path: Path) -> None:
+    with pytest.raises(BrokenEditor):
+        ran(seq2seq, tmp_path, editors={"late": LateScribbler()})
+    assert not (tmp_path / "late" / "edits.jsonl").exists()
+
+
+def test_without_the_fingerprint_it_would_not_be_seen(
+    seq2seq: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_module, "_check_base", lambda *_: None)
+    ran(seq2seq, tmp_path, editors={"scribbler": doubles.Scribbler()})
+
+
+# Failed edits ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Raising(AbstractEditor):
+    """Runs out of something over one edit; while it is made, or while it is asked."""
+
+    citation: ClassVar[str] = ""
+    errors: ClassVar[dict[str, type[BaseException]]] = {
+        "MemoryError": MemoryError,
+        "OutOfMemoryError": torch.OutOfMemoryError,
+        "LinAlgError": torch.linalg.LinAlgError,
+    }
+
+    error: str
+    on: str
+    asked: bool = False
+
+    def edit(self, state: State, base: AbstractModel, edits: Sequence[Edit]) -> AbstractEdited:
+        hit = any(edit.id == self.on for edit in edits)
+        if hit and not self.asked:
+            raise self.errors[self.error]("no more")
+        return _Answering(base, [{} for _ in edits], self.errors[self.error] if hit else None)
+
+
+class _Answering(EditedWeights):
+    def __init__(
+        self, base: AbstractModel, updates: Sequence[Update], error: type[BaseException] | None
+    ) -> None:
+        super().__init__(base, updates)
+        self.error = error
+
+    def answer(self, *arguments: Any, **options: Any) -> list[str]:
+        if self.error is not None:
+            raise self.error("no more")
+        return super().answer(*arguments, **options)
+
+
+@pytest.mark.parametrize("asked", [False, True])
+@pytest.mark.parametrize("error", Raising.errors)
+def test_one_failed_edit_counts_everywhere_and_spoils_no_other(
+    error: str, asked: bool, seq2seq: World, tmp_path: Path
+) -> None:
+    (plain,) = ran(seq2seq, tmp_path / "plain", editors={"same": Identity()}, retain="exact")
+    whole = rows(tmp_path / "plain", "same")
+    victim = whole[3]["id"]
+    editor = Raising(error, victim, asked)
+    (record,) = ran(seq2seq, tmp_path / "failing", editors={"same": editor}, retain="exact")
+
+    scores, n = record.scores, record.setting.edits
+    assert scores.failures == {error: 1}
+    assert scores.edits == n
+    assert (scores.success_rate.total, scores.success_rate_teacher_forced.total) == (n, n)
+    assert scores.equivalence_own.edits == plain.scores.equivalence_own.edits == n
+    assert scores.equivalence_own.value == pytest.approx((n - 1) / n)
+    assert scores.retain_accuracy.total == plain.scores.retain_accuracy.total
+    assert scores.retain_accuracy.value == pytest.approx((n - 1) / n)
+    assert scores.accuracy_before == plain.scores.accuracy_before
+    assert scores.accuracy_after.total == plain.scores.accuracy_after.total
+    for row, other in zip(rows(tmp_path / "failing", "same"), whole, strict=True):
+        if row["id"] == victim:
+            assert row["answer"] is None
+            assert set(row["sample"].values()) == {None}
+        else:
+            assert row["answer"] == other["answer"]
+            assert row["sample"] == other["sample"]
+
+
+def test_weights_that_are_not_numbers_are_a_failed_edit(seq2seq: World, tmp_path: Path) -> None:
+    (record,) = ran(seq2seq, tmp_path, editors={"failing": doubles.Failing()}, retain="exact")
+    n = record.setting.edits
+    assert record.scores.failures == {"weights not finite": n // 2}
+    assert record.scores.retain_accuracy.value == pytest.approx((n - n // 2) / n)
+    assert record.scores.success_rate.total == n
+    assert [row["failure"] is not None for row in rows(tmp_path, "failing")] == [
+        bool(place % EDITS_AT_ONCE % 2) for place in range(n)
+    ]
+
+
+def test_every_edit_may_fail(seq2seq: World, tmp_path: Path) -> None:
+    @dataclass(frozen=True)
+    class Hopeless(AbstractEditor):
+        citation: ClassVar[str] = ""
+
+        def edit(self, state: State, base: AbstractModel, edits: Sequence[Edit]) -> AbstractEdited:
+            raise MemoryError
+
+    (record,) = ran(seq2seq, tmp_path, editors={"hopeless": Hopeless()})
+    assert record.scores.n_failures == record.setting.edits
+    assert record.scores.retain_accuracy.value == record.scores.success_rate.value == 0
+    assert RunRecord.read(tmp_path / "hopeless" / "record.json") == record
+
+
+def test_a_bug_in_an_editor_is_not_a_failed_edit(seq2seq: World, tmp_path: Path) -> None:
+    @dataclass(frozen=True)
+    class Buggy(AbstractEditor):
+        citation: ClassVar[str] = ""
+
+        def edit(self, state: State, base: AbstractModel, edits: Sequence[Edit]) -> AbstractEdited:
+            raise IndexError("a bug")
+
+    with pytest.raises(IndexError, match="a bug"):
+        ran(seq2seq, tmp_path, editors={"buggy": Buggy()})
+
+
+# Interruptions ---------------------------------------------------------------------------------------
+
+SLOW = """
+import os, time
+from dataclasses import dataclass
+from kebench.baselines.fine_tuning import FineTuning
+from kebench.editor import AbstractWeightEditor
+
+@dataclass(frozen=True)
+class Slow(AbstractWeightEditor):
+    citation = ""
+    rate: float = 0.01
+
+    def update(self, state, base, edits):
+        time.sleep(float(os.environ.get("NAP", "0")))
+        return FineTuning(layers="first", learning_rate=self.rate, max_steps=3).update(state, base, edits)
+"""
+
+
+def test_killed_and_run_again_gives_the_same_bytes(
+    seq2seq: World, tmp_path: Path, kebench: Kebench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "slow_editor.py").write_text(SLOW)
+    monkeypatch.syspath_prepend(tmp_path / "plugins")
+    words = ["run", "--editor", "slow_editor:Slow", "--task", str(seq2seq.task), "--output"]
+    assert kebench(*words, tmp_path / "whole")[0] == 0
+    cut = tmp_path / "cut"
+    on_file = cut / "Slow" / "edits.jsonl"
+
+    process = subprocess.Popen(
+        [sys.executable, "-m", "kebench", *words, str(cut)],
+        # Long naps: the kill falls into the second group of edits.
+        env={**seq2seq.environment(tmp_path / "plugins"), "NAP": "2"},
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    until = time.monotonic() + 120
+    while not (on_file.is_file() and on_file.stat().st_size) and time.monotonic() < until:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    status, out, err = kebench(*words, cut)  # meanwhile, another process
+    assert (status, out) == (2, "")
+    assert one_line(err) == f"kebench: {cut}: another process is writing this run"
+    assert process.poll() is None
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert len(on_file.read_text().splitlines()) == EDITS_AT_ONCE
+    assert not (cut / "Slow" / "scores.json").exists()
+
+    whole_rows = (tmp_path / "whole" / "Slow" / "edits.jsonl").read_text().splitlines()
+    with on_file.open("a") as file:  # a torn write: one line of the next group and half of another
+        file.write(whole_rows[EDITS_AT_ONCE] + "\n" + whole_rows[EDITS_AT_ONCE + 1][:40])
+    status, out, err = kebench(*words, cut)
+    assert status == 0, err
+    for name in ("scores.json", "editor.json"):
+        assert (cut / "Slow" / name).read_bytes() == (tmp_path / "whole" / "Slow" / name).read_bytes()
+    assert len(on_file.read_text().splitlines()) == len(whole_rows)
+    before = on_file.read_bytes()
+    assert kebench(*words, cut)[0] == 0  # finished: nothing is edited again
+    assert on_file.read_bytes() == before
+
+
+def one_line(err: str) -> str:
+    """The last line; those before it are progress."""
+    *progress, last = err.splitlines()
+    assert "Traceback" not in err
+    assert all(":" in line and "/" in line for line in progress)
+    return last
+
+
+@pytest.mark.parametrize("size", [0, 1, 40, -1, -40])
+def test_cut_anywhere_the_rows_come_back(size: int, classifier: World, tmp_path: Path) -> None:
+    ran(classifier, tmp_path, "identity")
+    file, scores = tmp_path / "identity" / "edits.jsonl", tmp_path / "identity" / "scores.json"
+    asked, scored = rows(tmp_path, "identity"), scores.read_bytes()
+    content = file.read_bytes()
+    file.write_bytes(content[:size])
+    scores.unlink()
+    ran(classifier, tmp_path, "identity")
+    assert scores.read_bytes() == scored
+    costs = ("edit_seconds", "answer_seconds")
+    again = rows(tmp_path, "identity")
+    for row in (*asked, *again):
+        for cost in costs:
+            del row[cost]
+    assert again == asked
+
+
+@pytest.mark.parametrize(("left", "made_again"), [(3, 12), (8, 4), (9, 4), (12, 0)])
+def test_whole_groups_are_made_again(left: int, made_again: int, seq2seq: World, tmp_path: Path) -> None:
+    # What one edit's numbers are may depend, in the last bit, on what shares its batch.
+    ran(seq2seq, tmp_path, editors={"spy": Spy()})
+    file = tmp_path / "spy" / "edits.jsonl"
+    lines = file.read_text().splitlines(keepends=True)
+    assert len(lines) == 12
+    file.write_text("".join(lines[:left]))
+    Spy.seen.clear()
+    ran(seq2seq, tmp_path, editors={"spy": Spy()})
+    assert [edit.id for edit in Spy.seen] == [json.loads(line)["id"] for line in lines[12 - made_again :]]
+
+
+def test_two_processes_cannot_write_one_run(classifier: World, tmp_path: Path) -> None:
+    with FileLock(tmp_path / ".lock"), pytest.raises(Busy, match="another process is writing this run"):
+        ran(classifier, tmp_path, "identity")
+    ran(classifier, tmp_path, "identity")
+
+
+# One folder, one setting -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"seed": 1}, "seed, edits_sha256"),
+        ({"protocol": "decao2021"}, "protocol"),
+        ({"limit": 2}, "edits, edits_sha256"),
+        ({"retain": 5}, "retain"),
+    ],
+)
+def test_another_setting_in_the_same_folder_is_refused(
+    change: dict[str, Any], named: str, classifier: World, tmp_path: Path
+) -> None:
+    ran(classifier, tmp_path, "identity")
+    with pytest.raises(BadSetting, match=rf"holds a run with another {named}; choose another --output"):
+        ran(classifier, tmp_path, "identity", **change)
+
+
+def test_an_editor_of_the_same_name_with_other_settings_is_refused(classifier: World, tmp_path: Path) -> None:
+    ran(classifier, tmp_path, editors={"tuned": FineTuning(layers="first", max_steps=1)})
+    with pytest.raises(BadSetting, match="holds rows of other settings"):
+        ran(classifier, tmp_path, editors={"tuned": FineTuning(layers="first", max_steps=2)})
+
+
+def test_two_editors_of_one_name_are_refused(classifier: World, tmp_path: Path) -> None:
+    with pytest.raises(BadSetting, match="found 'identity' twice, wanted different names"):
+        ran(classifier, tmp_path, "identity", "oracle", "identity")
+
+
+def test_another_editor_joins_a_run(classifier: World, tmp_path: Path) -> None:
+    ran(classifier, tmp_path, "identity")
+    ran(classifier, tmp_path, "oracle")
+    assert {path.parent.name for path in tmp_path.glob("*/record.json")} == {"identity", "oracle"}
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"setting": 1}', "{"])
+def test_a_folder_whose_run_file_is_broken(content: str, classifier: World, tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(BadFile, match=r"run.json: not a run's settings"):
+        ran(classifier, tmp_path, "identity")
+
+
+def test_a_broken_row_is_named(classifier: World, tmp_path: Path) -> None:
+    ran(classifier, tmp_path, "identity")
+    file = tmp_path / "identity" / "edits.jsonl"
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join([*lines[:2], "nonsense\n", *lines[3:]]))
+    with pytest.raises(BadFile, match=r"edits.jsonl:3: not an edit's answers"):
+        ran(classifier, tmp_path, "identity")
+    (tmp_path / "identity" / "editor.json").write_text("{")
+    with pytest.raises(BadFile, match=r"editor.json: not an editor's settings"):
+        ran(classifier, tmp_path, "identity")
+
+
+def test_settings_that_cannot_be_recorded(classifier: World, tmp_path: Path) -> None:
+    with pytest.raises(BadSetting, match="its settings cannot be recorded"):
+        ran(classifier, tmp_path, editors={"odd": FineTuning(learning_rate=float("nan"))})
+    with pytest.raises(BadSetting, match="is no dataclass"):
+        ran(classifier, tmp_path, editors={"plain": _Plain()})
+
+
+class _Plain(AbstractWeightEditor):
+    citation: ClassVar[str] = ""
+
+    def update(self, state: State, base: AbstractModel, edits: Sequence[Edit]) -> list[Update]:
+        return [{} for _ in edits]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"limit": -1}, "limit: found -1, wanted 0"),
+        ({"retain": 0}, "retain: found 0"),
+        ({"retain": 2}, "retain size 2"),
+        ({"device": "cdua"}, "--device: found 'cdua'"),
+        ({"device": "cuda:77"}, "--device: found 'cuda:77'"),
+        ({"targets": "golden"}, "targets: found 'golden'"),
+        ({"protocol": "strikt"}, "no protocol named 'strikt'; did you mean 'strict'"),
+    ],
+)
+def test_values_out_of_range(change: dict[str, Any], said: str, classifier: World, tmp_path: Path) -> None:
+    with pytest.raises(KebenchError) as error:
+        ran(classifier, tmp_path, "identity", **change)
+    assert said in str(error.value)
+
+
+def test_an_output_that_is_a_file(classifier: World, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BadSetting, match="cannot be made"):
+        ran(classifier, tmp_path / "file", "identity")
+
+
+def test_labels_the_task_does_not_have(classifier: World, tmp_path: Path) -> None:
+    pack = classifier.pack
+    test = [replace(record, answers=("MAYBE",)) for record in pack.records("test")]
+    write_pack(
+        tmp_path / "pack", {**pack.splits, "test": test}, name="odd", licence="CC0",
+        origin=(Origin("toy", "toy", 24),), split=pack.lock.split, seed=0,
+    )  # fmt: skip
+    with pytest.raises(BadSetting, match="test: r0: found the label 'MAYBE', wanted REFUTES or SUPPORTS"):
+        ran(
+            classifier, tmp_path / "run", "identity", pack=str(tmp_path / "pack"),
+            model=str(classifier.model), targets="gold",
+        )  # fmt: skip
+
+
+# What is written -------------------------------------------------------------------------------------
+
+
+def test_a_record_says_what_it_was_computed_on(classifier: World, tmp_path: Path) -> None:
+    (record,) = ran(classifier, tmp_path, "identity", limit=3)
+    assert RunRecord.read(tmp_path / "identity" / "record.json") == record
+    assert record.setting.task == "toy"
+    assert record.setting.pack_sha256 == classifier.pack.sha256
+    assert record.setting.model == "tiny"
+    assert record.setting.edits == record.scores.edits == 3
+    assert record.base["test_questions"] == worlds.TEST
+    assert record.base["editable"] + sum(record.base["set_aside"].values()) == worlds.TEST
+    assert {"python", "torch", "transformers", "kebench"} <= record.versions.keys()
+    assert record.hardware["device"] == "cpu"
+    assert record.cost.edit_seconds_p50 <= record.cost.edit_seconds_p95
+    settings = json.loads((tmp_path / "run.json").read_text())
+    assert settings["setting"]["edits_sha256"] == record.setting.edits_sha256
+    assert settings["edits_at_once"] == EDITS_AT_ONCE
+
+
+def test_limit_0_means_all(classifier: World, tmp_path: Path) -> None:
+    (record,) = ran(classifier, tmp_path, "identity", limit=0)
+    assert record.setting.edits == record.base["editable"]

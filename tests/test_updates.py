@@ -1,0 +1,259 @@
+"""Updates as values, and the ways of putting them in force: all the same, and all taken back."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import tiny
+import torch
+from dense_reference import dense_delta, really_edited
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from kebench.models import AbstractModel
+from kebench.updates import (
+    Dense,
+    LowRank,
+    LowRankBatch,
+    Update,
+    dense_weights,
+    editable,
+    fingerprint,
+    is_finite,
+    linear_maps,
+    low_rank_applied,
+    map_shape,
+    substituted,
+)
+
+KINDS = pytest.mark.parametrize("kind", tiny.KINDS)
+
+
+def random_low_rank(base: AbstractModel, seed: int, *, size: float = 0.3) -> dict[str, LowRank]:
+    """Factors of random ranks, for a random choice of matrices."""
+    chance, generator = random.Random(seed), torch.Generator().manual_seed(seed)
+    maps = linear_maps(base.network)
+    names = editable(base.network)
+    update = {}
+    for name in chance.sample(names, chance.randint(1, len(names))):
+        d_out, d_in = map_shape(maps[name])
+        rank = chance.randint(0, 4)
+        like = base.network.get_parameter(name)
+        b = torch.randn(d_out, rank, generator=generator).to(like) * size
+        update[name] = LowRank(b, torch.randn(rank, d_in, generator=generator).to(like) * size)
+    return update
+
+
+def scored(base: AbstractModel, prompts: list[str]) -> Tensor:
+    targets = ["SUPPORTS" if base.family == "classifier" else "New York"] * len(prompts)
+    return base.logits(base.rows(prompts, targets))
+
+
+def stacked(base: AbstractModel, updates: list[dict[str, LowRank]]) -> dict[str, LowRankBatch]:
+    found = {}
+    maps = linear_maps(base.network)
+    for name in editable(base.network):
+        d_out, d_in = map_shape(maps[name])
+        like = base.network.get_parameter(name)
+        nothing = LowRank(like.new_zeros(d_out, 0), like.new_zeros(0, d_in))
+        found[name] = LowRankBatch.stack([update.get(name, nothing) for update in updates])
+    return found
+
+
+@KINDS
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
+def test_low_rank_dense_and_replaced_weights_are_one(kind: str, dtype: torch.dtype, tolerance: float) -> None:
+    base = tiny.model(kind, dtype=dtype)
+    updates = [random_low_rank(base, seed) for seed in range(5)]
+    prompts = tiny.prompts(kind, 9)
+    which = [4, 0, 1, 1, 3, 2, 0, 4, 2]
+    with torch.no_grad():
+        with low_rank_applied(base.network, stacked(base, updates), torch.tensor(which)):
+            together = scored(base, prompts)
+        width = len(together) // len(prompts)
+        plain = scored(base, prompts)
+        for row, (prompt, edit) in enumerate(zip(prompts, which, strict=True)):
+            replaced = scored(really_edited(base, updates[edit]), [prompt])
+            dense: Update = {
+                name: Dense(dense_delta(base, name, change)) for name, change in updates[edit].items()
+            }
+            for update in (updates[edit], dense):
+                with substituted(base.network, dense_weights(base.network, update)):
+                    torch.testing.assert_close(
+                        scored(base, [prompt]), replaced, rtol=tolerance, atol=tolerance
+                    )
+            batched = together[row * width : (row + 1) * width]
+            scale = max(1.0, replaced.abs().max().item())
+            torch.testing.assert_close(batched / scale, replaced / scale, rtol=tolerance, atol=tolerance)
+    assert not torch.allclose(together, plain, atol=1e-2), "the updates must matter"
+
+
+def test_gpt2s_weights_are_stored_the_other_way_round() -> None:
+    base = tiny.model("gpt2")
+    name = "transformer.h.0.attn.c_attn.weight"
+    assert base.network.get_parameter(name).shape == (16, 48)  # (d_in, d_out)
+    assert map_shape(linear_maps(base.network)[name]) == (48, 16)
+    update = {name: LowRank(torch.ones(48, 1), torch.arange(16.0)[None])}
+    delta = dense_weights(base.network, update)[name] - base.network.get_parameter(name)
+    torch.testing.assert_close(delta, torch.arange(16.0)[:, None].expand(16, 48), rtol=1e-5, atol=1e-5)
+
+
+@given(seed=st.integers(0, 999), ranks=st.lists(st.integers(0, 4), min_size=1, max_size=4))
+@settings(max_examples=30, deadline=None)
+def test_the_norm_of_factors_is_the_norm_of_their_product(seed: int, ranks: list[int]) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    updates = [
+        LowRank(
+            torch.randn(5, rank, generator=generator, dtype=torch.float64),
+            torch.randn(rank, 7, generator=generator, dtype=torch.float64),
+        )
+        for rank in ranks
+    ]
+    expected = torch.stack([(update.B @ update.A).square().sum() for update in updates])
+    batch = LowRankBatch.stack(updates)
+    torch.testing.assert_close(batch.squared_norm(), expected)
+    for edit, update in enumerate(updates):
+        torch.testing.assert_close(batch[edit].B @ batch[edit].A, update.B @ update.A)
+
+
+# --- which parameters
+
+
+COUNTS = {  # kind → all, first, last; every encoder layer and every decoder layer counted by hand
+    "bert": (2 * 6, 6, 6),
+    "bart": (2 * 6 + 2 * 10, 6 + 10, 6 + 10),
+    "t5": (2 * 6 + 2 * 10, 6 + 10, 6 + 10),
+    "gpt2": (2 * 4, 4, 4),
+    "llama": (2 * 7, 7, 7),
+}
+
+
+@KINDS
+def test_the_editable_matrices_of_each_family(kind: str) -> None:
+    network = tiny.model(kind).network
+    found = tuple(len(editable(network, layers)) for layers in ("all", "first", "last"))
+    assert found == COUNTS[kind]
+    assert set(editable(network, "first")).isdisjoint(editable(network, "last"))
+    assert all(network.get_parameter(name).ndim == 2 for name in editable(network))
+    assert editable(network, (0,)) == editable(network, [0]) == editable(network, "first")
+    assert editable(network, (0, 1)) == editable(network)
+    assert editable(network, (1,)) == editable(network, "last")
+
+
+@KINDS
+def test_what_no_editor_may_touch(kind: str) -> None:
+    words = (
+        "bias", "norm", "embed", "classifier", "pooler", "shared", "lm_head", "score", "wte", "wpe", "ln_",
+        "relative",
+    )  # fmt: skip
+    names = editable(tiny.model(kind).network)
+    assert not [name for name in names if any(word in name.lower() for word in words)]
+
+
+def test_the_names_of_a_bart() -> None:
+    first = editable(tiny.model("bart").network, "first")
+    assert "model.encoder.layers.0.self_attn.q_proj.weight" in first
+    assert "model.decoder.layers.0.encoder_attn.out_proj.weight" in first
+    assert "model.decoder.layers.0.fc2.weight" in first
+    assert not [name for name in first if ".layers.1." in name]
+
+
+def test_stacks_of_different_depth_each_have_their_last_layer() -> None:
+    class Layer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(2, 2)
+
+    network = nn.ModuleDict(
+        {
+            "encoder": nn.ModuleDict({"layers": nn.ModuleList([Layer() for _ in range(3)])}),
+            "decoder": nn.ModuleDict({"layers": nn.ModuleList([Layer() for _ in range(11)])}),
+        }
+    )
+    assert editable(network, "last") == ("encoder.layers.2.fc.weight", "decoder.layers.10.fc.weight")
+    assert editable(network, (10,)) == ("decoder.layers.10.fc.weight",)
+
+
+def test_no_matrix_left_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no editable weight matrix in layers"):
+        editable(tiny.model("bert").network, (7,))
+
+
+# --- the base is as it was
+
+
+@KINDS
+def test_the_fingerprint_sees_one_bit_of_any_tensor(kind: str) -> None:
+    base = tiny.model(kind)
+    before = fingerprint(base.network)
+    assert fingerprint(tiny.model(kind).network) == before
+    assert fingerprint(tiny.model(kind, seed=1).network) != before
+    tensors = [*base.network.parameters(), *(b for b in base.network.buffers() if b.is_floating_point())]
+    for tensor in tensors:
+        with torch.no_grad():
+            bits = tensor.view(-1)[-1:].view(torch.int32)
+            bits ^= 1
+            assert fingerprint(base.network) != before
+            bits ^= 1
+    assert fingerprint(base.network) == before
+
+
+@contextmanager
+def in_force(base: AbstractModel, way: str) -> Iterator[None]:
+    updates = [random_low_rank(base, 0)]
+    if way == "hooks":
+        with low_rank_applied(base.network, stacked(base, updates), torch.zeros(1).long()):
+            yield
+    else:
+        with substituted(base.network, dense_weights(base.network, updates[0])):
+            yield
+
+
+@KINDS
+@pytest.mark.parametrize("way", ["hooks", "substitution"])
+@pytest.mark.parametrize("fails", [False, True])
+def test_an_edit_in_force_is_taken_back_even_after_an_exception(kind: str, way: str, fails: bool) -> None:
+    base = tiny.model(kind)
+    before, pointers = fingerprint(base.network), [p.data_ptr() for p in base.network.parameters()]
+    prompt = tiny.prompts(kind, 1)
+    plain = scored(base, prompt)
+    try:
+        with in_force(base, way):
+            assert not torch.equal(scored(base, prompt), plain)
+            if fails:
+                raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        assert fails
+    assert fingerprint(base.network) == before
+    assert [p.data_ptr() for p in base.network.parameters()] == pointers
+    assert not [module for module in base.network.modules() if module._forward_hooks]
+    assert torch.equal(scored(base, prompt), plain)
+
+
+def test_substitution_of_a_missing_parameter_leaves_the_others_in_place() -> None:
+    base = tiny.model("bert")
+    before = fingerprint(base.network)
+    name = editable(base.network)[0]
+    weights = {name: torch.zeros(16, 16), "no.such.weight": torch.zeros(1)}
+    with pytest.raises(AttributeError), substituted(base.network, weights):
+        pass
+    assert fingerprint(base.network) == before
+
+
+# --- finite
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_an_update_with_one_bad_number_is_not_finite(bad: float) -> None:
+    good = torch.zeros(3, 2)
+    worse = good.clone()
+    worse[1, 1] = bad
+    assert is_finite({"a": Dense(good), "b": LowRank(good, good.T)})
+    assert is_finite({})
+    assert not is_finite({"a": Dense(good), "b": Dense(worse)})
+    assert not is_finite({"b": LowRank(worse, good.T)})
+    assert not is_finite({"b": LowRank(good, worse.T)})

@@ -1,0 +1,295 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ConfigDict
+from worlds import task_fields, task_text
+
+from kebench.editor_files import editor_files, read_editor_file
+from kebench.errors import BadFile, KebenchError, NotFound
+from kebench.task import load_task, task_names
+from kebench.yaml_files import as_mapping, folder_of, read_yaml, validated
+
+
+@dataclass(frozen=True)
+class Inner:
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    rate: float = 0.5
+
+
+@dataclass(frozen=True)
+class Outer:
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    name: str
+    inner: Inner = Inner()
+    many: tuple[Inner, ...] = ()
+    by_name: Mapping[str, Inner] = field(default_factory=dict)
+    labels: tuple[str, ...] = ()
+    kind: Literal["a", "b"] = "a"
+
+
+def read(text: str, tmp_path: Path) -> Outer:
+    file = tmp_path / "outer.yaml"
+    file.write_text(text, encoding="utf-8")
+    return validated(Outer, read_yaml(file), "outer.yaml")
+
+
+# YAML's traps ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", ["1e-4", "1.0e-4", "0.0001", '"1e-4"'])
+def test_a_number_pyyaml_reads_as_text_becomes_a_number(number: str, tmp_path: Path) -> None:
+    assert read(f"{{name: x, inner: {{rate: {number}}}}}", tmp_path).inner.rate == 1e-4
+
+
+@pytest.mark.parametrize("word", ["no", "off", "yes"])
+def test_a_word_yaml_takes_for_a_truth_value_is_refused(word: str, tmp_path: Path) -> None:
+    with pytest.raises(BadFile, match=r"outer.yaml: labels.0: found (False|True), wanted: .*string"):
+        read(f"{{name: x, labels: [{word}, maybe]}}", tmp_path)
+    assert read(f'{{name: x, labels: ["{word}"]}}', tmp_path).labels == (word,)
+
+
+def test_a_number_where_a_name_should_be_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadFile, match=r"name: found 2021, wanted: .*string"):
+        read("name: 2021", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "key"),
+    [
+        ("name: x\nname: y\n", 2, "name"),
+        ("name: x\ninner:\n  rate: 1\n  rate: 2\n", 4, "rate"),
+        ("name: x\nmany:\n- {rate: 1, rate: 2}\n", 3, "rate"),
+    ],
+)
+def test_a_repeated_key_is_refused(text: str, line: int, key: str, tmp_path: Path) -> None:
+    with pytest.raises(BadFile, match=rf"outer.yaml:{line}: the key '{key}' stands twice"):
+        read(text, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("name: [x", "outer.yaml:1: "),
+        ("name: x\n\tinner: 1", "outer.yaml:2: "),
+        ("? [a, b]\n: c", "outer.yaml:1: found a list or a mapping as a key"),
+        ("name: 2024-13-45", "outer.yaml: not YAML (month must be in 1..12"),
+        ("name: x\x00", "outer.yaml: not YAML ("),
+        ("name: !!python/object:os.system x", "outer.yaml:1: could not determine a constructor"),
+    ],
+)
+def test_what_is_no_yaml_is_one_line(text: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(BadFile) as error:
+        read(text, tmp_path)
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(BadFile, match=r"none.yaml: cannot be read \(FileNotFoundError\)"):
+        read_yaml(tmp_path / "none.yaml")
+    (tmp_path / "latin.yaml").write_bytes(b"name: Jos\xe9")
+    with pytest.raises(BadFile, match=r"latin.yaml: cannot be read \(UnicodeDecodeError\)"):
+        read_yaml(tmp_path / "latin.yaml")
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_read_or_refused(text: str) -> None:
+    from tempfile import TemporaryDirectory
+
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "any.yaml"
+        file.write_text(text, encoding="utf-8")
+        with suppress(BadFile):
+            validated(Outer, read_yaml(file), file)
+
+
+# Fields ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{name: x, iner: {}}", "outer.yaml: iner: unknown field; did you mean 'inner'?"),
+        ("{name: x, inner: {raet: 1}}", "outer.yaml: inner.raet: unknown field; did you mean 'rate'?"),
+        ("{name: x, many: [{}, {raet: 1}]}", "outer.yaml: many.1.raet: unknown field; did you mean 'rate'?"),
+        (
+            "{name: x, by_name: {k: {zzz: 1}}}",
+            "outer.yaml: by_name.k.zzz: unknown field; known: rate",
+        ),
+        ("{1: x}", "outer.yaml: 1: unknown field; known: by_name, inner, kind, labels, many, name"),
+        ("{}", "outer.yaml: name: missing"),
+        ("{name: x, inner: {rate: fast}}", "outer.yaml: inner.rate: found 'fast', wanted: "),
+        ("{name: x, kind: c}", "outer.yaml: kind: found 'c', wanted: Input should be 'a' or 'b'"),
+        ("[]", "outer.yaml: the whole of it: found [], wanted: "),
+        ("", "outer.yaml: the whole of it: found None, wanted: "),
+    ],
+)
+def test_a_wrong_field_is_named_with_its_place(text: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(BadFile) as error:
+        read(text, tmp_path)
+    assert str(error.value).startswith(said)
+
+
+def test_a_long_value_is_cut_short(tmp_path: Path) -> None:
+    with pytest.raises(BadFile) as error:
+        read(f"{{name: x, inner: {{rate: {'x' * 500}}}}}", tmp_path)
+    assert len(str(error.value)) < 200
+
+
+def test_as_mapping() -> None:
+    assert as_mapping({"a": 1}, Path("f.yaml")) == {"a": 1}
+    with pytest.raises(BadFile, match=r"f.yaml: found list, wanted a mapping"):
+        as_mapping([], Path("f.yaml"))
+
+
+def test_a_packages_folder_is_found_without_importing_it() -> None:
+    assert (folder_of("kebench.tasks") / "zsre.yaml").is_file()
+
+
+# Tasks -----------------------------------------------------------------------------------------------
+
+
+def test_every_task_and_editor_of_the_repository_can_be_read() -> None:
+    assert {"fever", "zsre"} <= set(task_names())
+    for name in task_names():
+        assert load_task(name).name == name
+    assert "identity" in editor_files()
+    for name in editor_files():
+        file, path = read_editor_file(name)
+        assert file.name == name == Path(path).stem
+        assert file.description
+
+
+@pytest.mark.parametrize("kind", ["bart", "bert"])
+def test_a_task_is_what_its_file_says(kind: str, tmp_path: Path) -> None:
+    file = tmp_path / "toy.yaml"
+    file.write_text(task_text(kind))
+    task = load_task(str(file))
+    fields = task_fields(kind)
+    assert (task.name, task.family, list(task.labels)) == ("toy", fields["family"], fields.get("labels", []))
+    assert task.packs["toy"].sources[0].path == "toy.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"template": "no place for it"}, "template: found 'no place for it', wanted {prompt}"),
+        ({"template": "{prompt} {question}"}, "template: found '{prompt} {question}', wanted {prompt}"),
+        ({"template": "{prompt} {"}, "template: "),
+        ({"default_pack": "toi"}, "default_pack: found 'toi'; did you mean 'toy'?"),
+        ({"default_model": "tinny"}, "default_model: found 'tinny'; did you mean 'tiny'?"),
+        ({"labels": []}, "labels: found [], wanted labels"),
+        ({"family": "seq2seq"}, "labels: found ['REFUTES', 'SUPPORTS'], wanted none"),
+        ({"family": "decoder"}, "family: found 'decoder', wanted: "),
+        ({"edits": -1}, "edits: found -1, wanted 0 or more"),
+        ({"retain_size": 0}, "retain_size: found 0, wanted 1 or more"),
+        ({"max_answer_tokens": 0}, "max_answer_tokens: found 0"),
+        ({"traget": 1}, "traget: unknown field"),
+        ({"packs": {"toy": {"licence": "x", "source": []}}}, "packs.toy.source"),
+        (
+            {"packs": {"toy": {"licence": "x", "sources": [{"format": "f", "paht": "p"}]}}},
+            "packs.toy.sources.0.pa",
+        ),
+    ],
+)
+def test_a_wrong_task(change: dict[str, Any], said: str, tmp_path: Path) -> None:
+    file = tmp_path / "toy.yaml"
+    file.write_text(task_text("bert", **change))
+    with pytest.raises(BadFile) as error:
+        load_task(str(file))
+    assert str(error.value).startswith(f"{file}: {said}")
+
+
+def test_a_task_that_is_not_there() -> None:
+    with pytest.raises(NotFound, match="no task named 'zsree'; did you mean 'zsre'"):
+        load_task("zsree")
+    with pytest.raises(NotFound, match=r"no task named 'nowhere/zsre\.yaml'"):
+        load_task("nowhere/zsre.yaml")
+
+
+# Editor files ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("editor: a:B\nsetings: {}", "setings: unknown field; did you mean 'settings'?"),
+        ("description: x", "editor: missing"),
+        ("editor: a:B\nsettings: 5", "settings: found 5"),
+        ("just words", "found str, wanted a mapping"),
+    ],
+)
+def test_a_wrong_editor_file(text: str, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    with pytest.raises(BadFile) as error:
+        read_editor_file(str(file))
+    assert str(error.value).startswith(f"{file}: {said}")
+
+
+def test_editors_by_name_path_and_class(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("editor: some.where:Mine\nsettings: {rate: 1e-4}")
+    file, path = read_editor_file(str(tmp_path / "mine.yaml"))
+    assert (file.name, file.editor, path) == ("mine", "some.where:Mine", tmp_path / "mine.yaml")
+    assert read_editor_file("some.where:Mine")[0].name == "Mine"
+    with pytest.raises(NotFound, match="no editor named 'identiti'; did you mean 'identity'"):
+        read_editor_file("identiti")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("kebench.nowhere:X", "found 'kebench.nowhere:X' ("),
+        ("kebench.edit:Nothing", "found 'kebench.edit:Nothing' ("),
+        ("kebench.edit:Edit", "wanted a subclass of AbstractEditor"),
+        ("kebench.editor:AbstractEditor", "wanted a dataclass that is not abstract"),
+        ("kebench.editor:AbstractWeightEditor", "wanted a dataclass that is not abstract"),
+        ("test_run:_Plain", "wanted a dataclass that is not abstract"),
+    ],
+)
+def test_an_editor_that_is_none(name: str, said: str) -> None:
+    from kebench.editor import load_editor
+
+    with pytest.raises(KebenchError) as error:
+        load_editor(name)
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ("{learning_rte: 1}", "settings: learning_rte: unknown field; did you mean 'learning_rate'?"),
+        ("{max_steps: many}", "settings: max_steps: found 'many', wanted: "),
+        ("{layers: middle}", "settings: layers"),
+    ],
+)
+def test_wrong_settings(settings: str, said: str, tmp_path: Path) -> None:
+    from kebench.editor import load_editor
+
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"editor: kebench.baselines.fine_tuning:FineTuning\nsettings: {settings}")
+    with pytest.raises(BadFile) as error:
+        load_editor(str(file))
+    assert said in str(error.value)
+
+
+def test_settings_of_a_file_are_the_editors(tmp_path: Path) -> None:
+    from kebench.editor import load_editor, settings_of
+
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "editor: kebench.baselines.fine_tuning:FineTuning\nsettings: {learning_rate: 1e-4, layers: [0, 1]}"
+    )
+    name, editor = load_editor(str(file))
+    assert name == "mine"
+    assert settings_of(editor) == {"layers": (0, 1), "learning_rate": 1e-4, "max_steps": 100}
