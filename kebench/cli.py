@@ -68,6 +68,7 @@ def cli(verbose: bool) -> None:
 
 def main() -> None:
     """The console script; click's own mistakes are told in one line too."""
+    sys.path.append(str(Path.cwd()))  # a user's own editor, given as module:Class, is looked for here last
     try:
         sys.exit(cli.main(standalone_mode=False) or 0)
     except click.ClickException as error:

@@ -346,7 +346,7 @@ def test_an_unknown_model_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch
     assert one_line(caught).startswith("no model named 'owner/no-such-model' (not a folder, and the Hub says")
 
 
-def test_a_missing_package_is_named() -> None:
-    with pytest.raises(NotFound) as caught:
+def test_a_missing_package_is_named_in_one_line() -> None:
+    with pytest.raises(BadSetting) as caught:
         load_pretrained("package:no_such_package/folder", "classifier")
-    assert one_line(caught) == "no installed package named 'no_such_package'"
+    assert "the package no_such_package is not installed" in one_line(caught)

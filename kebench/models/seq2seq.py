@@ -46,7 +46,9 @@ class Seq2Seq(AbstractModel):
         targets = [self.target_ids(answer) for answer in answers]
         decoder = [[self.start, *target[:-1]] for target in targets]
         inputs = {**self._inputs(prompts), "decoder_input_ids": pad(decoder, self.pad, self.device)}
-        return Rows.of(inputs, pad(targets, IGNORE, self.device))
+        # A forced token is said whatever its logit, so it is not scored.
+        labels = targets if self.forced is None else [[IGNORE, *target[1:]] for target in targets]
+        return Rows.of(inputs, pad(labels, IGNORE, self.device))
 
     def logits(self, rows: Rows) -> Float[Tensor, "scored vocab"]:
         """See `AbstractModel.logits`."""
