@@ -26,7 +26,7 @@ State = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Known:
-    """A training question the base model answers: what an edit of another fact must not change."""
+    """A question the base model answers: what an edit of another fact must not change."""
 
     fact: str
     prompt: str
@@ -43,11 +43,24 @@ class TrainingEdit:
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """What an editor may learn from: the task's train and dev splits, as the base model answers them."""
+    """What an editor may learn from: the task's train and dev splits, as the base model answers them.
+
+    A base model may have its training questions by heart: what it says there hardly moves, whatever an edit
+    does to questions it has not seen. So half of the dev split is for learning too.
+
+    Attributes:
+        train: edits to learn from: the train split's.
+        known: the train split's questions.
+        unseen: the questions of half of the dev split, on which the base model was not trained.
+        dev: edits to choose between checkpoints with: those of the other half.
+        dev_known: the questions of that half.
+    """
 
     train: Sequence[TrainingEdit]
     dev: Sequence[TrainingEdit]
     known: Sequence[Known]
+    unseen: Sequence[Known]
+    dev_known: Sequence[Known]
 
 
 @dataclass(frozen=True)
@@ -95,6 +108,9 @@ class AbstractWeightEditor(AbstractEditor):
 
 class AbstractTrainedEditor(AbstractWeightEditor):
     """A weight editor that learns first."""
+
+    training_version: ClassVar[int] = 1
+    """Raised when `prepare` learns something else from the same settings: earlier states are not used."""
 
     @abstractmethod
     def prepared_by(self) -> "AbstractTrainedEditor":

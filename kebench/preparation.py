@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -183,9 +183,10 @@ def _check_labels(task: Task, pack: Pack) -> None:
 
 def state_folder(editor: AbstractTrainedEditor, ground: Ground) -> Path:
     """Where the state of a trained editor lies: named by everything it depends on."""
+    learner = editor.prepared_by()
     parts = [
-        editor_key(editor.prepared_by()), ground.fingerprint, ground.pack.sha256, ground.task.version,
-        ground.protocol.beams, ground.targets, ground.seed,
+        editor_key(learner), learner.training_version, ground.fingerprint, ground.pack.sha256,
+        ground.task.version, ground.protocol.beams, ground.targets,
     ]  # fmt: skip
     digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
     return home() / "states" / digest
@@ -255,13 +256,23 @@ def training_set(ground: Ground, progress: Progress) -> TrainingSet:
         progress.stage(f"base answers ({name})")
         records = ground.pack.records(name)
         split[name] = answered(ground.model, ground.fingerprint, records, ground.protocol, progress)
+    # By fact, so that no fact is both learnt from and chosen with.
+    halves: tuple[list[AnsweredRecord], list[AnsweredRecord]] = ([], [])
+    for record in split["dev"]:
+        halves[hashlib.sha256(record.fact.encode()).digest()[0] % 2].append(record)
     return TrainingSet(
         train=_training_edits(split["train"], ground),
-        dev=_training_edits(split["dev"], ground),
-        known=[Known(r.fact, r.prompt, r.prediction) for r in split["train"] if r.prediction.strip()],
+        known=_known(split["train"]),
+        unseen=_known(halves[0]),
+        dev=_training_edits(halves[1], ground),
+        dev_known=_known(halves[1]),
     )
 
 
-def _training_edits(records: tuple[AnsweredRecord, ...], ground: Ground) -> list[TrainingEdit]:
-    made = make_cases(records, ground.protocol, targets=ground.targets, seed=ground.seed)
+def _known(records: Sequence[AnsweredRecord]) -> list[Known]:
+    return [Known(r.fact, r.prompt, r.prediction) for r in records if r.prediction.strip()]
+
+
+def _training_edits(records: Sequence[AnsweredRecord], ground: Ground) -> list[TrainingEdit]:
+    made = make_cases(records, ground.protocol, targets=ground.targets, seed=0)
     return [TrainingEdit(case.fact, replace(case.edit, paraphrases=case.paraphrases)) for case in made.cases]

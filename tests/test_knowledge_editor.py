@@ -432,7 +432,7 @@ def test_training_lowers_the_loss(kind: str, uninterrupted: Trained) -> None:
     base, last = learner(kind), load_file(folder / "last.safetensors")
     before = fingerprint(base.network)
     data = tiny.training_set(base, kind)
-    batch = draw(data.train, data.known, TINY, "held", 12)
+    batch = draw(data.train, (data.known, data.unseen), TINY, "held", 12)
     hypernetwork = TINY.hypernetwork(base)
     with torch.no_grad():
         start, _ = losses(TINY, hypernetwork, base, batch)
@@ -485,14 +485,14 @@ def test_the_other_rows_train_too(change: dict[str, object], tmp_path: Path) -> 
 
 def test_draws_are_seeded_and_leave_out_the_edits_own_fact() -> None:
     data = tiny.training_set(learner("bart"), "bart")
-    batch = draw(data.train, data.known, TINY, "0:1", 6)
-    assert batch == draw(data.train, data.known, TINY, "0:1", 6)
-    assert batch != draw(data.train, data.known, TINY, "0:2", 6)
+    batch = draw(data.train, (data.known, data.unseen), TINY, "0:1", 6)
+    assert batch == draw(data.train, (data.known, data.unseen), TINY, "0:1", 6)
+    assert batch != draw(data.train, (data.known, data.unseen), TINY, "0:2", 6)
     assert len(batch.retain) == len(batch.retain_edit) == 6 * TINY.retain_per_edit
     assert not batch.paraphrases
     for known, owner in zip(batch.retain, batch.retain_edit, strict=True):
         assert known.fact != batch.edits[owner].fact
-    drawn = draw(data.train, data.known, replace(TINY, paraphrases=True), "0:1", 6)
+    drawn = draw(data.train, (data.known, data.unseen), replace(TINY, paraphrases=True), "0:1", 6)
     for paraphrase, item in zip(drawn.paraphrases, drawn.edits, strict=True):
         assert paraphrase in item.edit.paraphrases
 
@@ -506,16 +506,13 @@ def test_the_hypernetworks_words_are_a_copy() -> None:
     assert fingerprint(base.network) == before
 
 
-@pytest.mark.parametrize("missing", ["train", "dev", "known", "other facts"])
+@pytest.mark.parametrize("missing", ["train", "dev", "known", "unseen", "dev_known", "other facts"])
 def test_nothing_to_learn_from_is_said_in_one_line(missing: str, tmp_path: Path) -> None:
     base = learner("bert")
     data = tiny.training_set(base, "bert")
     one = TrainingEdit("only", data.train[0].edit)
-    sets = {
-        "train": replace(data, train=[]),
-        "dev": replace(data, dev=[]),
-        "known": replace(data, known=[]),
-        "other facts": TrainingSet([one], [one], [Known("only", "Bo", "SUPPORTS")]),
-    }
+    only = [Known("only", "Bo", "SUPPORTS")]
+    alone = TrainingSet(train=[one], known=only, unseen=only, dev=[one], dev_known=only)
+    lacking = alone if missing == "other facts" else replace(data, **{missing: []})
     with pytest.raises(BadSetting, match=r"knowledge_editor: found .* to learn from, wanted"):
-        TINY.prepare(base, sets[missing], Workspace(tmp_path, lambda *_: None))
+        TINY.prepare(base, lacking, Workspace(tmp_path, lambda *_: None))

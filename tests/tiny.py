@@ -126,7 +126,7 @@ def training_set(base: AbstractModel, kind: str, count: int = 24) -> TrainingSet
         if item.edit.prediction.strip()
     ]
     cut = count - count // 4
-    return TrainingSet(train=made[:cut], dev=made[cut:], known=known)
+    return TrainingSet(train=made[:cut], dev=made[cut:], known=known, unseen=known, dev_known=known)
 
 
 def texts() -> list[str]:

@@ -77,7 +77,8 @@ def train(
         rate = warmup_then_decay(step, editor.warmup_steps, editor.decay_steps)
         optimizer.param_groups[0]["lr"] = rate * editor.learning_rate
         optimizer.param_groups[1]["lr"] = rate * editor.multiplier_rate
-        batch = draw(training.train, training.known, editor, f"{editor.seed}:{step}", editor.edits_per_step)
+        pools = (training.known, training.unseen)
+        batch = draw(training.train, pools, editor, f"{editor.seed}:{step}", editor.edits_per_step)
         edit_loss, constraint = losses(editor, relaxed.hypernetwork, base, batch)
         told = f"loss {edit_loss.item():.3f}, C {constraint.item():.2g}"
         loss = edit_loss + relaxed.multiplier * (constraint - counters["margin"])
@@ -119,18 +120,26 @@ def train(
 
 def _check(training: TrainingSet) -> None:
     """Without these a draw would never end, or a validation measure nothing."""
-    facts = {known.fact for known in training.known}
-    if not training.train or not training.dev or len(facts) < 2:
+    pools = (training.known, training.unseen, training.dev_known)
+    facts = min(len({known.fact for known in pool}) for pool in pools)
+    if not training.train or not training.dev or facts < 2:
         raise BadSetting(
             f"knowledge_editor: found {len(training.train)} training edits, {len(training.dev)} dev edits and"
-            f" questions about {len(facts)} facts to learn from, wanted at least 1, 1 and 2"
+            f" questions about {facts} facts to learn from, wanted at least 1, 1 and 2"
         )
 
 
 def draw(
-    edits: Sequence[TrainingEdit], known: Sequence[Known], editor: "KnowledgeEditor", seed: str, size: int
+    edits: Sequence[TrainingEdit],
+    pools: Sequence[Sequence[Known]],
+    editor: "KnowledgeEditor",
+    seed: str,
+    size: int,
 ) -> Batch:
-    """Random edits, a paraphrase of each if the editor learns from them, and other facts' questions."""
+    """Random edits, a paraphrase of each if the editor learns from them, and other facts' questions.
+
+    The questions of an edit come from each pool in turn.
+    """
     chance = random.Random(seed)
     chosen = chance.sample(edits, min(size, len(edits)))
     paraphrases = [chance.choice(item.edit.paraphrases or (item.edit.prompt,)) for item in chosen]
@@ -138,7 +147,7 @@ def draw(
     for item in chosen:
         others: list[Known] = []
         while len(others) < editor.retain_per_edit:
-            other = chance.choice(known)
+            other = chance.choice(pools[len(others) % len(pools)])
             if other.fact != item.fact:
                 others.append(other)
         retain += others
@@ -191,7 +200,7 @@ def validate(
     size = editor.edits_per_step
     for place in range(0, min(editor.validate_edits, len(training.dev)), size):
         part = training.dev[place : min(place + size, editor.validate_edits)]
-        batch = draw(part, training.known, settings, f"dev:{place}", size)
+        batch = draw(part, (training.dev_known,), settings, f"dev:{place}", size)
         updates = editor.predict(hypernetwork, base, [item.edit for item in batch.edits])
         asked = [(item.edit.prompt, item.edit.target) for item in batch.edits]
         asked += [(known.prompt, known.prediction) for known in batch.retain]
