@@ -68,16 +68,16 @@ Report = Callable[[int, int, str], None]
 
 def answered(
     model: AbstractModel,
-    fingerprint: str,
+    identity: str,
     records: Sequence[Record],
     protocol: Protocol,
     report: Report = lambda _done, _all, _words: None,
 ) -> tuple[AnsweredRecord, ...]:
     """The records with the base model's answers, from the cache or made now.
 
-    The cache is by content: weights, records, how they are asked and decoded. Nothing else enters.
+    The cache is by content: the model's `identity`, the records, how they are asked and decoded.
     """
-    path = home() / "answers" / f"{_key(model, fingerprint, records, protocol)}.jsonl"
+    path = home() / "answers" / f"{_key(model, identity, records, protocol)}.jsonl"
     if path.is_file():
         return tuple(_from_line(line) for line in path.read_text(encoding="utf-8").splitlines())
     found = tuple(_answer_all(model, records, protocol, report))
@@ -162,8 +162,8 @@ def differing(candidates: Sequence[str], prediction: str) -> tuple[str, ...]:
     return tuple(kept)
 
 
-def _key(model: AbstractModel, fingerprint: str, records: Sequence[Record], protocol: Protocol) -> str:
-    content: list[Any] = [VERSION, fingerprint, model.family, asdict(model.asking), protocol.beams]
+def _key(model: AbstractModel, identity: str, records: Sequence[Record], protocol: Protocol) -> str:
+    content: list[Any] = [VERSION, identity, asdict(model.asking), protocol.beams]
     content += [protocol.gold_equality, *(asdict(record) for record in records)]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 

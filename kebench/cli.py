@@ -143,7 +143,10 @@ def _check_names(settings: RunSettings) -> None:
 
     task = load_task(settings.task)
     for name in settings.editors:
-        read_editor_file(name)
+        file, _ = read_editor_file(name)
+        if not file.editor.startswith("kebench.baselines."):
+            module = one_line(file.editor.partition(":")[0])
+            click.echo(f"loading {module}: an editor is code, run only what you trust", err=True)
     if settings.pack is not None and settings.pack not in task.packs and not Path(settings.pack).exists():
         raise NotFound("pack", settings.pack, task.packs)
 
@@ -251,7 +254,7 @@ def _train_base(
     if base not in task.models:
         raise NotFound(f"model of the task {task.name}", base, task.models)
     found = find_pack(task, pack)
-    folder = out or trained_model_folder(base, found)
+    folder = out or trained_model_folder(task, base, found)
     train_model(task, base, found, folder, progress, device_or_default(device))
     progress.close()
     click.echo((folder / "README.md").read_text(encoding="utf-8").rstrip())
@@ -322,7 +325,7 @@ def import_(
 )
 def build(task: str, pack: str | None, folder: Path | None, out: Path | None) -> None:
     """Make one of TASK's packs from its sources, each checked against its hash."""
-    from kebench.home import home
+    from kebench.home import pack_folder
     from kebench.packs.build import build_pack
     from kebench.task import load_task
 
@@ -330,7 +333,7 @@ def build(task: str, pack: str | None, folder: Path | None, out: Path | None) ->
     name = pack or loaded.default_pack
     if folder is not None and not folder.is_dir():
         raise BadSetting(f"--from: {folder} is not a folder")
-    _show_pack(build_pack(loaded, name, folder or Path(), out or home() / "packs" / name))
+    _show_pack(build_pack(loaded, name, folder or Path(), out or pack_folder(loaded.name, name)))
 
 
 @data.command()

@@ -106,8 +106,8 @@ class AbstractWeightEditor(AbstractEditor):
         """What each edit changes, one update an edit, in their order."""
 
 
-class AbstractTrainedEditor(AbstractWeightEditor):
-    """A weight editor that learns first."""
+class AbstractTrainedEditor(AbstractEditor):
+    """An editor that learns first; one of weights is an `AbstractWeightEditor` too."""
 
     training_version: ClassVar[int] = 1
     """Raised when `prepare` learns something else from the same settings: earlier states are not used."""

@@ -49,6 +49,19 @@ class Busy(KebenchError):
     """Another process is writing the same thing."""
 
 
+def check_positive(settings: object, *names: str, or_zero: bool = False) -> None:
+    """Refuses a setting, given by its name, that is not a number above 0 (or 0 itself, `or_zero`).
+
+    Raises:
+        BadSetting: with the first such setting's name and value.
+    """
+    for name in names:
+        found = getattr(settings, name)
+        if not (found > 0 or (or_zero and found == 0)):  # NaN is neither
+            wanted = "0 or more" if or_zero else "a number above 0"
+            raise BadSetting(f"{name}: found {found}, wanted {wanted}")
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?` for the nearest known name, else the known names, else nothing."""
     choices = sorted(known)

@@ -33,10 +33,16 @@ class Probe:
 
     @contextmanager
     def watching(self, network: nn.Module, names: Sequence[str]) -> Iterator[None]:
-        """Adds to each layer's output a zero whose gradient is D; the weights need none themselves."""
+        """Adds to each layer's output a zero whose gradient is D; the weights need none themselves.
+
+        Raises:
+            ValueError: a layer is asked twice, as a shared one is: its factors would be the last call's.
+        """
         maps = linear_maps(network)
 
         def watch(name: str, x: Tensor, output: Tensor) -> Tensor:
+            if name in self._inputs:
+                raise ValueError(f"{name}: asked twice in one forward pass (shared layers?), wanted once")
             self._inputs[name] = x.detach()
             self._zeros[name] = torch.zeros_like(output, requires_grad=True)
             return output + self._zeros[name]

@@ -42,25 +42,26 @@ class Plan:
         cases = ground.cases.cases[: limit or None]
         size = task.retain_size if settings.retain is None else settings.retain
         exact = size == "exact" or size >= len(ground.test)
+        places = strata([record.margin for record in ground.test])
+        base = tuple(
+            BaseAnswer(r.id, r.fact, r.prompt, r.gold, r.prediction, stratum)
+            for r, stratum in zip(ground.test, places, strict=True)
+        )
         setting = Setting(
             task=task.name,
             task_version=task.version,
             pack=ground.pack.name,
             pack_sha256=ground.pack.sha256,
             model=ground.model.name,
-            model_fingerprint=ground.fingerprint,
+            model_fingerprint=ground.identity,
             protocol=asdict(ground.protocol),
             targets=ground.targets,
             regime="single",
             retain="exact" if exact else f"sample of {size}",
             seed=ground.seed,
             edits=len(cases),
-            edits_sha256=_digest((case.edit.id, case.edit.target) for case in cases),
-        )
-        places = strata([record.margin for record in ground.test])
-        base = tuple(
-            BaseAnswer(r.id, r.fact, r.prompt, r.gold, r.prediction, stratum)
-            for r, stratum in zip(ground.test, places, strict=True)
+            edits_sha256=_digest(asdict(case) for case in cases),
+            test_sha256=_digest(asdict(row) for row in base),
         )
         return Plan(ground, setting, cases, base, len(base) if exact else int(size))
 

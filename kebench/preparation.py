@@ -5,7 +5,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -28,14 +28,15 @@ from kebench.editor import (
     settings_of,
 )
 from kebench.errors import BadSetting, KebenchError, NotFound, did_you_mean
-from kebench.home import home
-from kebench.models import AbstractModel, load_model
+from kebench.home import home, pack_folder
+from kebench.models import AbstractModel, Asking, load_model
+from kebench.models.identity import identity
 from kebench.packs.build import build_pack
 from kebench.packs.pack import Pack, read_pack
 from kebench.progress import Progress
 from kebench.protocols import Protocol
 from kebench.record import write_json
-from kebench.task import Task
+from kebench.task import PackRecipe, Task
 from kebench.updates import fingerprint
 
 
@@ -54,9 +55,15 @@ def find_pack(task: Task, name: str | None) -> Pack:
         if not Path(name).exists():
             raise NotFound("pack", name, task.packs)
         return read_pack(Path(name))
-    folder = home() / "packs" / name
+    folder = pack_folder(task.name, name)
     if folder.is_dir():
-        return read_pack(folder)
+        pack = read_pack(folder)
+        if not _made_by(task.packs[name], pack):
+            raise BadSetting(
+                f"{folder}: was built by another recipe; build it again: kebench data build {task.name}"
+                f" --pack {name} --from FOLDER"
+            )
+        return pack
     data = os.environ.get("KEBENCH_DATA")
     if data is None and any(source.revision is None for source in task.packs[name].sources):
         files = ", ".join(source.path for source in task.packs[name].sources)
@@ -65,6 +72,13 @@ def find_pack(task: Task, name: str | None) -> Pack:
             f" (a folder with {files}), or set KEBENCH_DATA to that folder"
         )
     return build_pack(task, name, Path(data or "."), folder)
+
+
+def _made_by(recipe: PackRecipe, pack: Pack) -> bool:
+    """Whether a pack holds the sources that a recipe pins, split as it says."""
+    pinned = {source.sha256 or source.revision for source in recipe.sources} - {None}
+    held = {origin.sha256 or origin.revision for origin in pack.lock.origin}
+    return pinned <= held and dict(pack.lock.split) == dict(recipe.split)
 
 
 def device_or_default(device: str | None) -> str:
@@ -92,15 +106,17 @@ def find_model(task: Task, name: str | None, pack: Pack, progress: Progress, dev
             return load_model(name, task, device=device)
         except NotFound as error:
             raise KebenchError(f"{error}{did_you_mean(name, task.models)}") from None
-    folder = trained_model_folder(name, pack)
+    folder = trained_model_folder(task, name, pack)
     if not (folder / "kebench.json").is_file():
         train_model(task, name, pack, folder, progress, device)
     return load_model(str(folder), task, device=device)
 
 
-def trained_model_folder(name: str, pack: Pack) -> Path:
-    """Where a task's model lies once it is trained on a pack."""
-    return home() / "models" / f"{name}--{pack.sha256[:8]}"
+def trained_model_folder(task: Task, name: str, pack: Pack) -> Path:
+    """Where a task's model lies once it is trained: named by its recipe, the task and the pack."""
+    made_of = [asdict(task.models[name]), task.name, task.version, asdict(Asking.of(task)), pack.sha256]
+    digest = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
+    return home() / "models" / f"{name}--{digest[:8]}"
 
 
 def train_model(task: Task, name: str, pack: Pack, folder: Path, progress: Progress, device: str) -> None:
@@ -123,7 +139,8 @@ class Ground:
 
     Attributes:
         task, pack, model, protocol, targets, seed: as resolved.
-        fingerprint: of the base weights, before anything was done to them.
+        identity: of the base model (`kebench.models.identity`).
+        fingerprint: of its weights, before anything was done to them.
         test: the test set as the base model answers it.
         cases: the test split's edits.
     """
@@ -134,6 +151,7 @@ class Ground:
     protocol: Protocol
     targets: Targets
     seed: int
+    identity: str
     fingerprint: str
     test: tuple[AnsweredRecord, ...]
     cases: Cases
@@ -154,7 +172,7 @@ def make_ground(
         BadSetting: not one record of the test split can be edited, or the labels are not the task's.
     """
     _check_labels(task, pack)
-    base = fingerprint(model.network)
+    base = identity(model)
     progress.stage("base answers (test)")
     test = answered(model, base, pack.records("test"), protocol, progress)
     cases = make_cases(test, protocol, targets=targets, seed=seed)
@@ -163,7 +181,7 @@ def make_ground(
         raise BadSetting(
             f"pack {pack.name}: no record of the test split can be edited ({reasons or 'it is empty'})"
         )
-    return Ground(task, pack, model, protocol, targets, seed, base, test, cases)
+    return Ground(task, pack, model, protocol, targets, seed, base, fingerprint(model.network), test, cases)
 
 
 def _check_labels(task: Task, pack: Pack) -> None:
@@ -185,8 +203,8 @@ def state_folder(editor: AbstractTrainedEditor, ground: Ground) -> Path:
     """Where the state of a trained editor lies: named by everything it depends on."""
     learner = editor.prepared_by()
     parts = [
-        editor_key(learner), learner.training_version, ground.fingerprint, ground.pack.sha256,
-        ground.task.version, ground.protocol.beams, ground.targets,
+        editor_key(learner), learner.training_version, ground.identity, asdict(ground.model.asking),
+        ground.pack.sha256, ground.task.version, ground.protocol.beams, ground.targets,
     ]  # fmt: skip
     digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
     return home() / "states" / digest
@@ -255,7 +273,7 @@ def training_set(ground: Ground, progress: Progress) -> TrainingSet:
     for name in ("train", "dev"):
         progress.stage(f"base answers ({name})")
         records = ground.pack.records(name)
-        split[name] = answered(ground.model, ground.fingerprint, records, ground.protocol, progress)
+        split[name] = answered(ground.model, ground.identity, records, ground.protocol, progress)
     # By fact, so that no fact is both learnt from and chosen with.
     halves: tuple[list[AnsweredRecord], list[AnsweredRecord]] = ([], [])
     for record in split["dev"]:

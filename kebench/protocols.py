@@ -13,6 +13,9 @@ from kebench.errors import NotFound
 Equality = Literal["normalised", "decao2021", "raw", "label"]
 """When two answers are equal: after `normalise`, after `normalise_decao2021`, as they stand, as labels."""
 
+STRATA = 4
+"""How many strata a retain sample is drawn from, each of which gives a question at least."""
+
 
 @dataclass(frozen=True)
 class Protocol:

@@ -23,14 +23,15 @@ class Setting:
     Attributes:
         task, task_version: the task.
         pack, pack_sha256: where its records come from, and their content.
-        model, model_fingerprint: the base model, and a hash of its weights.
+        model, model_fingerprint: the base model, and a hash of its weights, tokenizer and configuration.
         protocol: what is compared with what, every field of it.
         targets: `alternative` or `gold`.
         regime: `single`: every edit starts from the base model.
         retain: `sample of N` or `exact`.
         seed: of the choice of edits and of their samples.
         edits: how many.
-        edits_sha256: over the ids and targets of the edits.
+        edits_sha256: over the edits: what is asked for, and of which paraphrases.
+        test_sha256: over the test set with the base model's answers and the strata.
     """
 
     task: str
@@ -46,6 +47,7 @@ class Setting:
     seed: int
     edits: int
     edits_sha256: str
+    test_sha256: str
 
     @property
     def key(self) -> str:

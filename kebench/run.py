@@ -7,7 +7,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from kebench.editor import AbstractEditor, editor_path, load_editor, settings_of
-from kebench.environment import hardware, peak_memory_bytes, versions
+from kebench.environment import hardware, peak_memory_bytes, reset_peak_memory, versions
 from kebench.errors import BadSetting, BrokenEditor, Busy
 from kebench.models import AbstractModel
 from kebench.plan import Plan
@@ -15,7 +15,7 @@ from kebench.preparation import Ground, device_or_default, find_model, find_pack
 from kebench.progress import Progress
 from kebench.protocols import protocol as find_protocol
 from kebench.record import FORMAT, Cost, RunRecord, editor_folder, write_json
-from kebench.run_folder import EDITS_AT_ONCE, open_editor, open_run, read_trials, recover, to_line
+from kebench.run_folder import EDITS_AT_ONCE, finished, open_editor, open_run, read_trials, recover, to_line
 from kebench.run_settings import RunSettings
 from kebench.scorer import score
 from kebench.task import load_task
@@ -100,6 +100,7 @@ def _run_editor(name: str, editor: AbstractEditor, plan: Plan, folder: Path, pro
     ground, model = plan.ground, plan.ground.model
     prepared = prepare_editor(name, editor, ground, progress)
     progress.stage(f"edit {name}")
+    reset_peak_memory(model.device)
     place = editor_folder(folder, name)
     place.mkdir(exist_ok=True)
     open_editor(place / "editor.json", editor)
@@ -123,6 +124,8 @@ def _run_editor(name: str, editor: AbstractEditor, plan: Plan, folder: Path, pro
 
     trials = read_trials(rows)
     scores = score([trial.answers for trial in trials], plan.base, ground.protocol, seed=ground.seed)
+    if done == len(plan.cases) and (there := finished(place / "record.json", scores)) is not None:
+        return there  # made by an earlier process: its versions, hardware and cost are the true ones
     write_json(scores.to_json(), place / "scores.json")
     record = RunRecord(
         format=FORMAT,

@@ -13,7 +13,8 @@ from kebench.editor import AbstractEditor, editor_path, settings_of
 from kebench.environment import hardware, versions
 from kebench.errors import BadFile, BadSetting
 from kebench.plan import Plan
-from kebench.record import write_json
+from kebench.record import RunRecord, write_json
+from kebench.scorer import Scores
 from kebench.trial import Trial
 
 EDITS_AT_ONCE = 8
@@ -82,6 +83,14 @@ def recover(rows: Path, total: int) -> int:
     with rows.open("r+b") as file:
         file.truncate(sum(map(len, lines[:kept])))
     return kept
+
+
+def finished(record: Path, scores: Scores) -> RunRecord | None:
+    """The record of an editor that was done before, if these are still its scores."""
+    if not record.is_file():
+        return None
+    there = RunRecord.read(record)
+    return there if there.scores.to_json() == scores.to_json() else None
 
 
 def read_edits(rows: Path) -> list[EditAnswers]:

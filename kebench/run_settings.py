@@ -7,7 +7,7 @@ from typing import Literal
 
 from kebench.cases import Targets
 from kebench.errors import BadSetting, NotFound
-from kebench.protocols import PROTOCOLS
+from kebench.protocols import PROTOCOLS, STRATA
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,8 @@ class RunSettings:
         if (
             self.retain is not None
             and self.retain != "exact"
-            and not (isinstance(self.retain, int) and self.retain > 0)
+            and not (isinstance(self.retain, int) and self.retain >= STRATA)
         ):
-            raise BadSetting(f"retain: found {self.retain}, wanted a number above 0, or 'exact'")
+            raise BadSetting(
+                f"retain: found {self.retain}, wanted {STRATA} or more (one a stratum), or 'exact'"
+            )

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kebench.errors import BadSetting
+from kebench.protocols import STRATA
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000
@@ -173,7 +174,7 @@ def bootstrap_means(
     return means
 
 
-def strata(margins: Sequence[float], n: int = 4) -> tuple[int, ...]:
+def strata(margins: Sequence[float], n: int = STRATA) -> tuple[int, ...]:
     """Each test question's stratum: the quantile its margin falls in, 0 nearest to flipping.
 
     Args:
@@ -275,7 +276,7 @@ def _allocation(sizes: tuple[tuple[int, int], ...], size: int) -> tuple[tuple[in
     if size < len(sizes):
         raise BadSetting(f"retain size {size}: the test set has {len(sizes)} strata, each needs a question")
     capacity = dict(sizes)
-    n_strata = max(max(capacity) + 1, 4)
+    n_strata = max(max(capacity) + 1, STRATA)
     pairs = {h: min(2, n_questions) for h, n_questions in capacity.items()}
     taken = pairs if sum(pairs.values()) <= size else dict.fromkeys(capacity, 1)
     while sum(taken.values()) < size:  # highest averages: exact where the shares come out whole

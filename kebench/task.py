@@ -10,10 +10,11 @@ from typing import Any, ClassVar, Literal
 from pydantic import ConfigDict
 
 from kebench.errors import BadFile, NotFound, did_you_mean
-from kebench.yaml_files import folder_of, read_yaml, validated
+from kebench.protocols import STRATA
+from kebench.yaml_files import FORBID_EXTRA, folder_of, read_yaml, validated
 
 Family = Literal["classifier", "seq2seq", "causal"]
-STRICT = ConfigDict(extra="forbid")
+DEFAULT_SPLIT: Mapping[str, float] = {"train": 0.75, "dev": 0.05, "test": 0.2}
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class PackSource:
         revision: the Hub commit.
     """
 
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    __pydantic_config__: ClassVar[ConfigDict] = FORBID_EXTRA
 
     format: str
     path: str
@@ -41,11 +42,11 @@ class PackSource:
 class PackRecipe:
     """How a pack is built: its sources, its licence, and how its facts are split."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    __pydantic_config__: ClassVar[ConfigDict] = FORBID_EXTRA
 
     sources: tuple[PackSource, ...]
     licence: str
-    split: Mapping[str, float] = field(default_factory=lambda: {"train": 0.75, "dev": 0.05, "test": 0.2})
+    split: Mapping[str, float] = field(default_factory=lambda: DEFAULT_SPLIT)
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class ModelRecipe:
         training: fields of `kebench.models.training.Training` that differ from its defaults.
     """
 
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    __pydantic_config__: ClassVar[ConfigDict] = FORBID_EXTRA
 
     start: str | None = None
     revision: str | None = None
@@ -90,7 +91,7 @@ class Task:
         default_model: the model of a run that names none.
     """
 
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    __pydantic_config__: ClassVar[ConfigDict] = FORBID_EXTRA
 
     name: str
     version: int
@@ -147,7 +148,7 @@ def _check(task: Task, path: Path) -> None:
         wanted = "labels" if task.family == "classifier" else "none: only classifiers answer with them"
         raise BadFile(path, f"labels: found {list(task.labels)}, wanted {wanted}")
     for field_name, least in (
-        ("max_answer_tokens", 1), ("max_prompt_tokens", 1), ("retain_size", 1), ("edits", 0),
+        ("max_answer_tokens", 1), ("max_prompt_tokens", 1), ("retain_size", STRATA), ("edits", 0),
     ):  # fmt: skip
         if getattr(task, field_name) < least:
             raise BadFile(path, f"{field_name}: found {getattr(task, field_name)}, wanted {least} or more")

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers.pytorch_utils import Conv1D
 
+from kebench.errors import BadSetting
+
 NEVER_EDITED = (
     "bias", "norm", "embeddings", "classifier", "pooler", "shared", "embed", "positions", "lm_head", "score",
 )  # fmt: skip
@@ -91,7 +93,7 @@ def editable(network: nn.Module, layers: str | Sequence[int] = "all") -> tuple[s
             both); or the layers' numbers.
 
     Raises:
-        ValueError: no matrix is left.
+        BadSetting: no matrix is left.
     """
     names = [name for name in linear_maps(network) if not any(word in name.lower() for word in NEVER_EDITED)]
     if layers != "all":
@@ -101,7 +103,7 @@ def editable(network: nn.Module, layers: str | Sequence[int] = "all") -> tuple[s
         keep = wanted[layers] if isinstance(layers, str) else lambda _, n: n in layers
         names = [name for name, place in places.items() if keep(*place)]
     if not names:
-        raise ValueError(f"no editable weight matrix in layers {layers}")
+        raise BadSetting(f"layers: found {layers}, wanted some with an editable weight matrix")
     return tuple(names)
 
 

@@ -6,14 +6,16 @@ from collections.abc import Hashable, Mapping
 from dataclasses import fields, is_dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import yaml
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from kebench.errors import BadFile, did_you_mean
+from kebench.errors import BadFile, BadSetting, did_you_mean
 
 T = TypeVar("T")
+FORBID_EXTRA = ConfigDict(extra="forbid")
+"""The `__pydantic_config__` of a dataclass that is read from a file."""
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -59,14 +61,11 @@ def validated(kind: type[T], value: Any, path: Path | str) -> T:
     Raises:
         BadFile: with the place of the first fault, what was found and what was wanted.
     """
-    if is_dataclass(kind) and isinstance(value, Mapping):
-        # Said here because pydantic lets a plain dataclass's unknown fields pass.
-        known = _field_names(kind, ())
-        for name in value:
-            if name not in known:
-                raise BadFile(path, f"{name}: unknown field{did_you_mean(str(name), known)}")
+    _refuse_unknown_fields(kind, value, path, "")
     try:
         return TypeAdapter(kind).validate_python(value)
+    except BadSetting as error:  # of a dataclass's own check
+        raise BadFile(path, str(error)) from None
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the whole of it"
@@ -81,10 +80,20 @@ def validated(kind: type[T], value: Any, path: Path | str) -> T:
         raise BadFile(path, f"{place}: found {shown}, wanted: {first['msg']}") from None
 
 
+def _refuse_unknown_fields(kind: Any, value: Any, path: Path | str, place: str) -> None:
+    """Said here because pydantic lets a plain dataclass's unknown fields pass."""
+    if not (is_dataclass(kind) and isinstance(value, Mapping)):
+        return
+    known = _field_names(kind, ())
+    hints = get_type_hints(kind)
+    for name, inner in value.items():
+        if name not in known:
+            raise BadFile(path, f"{place}{name}: unknown field{did_you_mean(str(name), known)}")
+        _refuse_unknown_fields(hints[name], inner, path, f"{place}{name}.")
+
+
 def _field_names(kind: Any, loc: tuple[Any, ...]) -> list[str]:
     """The field names of the dataclass at `loc` inside `kind`, as far as annotations tell."""
-    from typing import get_args, get_type_hints
-
     for step in loc:
         if is_dataclass(kind):
             kind = get_type_hints(kind).get(str(step))

@@ -50,7 +50,8 @@ WORDS = [
     ((*RUN, "--seed", "x"), "Invalid value for '--seed'"),
     ((*RUN, "--retain", "many"), "--retain: found 'many', wanted a number or 'exact'"),
     ((*RUN, "--retain", "-3"), "--retain: found '-3', wanted a number or 'exact'"),
-    ((*RUN, "--retain", "0"), "retain: found 0, wanted a number above 0, or 'exact'"),
+    ((*RUN, "--retain", "0"), "retain: found 0, wanted 4 or more (one a stratum), or 'exact'"),
+    ((*RUN, "--retain", "3"), "retain: found 3, wanted 4 or more"),
     ((*RUN, "--lmit", "3"), "No such option '--lmit'"),
     ((*RUN, "--limit"), "requires an argument"),
     ((*RUN, "--config", "none.yaml"), "none.yaml: cannot be read (FileNotFoundError)"),
@@ -93,7 +94,8 @@ def mistaken(result: tuple[int, str, str], said: str) -> None:
     assert line.startswith("kebench: ")
     assert said in line
     assert "Traceback" not in err
-    assert all("/" in each and not each.startswith("kebench") for each in before)
+    told = [each for each in before if not each.startswith("loading ")]  # a plug-in is code
+    assert all("/" in each and not each.startswith("kebench") for each in told)
 
 
 @pytest.mark.parametrize(
@@ -359,6 +361,25 @@ def test_flags_win_over_the_file(classifier: World, kebench: Kebench, tmp_path: 
 def test_every_flag_has_its_yaml_twin() -> None:
     flags = {option.name for option in cli.commands["run"].params}
     assert flags - {"config"} == {field.name for field in fields(RunSettings)}
+
+
+def test_code_from_elsewhere_is_told(classifier: World, kebench: Kebench, tmp_path: Path) -> None:
+    words = ("--task", classifier.task, "--limit", "1")
+    status, _, err = kebench("run", "--editor", "doubles:Vandal", *words, "--output", tmp_path / "a")
+    assert status == 0, err
+    assert err.splitlines()[0] == "loading doubles: an editor is code, run only what you trust"
+    status, _, err = kebench("run", "--editor", "identity", *words, "--output", tmp_path / "b")
+    assert status == 0, err
+    assert "loading" not in err
+
+
+def test_layers_that_are_not_there_are_one_line(classifier: World, kebench: Kebench, tmp_path: Path) -> None:
+    (tmp_path / "far.yaml").write_text(
+        "editor: kebench.baselines.fine_tuning:FineTuning\nsettings: {layers: [99]}"
+    )
+    words = ("run", "--editor", tmp_path / "far.yaml", "--task", classifier.task, "--limit", "1")
+    said = "layers: found (99,), wanted some with an editable weight matrix"
+    mistaken(kebench(*words, "--output", tmp_path / "run"), said)
 
 
 # train, data, leaderboard ----------------------------------------------------------------------------

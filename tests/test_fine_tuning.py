@@ -28,7 +28,7 @@ QUICK = FineTuning(learning_rate=1e-3, max_steps=60)
 def an_edit(base: AbstractModel, kind: str) -> Edit:
     """One that the model does not fulfil yet."""
     for edit in tiny.edits(base, kind, 12):
-        if not base.prefers([edit.prompt], [edit.target])[0]:
+        if not base.says([edit.prompt], [edit.target])[0]:
             return edit
     raise AssertionError("every edit is fulfilled")
 
@@ -49,13 +49,13 @@ def test_it_stops_with_the_step_that_makes_the_target_the_answer(kind: str) -> N
     (update,) = QUICK.update({}, base, [edit])
     assert fingerprint(base.network) == before
     assert set(update) == set(editable(base.network))
-    assert really_edited(base, update).prefers([edit.prompt], [edit.target]) == [True]
+    assert really_edited(base, update).says([edit.prompt], [edit.target]) == [True]
     # The fewest steps that do it: with a cap of one fewer it does not, with that cap it is the same update.
     low, high = 0, 60
     while high - low > 1:
         middle = (low + high) // 2
         capped = replace(QUICK, max_steps=middle).update({}, base, [edit])[0]
-        if really_edited(base, capped).prefers([edit.prompt], [edit.target])[0]:
+        if really_edited(base, capped).says([edit.prompt], [edit.target])[0]:
             high = middle
         else:
             low = middle
@@ -63,7 +63,7 @@ def test_it_stops_with_the_step_that_makes_the_target_the_answer(kind: str) -> N
     assert all(torch.equal(delta, deltas_of(update)[name]) for name, delta in deltas_of(capped).items())
     if high > 1:
         fewer = replace(QUICK, max_steps=high - 1).update({}, base, [edit])[0]
-        assert really_edited(base, fewer).prefers([edit.prompt], [edit.target]) == [False]
+        assert really_edited(base, fewer).says([edit.prompt], [edit.target]) == [False]
 
 
 @KINDS
@@ -86,7 +86,7 @@ def test_what_is_already_so_is_left_alone(kind: str) -> None:
     prompts = tiny.prompts(kind, 60)
     answers = base.answer(prompts)
     prompt, answer = next(
-        (p, y) for p, y in zip(prompts, answers, strict=True) if y and base.prefers([p], [y])[0]
+        (p, y) for p, y in zip(prompts, answers, strict=True) if y and base.says([p], [y])[0]
     )
     assert QUICK.update({}, base, [Edit("e", prompt, answer, answer)]) == [{}]
 
@@ -113,7 +113,7 @@ def loss_by_hand(base: AbstractModel, edit: Edit) -> Tensor:
 def test_the_first_step_follows_the_loss_over_all_target_tokens(kind: str) -> None:
     base = tiny.model(kind, dtype=torch.float64)
     target = "SUPPORTS" if kind == "bert" else "New York"
-    prompt = next(p for p in tiny.prompts(kind) if not base.prefers([p], [target])[0])
+    prompt = next(p for p in tiny.prompts(kind) if not base.says([p], [target])[0])
     edit = Edit("e", prompt, "", target)
     update = replace(QUICK, max_steps=1).update({}, base, [edit])[0]
 

@@ -98,6 +98,14 @@ def test_the_gradient_factors_do_not_depend_on_the_batch(kind: str) -> None:
         torch.testing.assert_close(alone[name].D[0].T @ alone[name].X[0], mine, rtol=1e-10, atol=1e-13)
 
 
+def test_a_layer_asked_twice_is_refused() -> None:
+    network = torch.nn.ModuleDict({"fc": torch.nn.Linear(2, 2)})
+    with Probe().watching(network, ["fc.weight"]):
+        network["fc"](torch.ones(1, 2))
+        with pytest.raises(ValueError, match=r"fc\.weight: asked twice in one forward pass"):
+            network["fc"](torch.ones(1, 2))
+
+
 def test_the_probe_is_gone_after_an_exception() -> None:
     base = tiny.model("bert")
     with pytest.raises(RuntimeError, match="inside"), Probe().watching(base.network, editable(base.network)):

@@ -323,9 +323,10 @@ def test_the_loop_adds_factors_and_stops_at_success(kind: str) -> None:
         state = random_state(once, base)
         looped = replace(once, loop=5)
         first, total = once.update(state, base, edits), looped.update(state, base, edits)
-        took = EditedWeights(base, first).prefers(
-            [e.prompt for e in edits], range(len(edits)), [e.target for e in edits]
-        )
+        took = [
+            really_edited(base, update).says([e.prompt], [e.target])[0]
+            for e, update in zip(edits, first, strict=True)
+        ]
         for edit, before, after, done in zip(edits, first, total, took, strict=True):
             tokens = base.rows([edit.prompt], [edit.target])
             longest = max(tensor.shape[1] for tensor in tokens.inputs.values())
@@ -362,7 +363,7 @@ def test_each_application_starts_from_the_edited_model() -> None:
     for edit, update in zip(edits, twice, strict=True):
         first = TINY.update(state, base, [edit])[0]
         edited = really_edited(base, first)
-        if edited.prefers([edit.prompt], [edit.target])[0]:
+        if edited.says([edit.prompt], [edit.target])[0]:
             continue
         # The condition and the hypernetwork's start do not change; only the gradient's weights do.
         second = TINY.update(state, edited, [edit])[0]

@@ -53,6 +53,7 @@ def setting(rules: Protocol = STRICT, **changes: Any) -> Setting:
         "seed": 0,
         "edits": 4,
         "edits_sha256": "cc" * 32,
+        "test_sha256": "cc" * 32,
     }
     return Setting(**{**defaults, **changes})
 
@@ -205,6 +206,7 @@ CHANGES: dict[str, Any] = {
     "seed": 1,
     "edits": 5,
     "edits_sha256": "dd" * 32,
+    "test_sha256": "dd" * 32,
 }
 
 

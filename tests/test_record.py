@@ -20,7 +20,7 @@ from kebench.statistics import Estimate
 SETTING = Setting(
     task="toy", task_version=1, pack="toy", pack_sha256="0" * 64, model="tiny", model_fingerprint="1" * 64,
     protocol={"name": "strict", "beams": 1}, targets="alternative", regime="single", retain="sample of 8",
-    seed=0, edits=3, edits_sha256="2" * 64,
+    seed=0, edits=3, edits_sha256="2" * 64, test_sha256="3" * 64,
 )  # fmt: skip
 
 JSON = st.recursive(
@@ -43,6 +43,7 @@ def records(draw: st.DrawFn) -> RunRecord:
                 Setting, task=words, task_version=st.integers(), pack=words, pack_sha256=words, model=words,
                 model_fingerprint=words, protocol=st.dictionaries(words, JSON, max_size=3), targets=words,
                 regime=words, retain=words, seed=st.integers(), edits=st.integers(), edits_sha256=words,
+                test_sha256=words,
             )
         ),
         editor=draw(words),

@@ -113,6 +113,36 @@ def test_a_trained_model_reads_back_with_the_same_answers(
         assert model.forced is None
 
 
+BERT: dict[str, Any] = {
+    "model_type": "bert",
+    "architectures": ["BertForSequenceClassification"],
+    "vocab_size": 300,
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+}
+
+
+@pytest.mark.parametrize("start", ["checkpoint", "scratch"])
+def test_a_trained_classifier_names_the_tasks_labels(start: str, tmp_path: Path) -> None:
+    source = {"start": str(tiny.save("bert", tmp_path / "start"))} if start == "checkpoint" else {}
+    recipe = ModelRecipe(**source, architecture=BERT, training={**TRAINING, "max_steps": 1})
+    records = tiny.records("bert")
+    train_base("toy-base", recipe, tiny.task("bert"), records[:18], records[18:], tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text(encoding="utf-8"))
+    assert config["id2label"] == {"0": "REFUTES", "1": "SUPPORTS"}
+    assert config["label2id"] == {"REFUTES": 0, "SUPPORTS": 1}
+
+
+@pytest.mark.parametrize("name", ["learning_rate", "max_steps", "batch_size", "evaluate_every"])
+def test_a_training_setting_out_of_range(name: str, tmp_path: Path) -> None:
+    with pytest.raises(
+        BadFile, match=rf"^model toy-base: training: {name}: found 0(\.0)?, wanted a number above 0"
+    ):
+        train("bert", tmp_path / "model", **{name: 0})
+
+
 @STARTS
 @pytest.mark.parametrize("stop_at", [2, 5, 6])
 def test_an_interrupted_training_goes_on_to_the_same_model(

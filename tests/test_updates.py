@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from kebench.errors import BadSetting
 from kebench.models import AbstractModel
 from kebench.updates import (
     Dense,
@@ -179,7 +180,7 @@ def test_stacks_of_different_depth_each_have_their_last_layer() -> None:
 
 
 def test_no_matrix_left_is_an_error() -> None:
-    with pytest.raises(ValueError, match="no editable weight matrix in layers"):
+    with pytest.raises(BadSetting, match=r"layers: found \(7,\), wanted some with an editable weight matrix"):
         editable(tiny.model("bert").network, (7,))
 
 

@@ -192,7 +192,7 @@ def test_a_task_is_what_its_file_says(kind: str, tmp_path: Path) -> None:
         ({"family": "seq2seq"}, "labels: found ['REFUTES', 'SUPPORTS'], wanted none"),
         ({"family": "decoder"}, "family: found 'decoder', wanted: "),
         ({"edits": -1}, "edits: found -1, wanted 0 or more"),
-        ({"retain_size": 0}, "retain_size: found 0, wanted 1 or more"),
+        ({"retain_size": 3}, "retain_size: found 3, wanted 4 or more"),
         ({"max_answer_tokens": 0}, "max_answer_tokens: found 0"),
         ({"traget": 1}, "traget: unknown field"),
         ({"packs": {"toy": {"licence": "x", "source": []}}}, "packs.toy.source"),
@@ -281,6 +281,42 @@ def test_wrong_settings(settings: str, said: str, tmp_path: Path) -> None:
     with pytest.raises(BadFile) as error:
         load_editor(str(file))
     assert said in str(error.value)
+
+
+FINE = "kebench.baselines.fine_tuning:FineTuning"
+BALL = "kebench.baselines.constrained_fine_tuning:ConstrainedFineTuning"
+KE = "kebench.baselines.knowledge_editor:KnowledgeEditor"
+COUNTS = ("validate_every", "validate_edits", "steps", "edits_per_step", "retain_per_edit", "loop")
+
+
+@pytest.mark.parametrize(
+    ("editor", "settings", "said"),
+    [
+        (FINE, "{max_steps: -1}", "max_steps: found -1, wanted 0 or more"),
+        (FINE, "{learning_rate: 0}", "learning_rate: found 0.0, wanted a number above 0"),
+        (FINE, "{learning_rate: .nan}", "learning_rate: found nan, wanted a number above 0"),
+        (BALL, "{radius: -1}", "radius: found -1.0, wanted 0 or more"),
+        (BALL, "{learning_rate: -1}", "learning_rate: found -1.0, wanted a number above 0"),
+        (BALL, "{max_steps: -1}", "max_steps: found -1, wanted 0 or more"),
+        *((KE, f"{{{name}: 0}}", f"{name}: found 0, wanted a number above 0") for name in COUNTS),
+        (KE, "{learning_rate: 0}", "learning_rate: found 0.0, wanted a number above 0"),
+        (KE, "{margin: -1}", "margin: found -1.0, wanted 0 or more"),
+        ("kebench.baselines.random_update:RandomUpdate", "{reference: {loop: 0}}", "loop: found 0, wanted"),
+        (
+            "kebench.baselines.random_update:RandomUpdate",
+            "{reference: {scal: 10}}",
+            "reference.scal: unknown field; did you mean 'scale'?",
+        ),
+    ],
+)
+def test_settings_out_of_range_or_unknown(editor: str, settings: str, said: str, tmp_path: Path) -> None:
+    from kebench.editor import load_editor
+
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"editor: {editor}\nsettings: {settings}")
+    with pytest.raises(BadFile) as error:
+        load_editor(str(file))
+    assert str(error.value).startswith(f"{file}: settings: {said}")
 
 
 def test_settings_of_a_file_are_the_editors(tmp_path: Path) -> None:

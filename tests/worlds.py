@@ -19,11 +19,14 @@ import yaml
 from kebench.models.model import Asking
 from kebench.packs.pack import Origin, Pack, read_pack, write_pack
 from kebench.packs.record import Paraphrase, Record
+from kebench.preparation import trained_model_folder
 from kebench.run_settings import RunSettings
+from kebench.task import load_task
 
-TEST, TRAIN = 18, 4  # of 24 people: two whole groups of edits and a broken one; the rest are dev
+TEST, TRAIN = 18, 2  # of 24 people: two whole groups of edits and a broken one; the rest are dev
 QUIET = ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS", "TRANSFORMERS_VERBOSITY")
 PROMPT_TOKENS, ANSWER_TOKENS = 9, 20
+SPLIT = {"train": 0.1, "dev": 0.15, "test": 0.75}
 
 
 @dataclass(frozen=True)
@@ -42,11 +45,12 @@ class World:
 
     @property
     def pack(self) -> Pack:
-        return read_pack(self.home / "packs" / "toy")
+        return read_pack(self.home / "packs" / "toy--toy")
 
     @property
     def model(self) -> Path:
-        return self.home / "models" / f"tiny--{self.pack.sha256[:8]}"
+        folder = trained_model_folder(load_task(str(self.task)), "tiny", self.pack)
+        return self.home / "models" / folder.name
 
     def settings(self, output: Path, *editors: str, **changes: Any) -> RunSettings:
         return RunSettings(editors=editors, task=str(self.task), output=str(output), **changes)
@@ -65,15 +69,14 @@ def make(kind: str, folder: Path, *, paraphrases: bool = True) -> World:
     task = folder / "toy.yaml"
     task.write_text(task_text(kind), encoding="utf-8")
     world = World(kind, folder / "home", task)
-    pack = toy_pack(world.home / "packs" / "toy", records(kind, paraphrases=paraphrases))
-    model = world.home / "models" / f"tiny--{pack.sha256[:8]}"
-    tiny.save(kind, model)
-    (model / "kebench.json").write_text(json.dumps({"name": "tiny"}), encoding="utf-8")
+    toy_pack(world.home / "packs" / "toy--toy", records(kind, paraphrases=paraphrases))
+    tiny.save(kind, world.model)
+    (world.model / "kebench.json").write_text(json.dumps({"name": "tiny"}), encoding="utf-8")
     return world
 
 
 def records(kind: str, *, paraphrases: bool = True) -> list[Record]:
-    """24 people: one question or claim each, with a paraphrase that begins as it does and another.
+    """People: one question or claim each, with a paraphrase that begins as it does and another.
 
     A generating model is right about every second one: what it says there is what the pack calls gold.
     """
@@ -100,14 +103,16 @@ def records(kind: str, *, paraphrases: bool = True) -> list[Record]:
 
 
 def toy_pack(folder: Path, rows: Sequence[Record]) -> Pack:
-    """A pack of 24 records, split by their order."""
+    """A pack of records, split by their order."""
     by_id = sorted(rows, key=lambda record: record.id)
-    splits: Mapping[str, list[Record]] = {
-        "test": by_id[:TEST], "train": by_id[TEST : TEST + TRAIN], "dev": by_id[TEST + TRAIN :],
-    }  # fmt: skip
+    rest = by_id[TEST:]
+    # So chosen that both halves of dev hold two facts, and the second an edit (`preparation.training_set`).
+    train = rest[1 : 1 + TRAIN]
+    dev = [record for record in rest if record not in train]
+    splits: Mapping[str, list[Record]] = {"test": by_id[:TEST], "train": train, "dev": dev}
     return write_pack(
         folder, splits, name="toy", licence="CC0", origin=(Origin("toy", "toy.jsonl", len(rows)),),
-        split={"train": 0.2, "dev": 0.1, "test": 0.7}, seed=0,
+        split=SPLIT, seed=0,
     )  # fmt: skip
 
 
@@ -126,7 +131,9 @@ def task_fields(kind: str, **changes: Any) -> dict[str, Any]:
         "retain_size": 8,
         "edits": TEST,
         "default_pack": "toy",
-        "packs": {"toy": {"licence": "CC0", "sources": [{"format": "fever", "path": "toy.jsonl"}]}},
+        "packs": {
+            "toy": {"licence": "CC0", "sources": [{"format": "fever", "path": "toy.jsonl"}], "split": SPLIT}
+        },
         "default_model": "tiny",
         "models": {"tiny": {"start": "tiny"}},
         **changes,

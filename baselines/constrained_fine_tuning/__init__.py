@@ -1,5 +1,5 @@
 """Fine-tuning within an Lp ball around the base weights."""
 
-from kebench.baselines.constrained_fine_tuning.editor import ConstrainedFineTuning
+from .editor import ConstrainedFineTuning
 
 __all__ = ["ConstrainedFineTuning"]

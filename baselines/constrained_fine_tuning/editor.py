@@ -6,13 +6,15 @@ from functools import partial
 from typing import ClassVar, Literal
 
 import torch
-from kebench.baselines.fine_tuning.editor import FineTuning, descend
 from torch import Tensor
 
 from kebench.edit import Edit
 from kebench.editor import AbstractWeightEditor, State
+from kebench.errors import check_positive
 from kebench.models.model import AbstractModel
 from kebench.updates import Update
+
+from ..fine_tuning.editor import FineTuning, descend
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,10 @@ class ConstrainedFineTuning(AbstractWeightEditor):
     layers: Literal["all", "first", "last"] | tuple[int, ...] = "all"
     learning_rate: float = 1e-5
     max_steps: int = 100
+
+    def __post_init__(self) -> None:
+        check_positive(self, "learning_rate")
+        check_positive(self, "radius", "max_steps", or_zero=True)
 
     def update(self, state: State, base: AbstractModel, edits: Sequence[Edit]) -> list[Update]:
         """See `AbstractWeightEditor`: fine-tuning, brought back into the ball after each step."""

@@ -1,5 +1,5 @@
 """Fine-tuning on the edit alone."""
 
-from kebench.baselines.fine_tuning.editor import FineTuning
+from .editor import FineTuning
 
 __all__ = ["FineTuning"]

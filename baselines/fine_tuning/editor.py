@@ -9,6 +9,7 @@ from torch import Tensor
 
 from kebench.edit import Edit
 from kebench.editor import AbstractWeightEditor, State
+from kebench.errors import check_positive
 from kebench.models.model import AbstractModel
 from kebench.models.rows import all_argmax, target_loss
 from kebench.updates import Dense, Update, editable, substituted
@@ -31,6 +32,10 @@ class FineTuning(AbstractWeightEditor):
     layers: Literal["all", "first", "last"] | tuple[int, ...] = "all"
     learning_rate: float = 1e-5
     max_steps: int = 100
+
+    def __post_init__(self) -> None:
+        check_positive(self, "learning_rate")
+        check_positive(self, "max_steps", or_zero=True)
 
     def update(self, state: State, base: AbstractModel, edits: Sequence[Edit]) -> list[Update]:
         """See `AbstractWeightEditor`: each edit is tuned by itself, from the base weights."""
@@ -65,7 +70,7 @@ def descend(
             if bool(all_argmax(logits, rows)) or step == settings.max_steps:
                 break
             optimizer.zero_grad()
-            target_loss(logits, rows).sum().backward()  # type: ignore[no-untyped-call]
+            target_loss(logits, rows).sum().backward()
         optimizer.step()
         with torch.no_grad():
             project(deltas)

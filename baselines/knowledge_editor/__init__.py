@@ -1,5 +1,5 @@
 """KnowledgeEditor (De Cao, Aziz, Titov, EMNLP 2021)."""
 
-from kebench.baselines.knowledge_editor.editor import KnowledgeEditor
+from .editor import KnowledgeEditor
 
 __all__ = ["KnowledgeEditor"]

@@ -8,19 +8,21 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
-from kebench.baselines.knowledge_editor.hypernetwork import Hypernetwork
 from torch import Tensor
 
 from kebench.edit import Edit
-from kebench.editor import AbstractTrainedEditor, State, TrainingSet, Workspace
+from kebench.editor import AbstractTrainedEditor, AbstractWeightEditor, State, TrainingSet, Workspace
+from kebench.errors import check_positive
 from kebench.gradients import Probe
 from kebench.models.model import AbstractModel, Under, base_weights
 from kebench.models.rows import pad, target_loss
 from kebench.updates import LowRank, LowRankBatch, Update, editable, linear_maps, low_rank_applied, map_shape
 
+from .hypernetwork import Hypernetwork
+
 
 @dataclass(frozen=True)
-class KnowledgeEditor(AbstractTrainedEditor):
+class KnowledgeEditor(AbstractWeightEditor, AbstractTrainedEditor):
     """De Cao et al.'s method; the defaults are their FEVER settings, except that a step learns many edits.
 
     Attributes:
@@ -70,21 +72,30 @@ class KnowledgeEditor(AbstractTrainedEditor):
     validate_edits: int = 128
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        check_positive(
+            self, "loop", "scale", "lstm_size", "condition_size", "head_size", "max_condition_tokens",
+            "steps", "edits_per_step", "retain_per_edit", "learning_rate", "decay_steps",
+            "validate_every", "validate_edits",
+        )  # fmt: skip
+        check_positive(
+            self, "margin", "margin_floor", "margin_decay", "multiplier_rate", "warmup_steps",
+            "label_smoothing", or_zero=True,
+        )  # fmt: skip
+
     def prepared_by(self) -> "KnowledgeEditor":
         """See `AbstractTrainedEditor`: the loop is a matter of test time."""
         return replace(self, loop=1)
 
     def prepare(self, base: AbstractModel, training: TrainingSet, workspace: Workspace) -> State:
         """See `AbstractTrainedEditor`: trains the hypernetwork."""
-        from kebench.baselines.knowledge_editor.training import train
+        from .training import train
 
         return train(self, base, training, workspace)
 
     def update(self, state: State, base: AbstractModel, edits: Sequence[Edit]) -> list[Update]:
         """See `AbstractWeightEditor`: one application of the hypernetwork, or up to `loop` of them."""
-        hypernetwork = self.hypernetwork(base)
-        hypernetwork.load_state_dict(dict(state))
-        hypernetwork.requires_grad_(False)
+        hypernetwork = self.trained(base, state)
         prompts, targets = [edit.prompt for edit in edits], [edit.target for edit in edits]
         total: list[dict[str, LowRank]] = [{} for _ in edits]
         unfinished = list(range(len(edits)))
@@ -97,7 +108,7 @@ class KnowledgeEditor(AbstractTrainedEditor):
                 }
             if application + 1 < self.loop:
                 edited = _in_force(base, [total[index] for index in unfinished])
-                says = base.prefers(
+                says = base.says(
                     [prompts[index] for index in unfinished],
                     [targets[index] for index in unfinished],
                     under=edited,
@@ -124,7 +135,8 @@ class KnowledgeEditor(AbstractTrainedEditor):
         ):
             losses = target_loss(base.logits(rows), rows)
             gradients = probe.factors(losses)
-        return hypernetwork(*self.condition(base, edits), gradients)
+        predicted: dict[str, LowRankBatch] = hypernetwork(*self.condition(base, edits), gradients)
+        return predicted
 
     def condition(self, base: AbstractModel, edits: Sequence[Edit]) -> tuple[Tensor, Tensor]:
         """The token ids of `y >> a || x`, (edits, tokens), and their lengths, (edits,)."""
@@ -132,22 +144,31 @@ class KnowledgeEditor(AbstractTrainedEditor):
         ids = base.tokenizer(texts, truncation=True, max_length=self.max_condition_tokens)["input_ids"]
         return pad(ids, 0, base.device), torch.tensor([len(row) for row in ids])
 
+    def trained(self, base: AbstractModel, state: State) -> Hypernetwork:
+        """The hypernetwork with learnt weights; on `meta` first, since none of it need be drawn."""
+        with torch.device("meta"):
+            made = self._untrained(base)
+        made.load_state_dict(dict(state), assign=True)
+        return made.requires_grad_(False)
+
     def hypernetwork(self, base: AbstractModel) -> Hypernetwork:
         """A hypernetwork for this base, its weights drawn from the seed."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            return self._untrained(base).to(device=base.device, dtype=base.network.dtype)
+
+    def _untrained(self, base: AbstractModel) -> Hypernetwork:
         maps = linear_maps(base.network)
         embeddings = base.network.get_input_embeddings().weight
         assert isinstance(embeddings, Tensor)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
-            made = Hypernetwork(
-                {name: map_shape(maps[name]) for name in editable(base.network, self.layers)},
-                embeddings,
-                lstm_size=self.lstm_size,
-                condition_size=self.condition_size,
-                head_size=self.head_size,
-                scale=self.scale,
-            )
-        return made.to(device=base.device, dtype=embeddings.dtype)
+        return Hypernetwork(
+            {name: map_shape(maps[name]) for name in editable(base.network, self.layers)},
+            embeddings,
+            lstm_size=self.lstm_size,
+            condition_size=self.condition_size,
+            head_size=self.head_size,
+            scale=self.scale,
+        )
 
 
 def _in_force(base: AbstractModel, updates: Sequence[Mapping[str, LowRank]]) -> Under:

@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from kebench.baselines.knowledge_editor.hypernetwork import Hypernetwork
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -27,8 +26,10 @@ from kebench.models.rows import all_argmax, kl_divergence, target_loss
 from kebench.schedule import warmup_then_decay
 from kebench.updates import LowRankBatch, low_rank_applied
 
+from .hypernetwork import Hypernetwork
+
 if TYPE_CHECKING:
-    from kebench.baselines.knowledge_editor.editor import KnowledgeEditor
+    from .editor import KnowledgeEditor
 
 logger = logging.getLogger(__name__)
 
@@ -62,13 +63,11 @@ def train(
     """
     _check(training)
     relaxed = Relaxed(editor.hypernetwork(base)).to(base.device)
-    optimizer = torch.optim.RMSprop(
-        [
-            {"params": list(relaxed.hypernetwork.parameters())},
-            {"params": [relaxed.multiplier], "maximize": True},  # ascent in λ
-        ],
-        centered=True,
-    )
+    groups: list[dict[str, Any]] = [
+        {"params": list(relaxed.hypernetwork.parameters())},
+        {"params": [relaxed.multiplier], "maximize": True},  # ascent in λ
+    ]
+    optimizer = torch.optim.RMSprop(groups, centered=True)
     checkpoint, best_file = workspace.folder / "last.safetensors", workspace.folder / "best.safetensors"
     start = {"step": 0, "margin": editor.margin, "best": -1.0, "seconds": 0.0, "history": []}
     counters: dict[str, Any] = load_checkpoint(checkpoint, relaxed, optimizer) or start
@@ -83,7 +82,7 @@ def train(
         told = f"loss {edit_loss.item():.3f}, C {constraint.item():.2g}"
         loss = edit_loss + relaxed.multiplier * (constraint - counters["margin"])
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         with torch.no_grad():
             relaxed.multiplier.clamp_(min=0)

@@ -6,16 +6,17 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
-from kebench.baselines.knowledge_editor import KnowledgeEditor
 
 from kebench.edit import Edit
-from kebench.editor import AbstractTrainedEditor, State, TrainingSet, Workspace
+from kebench.editor import AbstractTrainedEditor, AbstractWeightEditor, State, TrainingSet, Workspace
 from kebench.models.model import AbstractModel
 from kebench.updates import LowRank, Update
 
+from ..knowledge_editor import KnowledgeEditor
+
 
 @dataclass(frozen=True)
-class RandomUpdate(AbstractTrainedEditor):
+class RandomUpdate(AbstractWeightEditor, AbstractTrainedEditor):
     """KnowledgeEditor's update with its factors drawn anew: the same rank and norm, matrix by matrix.
 
     Attributes:

@@ -113,7 +113,7 @@ def _what_was_run(rows: Sequence[RunRecord], apart: Sequence[str]) -> str:
     setting, scores = rows[0].setting, rows[0].scores
     facts = {
         "Pack": f"{markdown(setting.pack)}, sha256 {markdown(setting.pack_sha256[:12])}",
-        "Model": f"{markdown(setting.model)}, weights {markdown(setting.model_fingerprint[:12])}",
+        "Model": f"{markdown(setting.model)}, sha256 {markdown(setting.model_fingerprint[:12])}",
         "Protocol": f"{markdown(scores.protocol.name)}: {in_words(scores.protocol)}",
         "Edits": f"{scores.edits}; no-ops: {_distinct(str(row.scores.no_ops) for row in rows)}; with "
         f"paraphrases: {_distinct(str(row.scores.edits_with_paraphrases) for row in rows)}; "
@@ -281,6 +281,7 @@ def _csv_row(record: RunRecord) -> dict[str, str | int]:
         "retain": csv_cell(setting.retain),
         "seed": setting.seed,
         "edits_sha256": csv_cell(setting.edits_sha256),
+        "test_sha256": csv_cell(setting.test_sha256),
         "editor": csv_cell(record.editor),
         "editor_path": csv_cell(record.editor_path),
         "is_control": int(record.is_control),

@@ -16,6 +16,7 @@ class Classifier(AbstractModel):
     """A sequence classifier. One logit z counts as the two logits (0, z): so BCE and CE are one thing."""
 
     family: ClassVar[Family] = "classifier"
+    ends: ClassVar[bool] = False
 
     def rows(self, prompts: Sequence[str], answers: Sequence[str]) -> Rows:
         """See `AbstractModel.rows`."""

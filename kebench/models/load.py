@@ -1,7 +1,7 @@
 """A model by its Hub name or folder; the family is read from the configuration, never from the name."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -63,7 +63,7 @@ def load_model(name: str, task: Task, *, device: str = "cpu", revision: str | No
 
     Raises:
         NotFound: neither a folder nor a Hub model that can be reached.
-        BadSetting: the model's family, or its number of labels, is not the task's.
+        BadSetting: the model's family, its number of labels or their order is not the task's.
     """
     config = load_config(name, revision=revision)
     family = family_of(config)
@@ -73,9 +73,29 @@ def load_model(name: str, task: Task, *, device: str = "cpu", revision: str | No
         )
     if family == "classifier" and max(config.num_labels or 0, 2) != len(task.labels):
         raise BadSetting(f"model {name}: found {config.num_labels} labels, wanted {len(task.labels)}")
+    if family == "classifier":
+        _check_order(name, config, task)
     network, tokenizer = load_pretrained(name, task.family, revision=revision)
     nn.Module.to(network, torch.device(device))
     return FAMILIES[task.family](display_name(name), network, tokenizer, Asking.of(task))
+
+
+def label_fields(labels: Sequence[str]) -> dict[str, Any]:
+    """The fields of a configuration that name a classifier's labels, in the order of its logits."""
+    return {
+        "num_labels": len(labels),
+        "id2label": dict(enumerate(labels)),
+        "label2id": {label: index for index, label in enumerate(labels)},
+    }
+
+
+def _check_order(name: str, config: PreTrainedConfig, task: Task) -> None:
+    """Refuses the task's labels in another order; other names, such as LABEL_0, say nothing of it."""
+    found = tuple(label for _, label in sorted((config.id2label or {}).items()))
+    if sorted(found) == sorted(task.labels) and found != task.labels:
+        raise BadSetting(
+            f"model {name}: found the labels in the order {', '.join(found)}, wanted {', '.join(task.labels)}"
+        )
 
 
 def load_config(name: str, *, revision: str | None = None) -> PreTrainedConfig:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from kebench.models.rows import Rows, all_argmax, least_margin
+from kebench.models.rows import Rows, all_argmax, all_argmax_before_the_end, least_margin
 from kebench.task import Family, Task
 
 TOKENS_A_BATCH = 4096
@@ -54,6 +54,8 @@ class AbstractModel(ABC):
     """
 
     family: ClassVar[Family]
+    ends: ClassVar[bool] = True
+    """Whether an answer is a sequence with an end; a classifier's is not."""
 
     def __init__(
         self, name: str, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, asking: Asking
@@ -136,10 +138,10 @@ class AbstractModel(ABC):
             under: which edits are in force.
         """
         answers: list[str | None] = [None] * len(prompts)
-        if guesses is not None and beams == 1:
+        if guesses is not None and beams == 1 and self.ends:
             texts = [self.canonical(prompt, guess) for prompt, guess in zip(prompts, guesses, strict=True)]
             rows = [index for index, text in enumerate(texts) if text is not None]
-            proved = self.prefers(
+            proved = self.says(
                 [prompts[row] for row in rows], [texts[row] or "" for row in rows], under=_of(rows, under)
             )
             for row, proof in zip(rows, proved, strict=True):
@@ -163,11 +165,25 @@ class AbstractModel(ABC):
                 found[row] = texts
         return found
 
+    def says(
+        self, prompts: Sequence[str], answers: Sequence[str], *, under: Under = base_weights
+    ) -> list[bool]:
+        """Whether each answer's tokens, its end included, are what greedy search would say.
+
+        One pass, no decoding: so it is exactly when each token is the likeliest after those before it.
+        """
+        return [value > 0 for value in self._teacher_forced(prompts, answers, all_argmax, under)]
+
     def prefers(
         self, prompts: Sequence[str], targets: Sequence[str], *, under: Under = base_weights
     ) -> list[bool]:
-        """Whether each target's tokens are the likeliest one by one when the model is fed them."""
-        return [value > 0 for value in self._teacher_forced(prompts, targets, all_argmax, under)]
+        """Whether each target's tokens are the likeliest one by one when the model is fed them.
+
+        Success as much of the literature counts it: where the answer should end is given away with its
+        tokens, so going on after it is no fault. A classifier's label is both.
+        """
+        measure = all_argmax_before_the_end if self.ends else all_argmax
+        return [value > 0 for value in self._teacher_forced(prompts, targets, measure, under)]
 
     def margins(self, prompts: Sequence[str], answers: Sequence[str]) -> list[float]:
         """How far each answer is from flipping, in nats: the least lead of its tokens over their rivals."""

@@ -100,8 +100,19 @@ def all_argmax(logits: Float[Tensor, "scored vocab"], rows: Rows) -> Bool[Tensor
     return torch.zeros(rows.batch, dtype=torch.long, device=logits.device).index_add(0, rows.row, misses) == 0
 
 
+def all_argmax_before_the_end(logits: Float[Tensor, "scored vocab"], rows: Rows) -> Bool[Tensor, " batch"]:
+    """The same, but for each row's last position, where the sequence should end."""
+    last = torch.ones_like(rows.row, dtype=torch.bool)
+    last[:-1] = rows.row[1:] != rows.row[:-1]
+    misses = ((logits.argmax(-1) != rows.labels) & ~last).long()
+    return torch.zeros(rows.batch, dtype=torch.long, device=logits.device).index_add(0, rows.row, misses) == 0
+
+
 def least_margin(logits: Float[Tensor, "scored vocab"], rows: Rows) -> Float[Tensor, " batch"]:
-    """How near a greedy answer is to another: the least lead of the best token over the second, in nats."""
+    """How near a greedy answer is to another, in nats: a row's least lead over its scored positions.
+
+    The lead at a position is its largest logit minus its second largest, whatever the label.
+    """
     best = logits.topk(2, dim=-1).values
     start = logits.new_full((rows.batch,), float("inf"))
     return start.scatter_reduce(0, rows.row, best[:, 0] - best[:, 1], "amin")

@@ -21,8 +21,8 @@ from transformers import (
 )
 
 from kebench.checkpoints import load_checkpoint, save_checkpoint
-from kebench.errors import BadSetting
-from kebench.models.load import FAMILIES, LOADERS, load_config, load_pretrained
+from kebench.errors import BadSetting, check_positive
+from kebench.models.load import FAMILIES, LOADERS, label_fields, load_config, load_pretrained
 from kebench.models.model import AbstractModel, Asking
 from kebench.models.rows import target_loss
 from kebench.normalise import normalise
@@ -63,6 +63,10 @@ class Training:
     evaluate_every: int = 500
     paraphrases: bool = False
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_positive(self, "learning_rate", "max_steps", "batch_size", "evaluate_every")
+        check_positive(self, "weight_decay", "warmup_steps", "decay_steps", "label_smoothing", or_zero=True)
 
 
 @dataclass(frozen=True)
@@ -218,7 +222,7 @@ def _start(
     config = load_config(recipe.start, revision=recipe.revision)
     options: dict[str, Any] = _dropout(config, settings.dropout)
     if task.family == "classifier":
-        options["num_labels"] = len(task.labels)
+        options |= label_fields(task.labels)
     network, tokenizer = load_pretrained(recipe.start, task.family, revision=recipe.revision, **options)
     if network.can_generate():  # what the checkpoint forces at decoding is not what our targets teach
         network.generation_config.forced_bos_token_id = None
@@ -248,7 +252,7 @@ def _from_scratch(
         eos_token_id=tokenizer.eos_token_id,
         decoder_start_token_id=tokenizer.eos_token_id,
         forced_eos_token_id=None,
-        **({"num_labels": len(task.labels)} if task.family == "classifier" else {}),
+        **(label_fields(task.labels) if task.family == "classifier" else {}),
         **fields,
     )
     config.update(_dropout(config, settings.dropout))

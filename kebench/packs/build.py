@@ -11,9 +11,7 @@ from kebench.packs.merge import merge
 from kebench.packs.pack import Origin, Pack, file_sha256, write_pack
 from kebench.packs.reading import Reading
 from kebench.packs.split import check_fractions, split_records
-from kebench.task import PackSource, Task
-
-DEFAULT_SPLIT: Mapping[str, float] = {"train": 0.75, "dev": 0.05, "test": 0.2}
+from kebench.task import DEFAULT_SPLIT, PackSource, Task
 
 
 def import_pack(

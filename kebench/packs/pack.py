@@ -24,11 +24,10 @@ from kebench.packs.json_records import json_row
 from kebench.packs.jsonl import canonical, from_lines, to_lines
 from kebench.packs.record import Record
 from kebench.packs.split import SPLITS, crossings
-from kebench.yaml_files import validated
+from kebench.yaml_files import FORBID_EXTRA, validated
 
 FORMAT = 1
 LOCK = "pack.lock"
-STRICT = ConfigDict(extra="forbid")
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Origin:
         revision: the Hub commit.
     """
 
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    __pydantic_config__: ClassVar[ConfigDict] = FORBID_EXTRA
 
     format: str
     path: str
@@ -58,7 +57,7 @@ class Origin:
 class FileLock:
     """What one split's file holds."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    __pydantic_config__: ClassVar[ConfigDict] = FORBID_EXTRA
 
     sha256: str
     records: int
@@ -81,7 +80,7 @@ class Lock:
         set_aside: what the sources held and the pack does not: reason → how many.
     """
 
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    __pydantic_config__: ClassVar[ConfigDict] = FORBID_EXTRA
 
     format: int
     name: str

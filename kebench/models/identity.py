@@ -1,0 +1,42 @@
+"""What a base model is: a hash of everything its answers depend on."""
+
+import hashlib
+import json
+
+from transformers import PreTrainedTokenizerFast
+
+from kebench.models.model import AbstractModel
+from kebench.updates import fingerprint
+
+NOT_PART_OF_IT = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures"}
+"""Fields of a configuration that say where a model came from, not what it answers."""
+
+
+def identity(model: AbstractModel) -> str:
+    """SHA-256 over weights, tokenizer, configuration, and what decoding starts and ends with.
+
+    The weights alone are not enough: the Hub's BART configurations, for one, came to force a first token.
+    """
+    config = model.network.config.to_diff_dict()
+    generation = getattr(model.network, "generation_config", None)  # a classifier has none
+    parts = [
+        fingerprint(model.network),
+        model.family,
+        _tokenizer(model),
+        {name: value for name, value in config.items() if name not in NOT_PART_OF_IT},
+        {} if generation is None else _tokens(generation.to_diff_dict()),
+    ]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _tokenizer(model: AbstractModel) -> object:
+    tokenizer = model.tokenizer
+    if isinstance(tokenizer, PreTrainedTokenizerFast):
+        state = json.loads(tokenizer.backend_tokenizer.to_str())
+        # Set by whoever tokenised last, and set again at every call.
+        return {name: part for name, part in state.items() if name not in ("truncation", "padding")}
+    return sorted(tokenizer.get_vocab().items())
+
+
+def _tokens(generation: dict[str, object]) -> dict[str, object]:
+    return {name: value for name, value in generation.items() if name.endswith("token_id")}
