@@ -289,7 +289,7 @@ GOLDEN_HEAD = """\
 # zsre version 1: bart on mini, strict protocol
 
 - Pack: mini, sha256 aaaaaaaaaaaa
-- Model: bart, weights bbbbbbbbbbbb
+- Model: bart, sha256 bbbbbbbbbbbb
 - Protocol: strict: equivalence compares the answer to each paraphrase with the target; paraphrases that are \
 the prompt again are left out; left out of the retain questions: the edited record, every question about its \
 fact, and every one worded like the prompt or a paraphrase of it; free greedy decoding; answers are compared \
