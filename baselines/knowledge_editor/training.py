@@ -9,7 +9,6 @@ C is the KL divergence on other facts' questions, or the size of the update. The
 import json
 import logging
 import random
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -69,9 +68,8 @@ def train(
     ]
     optimizer = torch.optim.RMSprop(groups, centered=True)
     checkpoint, best_file = workspace.folder / "last.safetensors", workspace.folder / "best.safetensors"
-    start = {"step": 0, "margin": editor.margin, "best": -1.0, "seconds": 0.0, "history": []}
+    start = {"step": 0, "margin": editor.margin, "best": -1.0, "history": []}
     counters: dict[str, Any] = load_checkpoint(checkpoint, relaxed, optimizer) or start
-    started = time.monotonic() - counters["seconds"]
     for step in range(counters["step"], editor.steps):
         rate = warmup_then_decay(step, editor.warmup_steps, editor.decay_steps)
         optimizer.param_groups[0]["lr"] = rate * editor.learning_rate
@@ -105,7 +103,6 @@ def train(
                 "step": step + 1,
                 "best": max(score, counters["best"]),
                 "margin": max(editor.margin_decay * margin, editor.margin_floor) if success > 0.9 else margin,
-                "seconds": time.monotonic() - started,
                 "history": [*counters["history"], row],
             }
             save_checkpoint(checkpoint, relaxed, optimizer, counters)
