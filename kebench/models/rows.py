@@ -96,16 +96,19 @@ def kl_divergence(
 
 def all_argmax(logits: Float[Tensor, "scored vocab"], rows: Rows) -> Bool[Tensor, " batch"]:
     """Whether the likeliest token is the label at every scored position of a row."""
-    misses = (logits.argmax(-1) != rows.labels).long()
-    return torch.zeros(rows.batch, dtype=torch.long, device=logits.device).index_add(0, rows.row, misses) == 0
+    return _none_in_row(logits.argmax(-1) != rows.labels, rows)
 
 
 def all_argmax_before_the_end(logits: Float[Tensor, "scored vocab"], rows: Rows) -> Bool[Tensor, " batch"]:
     """The same, but for each row's last position, where the sequence should end."""
     last = torch.ones_like(rows.row, dtype=torch.bool)
     last[:-1] = rows.row[1:] != rows.row[:-1]
-    misses = ((logits.argmax(-1) != rows.labels) & ~last).long()
-    return torch.zeros(rows.batch, dtype=torch.long, device=logits.device).index_add(0, rows.row, misses) == 0
+    return _none_in_row((logits.argmax(-1) != rows.labels) & ~last, rows)
+
+
+def _none_in_row(misses: Bool[Tensor, " scored"], rows: Rows) -> Bool[Tensor, " batch"]:
+    count = torch.zeros(rows.batch, dtype=torch.long, device=misses.device)
+    return count.index_add(0, rows.row, misses.long()) == 0
 
 
 def least_margin(logits: Float[Tensor, "scored vocab"], rows: Rows) -> Float[Tensor, " batch"]:
