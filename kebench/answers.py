@@ -29,10 +29,17 @@ class BaseAnswer:
 
 @dataclass(frozen=True)
 class ParaphraseAnswer:
-    """What the edited model says to one paraphrase; None where the edit failed."""
+    """What the edited model says to one paraphrase.
+
+    Attributes:
+        text: the paraphrase.
+        answer: None where the edit failed.
+        held_out: whether its wording is kept from the editor's training, whatever relation it is of.
+    """
 
     text: str
     answer: str | None
+    held_out: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,7 @@ class EditAnswers:
         sample: test-set record id → the edited model's answer to it (None where the edit failed).
             Drawn from the whole test set; the scorer leaves out what the protocol leaves out.
         failure: why the edit failed, or None. A failed edit counts as wrong everywhere.
+        held_out: whether the editor was trained on nothing about this relation.
     """
 
     id: str
@@ -64,3 +72,4 @@ class EditAnswers:
     paraphrases: tuple[ParaphraseAnswer, ...] = ()
     sample: Mapping[str, str | None] = field(default_factory=dict)
     failure: str | None = None
+    held_out: bool = False

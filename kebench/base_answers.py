@@ -20,7 +20,7 @@ from kebench.protocols import Protocol
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 """Raised when the same model and records would give another file."""
 ALTERNATIVE_BEAMS = 5
 AT_ONCE = 512
@@ -28,11 +28,12 @@ AT_ONCE = 512
 
 @dataclass(frozen=True)
 class AnsweredParaphrase:
-    """A paraphrase, where it came from, and what the base model says to it."""
+    """A record's paraphrase, and what the base model says to it."""
 
     text: str
     source: str
     answer: str
+    held_out: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,11 @@ class AnsweredRecord:
         prediction: y.
         correct: whether y is a gold answer.
         margin: how far y is from flipping, in nats.
-        alternatives: answers that could be asked for instead: the other labels, or the beam-5 ones that
-            differ enough from y.
+        alternatives: answers that could be asked for instead: the other labels; the pack's, if it gives
+            any; or the beam-5 ones that differ enough from y.
         target: the alternative drawn, with a seed derived from the id; None where there is none.
         paraphrases: with the answers to them.
+        held_out: the record's.
     """
 
     id: str
@@ -61,6 +63,7 @@ class AnsweredRecord:
     target: str | None
     paraphrases: tuple[AnsweredParaphrase, ...] = ()
     subject: str | None = None
+    held_out: bool = False
 
 
 Report = Callable[[int, int, str], None]
@@ -104,7 +107,7 @@ def _answer_all(
         )
         margins = margins_of(model, prompts, predictions)
         for record, y, margin, others in zip(
-            part, predictions, margins, _alternatives(model, prompts, predictions), strict=True
+            part, predictions, margins, _alternatives(model, part, predictions, protocol), strict=True
         ):
             yield AnsweredRecord(
                 id=record.id,
@@ -117,9 +120,10 @@ def _answer_all(
                 alternatives=others,
                 target=random.Random(f"target:{record.id}").choice(others) if others else None,
                 paraphrases=tuple(
-                    AnsweredParaphrase(p.text, p.source, next(said)) for p in record.paraphrases
+                    AnsweredParaphrase(p.text, p.source, next(said), p.held_out) for p in record.paraphrases
                 ),
                 subject=record.subject,
+                held_out=record.held_out,
             )
     report(len(records), len(records), "")
 
@@ -136,13 +140,19 @@ def margins_of(model: AbstractModel, prompts: Sequence[str], answers: Sequence[s
 
 
 def _alternatives(
-    model: AbstractModel, prompts: Sequence[str], predictions: Sequence[str]
+    model: AbstractModel, records: Sequence[Record], predictions: Sequence[str], protocol: Protocol
 ) -> list[tuple[str, ...]]:
     """What could be asked for instead of y."""
     if model.family == "classifier":
         return [tuple(label for label in model.asking.labels if label != y) for y in predictions]
-    beams = model.hypotheses(prompts, ALTERNATIVE_BEAMS)
-    return [differing(candidates, y) for candidates, y in zip(beams, predictions, strict=True)]
+    own = [index for index, record in enumerate(records) if not record.alternatives]
+    beams = iter(model.hypotheses([records[index].prompt for index in own], ALTERNATIVE_BEAMS))
+    return [
+        tuple(each for each in record.alternatives if not same(each, y, protocol.success_equality))
+        if record.alternatives
+        else differing(next(beams), y)
+        for record, y in zip(records, predictions, strict=True)
+    ]
 
 
 def differing(candidates: Sequence[str], prediction: str) -> tuple[str, ...]:

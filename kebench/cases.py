@@ -28,11 +28,15 @@ class Case:
         edit: what the editor is told.
         fact: the record's fact key.
         paraphrases: P^x: those which the base model answers as it answers x (the paper's *filtered*).
+        held_out: whether its relation is kept from every editor's training.
+        held_out_wordings: those of the paraphrases whose wording is kept from every editor's training.
     """
 
     edit: Edit
     fact: str
     paraphrases: tuple[str, ...]
+    held_out: bool = False
+    held_out_wordings: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -64,11 +68,9 @@ def make_cases(
     set_aside: Counter[str] = Counter()
     n_paraphrases = disagreeing = 0
     for record in sorted(records, key=lambda each: hashlib.sha256(f"{seed}:{each.id}".encode()).digest()):
-        agreeing = tuple(
-            p.text
-            for p in record.paraphrases
-            if same(p.answer, record.prediction, protocol.equivalence_equality)
-        )
+        agreeing = [
+            p for p in record.paraphrases if same(p.answer, record.prediction, protocol.equivalence_equality)
+        ]
         n_paraphrases += len(record.paraphrases)
         disagreeing += len(record.paraphrases) - len(agreeing)
         target = _target(record, targets)
@@ -79,7 +81,15 @@ def make_cases(
             set_aside[has_any] += 1
         else:
             edit = Edit(record.id, record.prompt, record.prediction, target, record.subject)
-            cases.append(Case(edit, record.fact, agreeing))
+            cases.append(
+                Case(
+                    edit,
+                    record.fact,
+                    tuple(p.text for p in agreeing),
+                    record.held_out,
+                    frozenset(p.text for p in agreeing if p.held_out),
+                )
+            )
     return Cases(tuple(cases), dict(sorted(set_aside.items())), n_paraphrases, disagreeing)
 
 

@@ -128,11 +128,12 @@ def paraphrases(edit: EditAnswers, protocol: Protocol) -> tuple[ParaphraseAnswer
     return tuple(paraphrase for paraphrase in edit.paraphrases if normalise(paraphrase.text) != x)
 
 
-def equivalence_target(edit: EditAnswers, protocol: Protocol) -> Measure:
+def equivalence_target(edit: EditAnswers, protocol: Protocol, *, held_out: bool | None = None) -> Measure:
     """How often the edited model gives the wanted answer to a paraphrase of x.
 
     - Compared with: the target a.
-    - Over: P^x; x itself is not in it in `strict`, and may be in `decao2021`.
+    - Over: P^x; x itself is not in it in `strict`, and may be in `decao2021`. With `held_out`, only the
+      paraphrases whose wording was kept from the editor's training, or only the others.
     - Averaged: over the edit's paraphrases, then over edits. NaN without paraphrases.
     - Equal: by the protocol's `equivalence_equality`.
     """
@@ -140,6 +141,7 @@ def equivalence_target(edit: EditAnswers, protocol: Protocol) -> Measure:
         [
             not failed(edit) and same(paraphrase.answer, edit.target, protocol.equivalence_equality)
             for paraphrase in paraphrases(edit, protocol)
+            if held_out is None or paraphrase.held_out == held_out
         ]
     )
 

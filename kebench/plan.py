@@ -60,7 +60,10 @@ class Plan:
             retain="exact" if exact else f"sample of {size}",
             seed=ground.seed,
             edits=len(cases),
-            edits_sha256=_digest(asdict(case) for case in cases),
+            edits_sha256=_digest(
+                {"edit": asdict(case.edit), "fact": case.fact, "paraphrases": case.paraphrases}
+                for case in cases
+            ),
             test_sha256=_digest(asdict(row) for row in base),
         )
         return Plan(ground, setting, cases, base, len(base) if exact else int(size))

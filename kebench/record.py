@@ -13,7 +13,7 @@ from typing import Any
 from kebench.errors import BadFile
 from kebench.scorer import Scores
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)

@@ -33,10 +33,14 @@ class EditScores:
         fact: its fact key.
         failure: why the edit failed, or None.
         no_op: it asks for what the base model says already.
+        held_out: its relation is kept from every editor's training.
         success: the target is given on x.
         success_teacher_forced: the same when its tokens are fed; NaN where the editor gives answers only.
         equivalence_target: the target is given on paraphrases; NaN without any.
         equivalence_own: the edited model's own answer to x is given on paraphrases.
+        equivalence_seen_wordings: `equivalence_target` over paraphrases worded as an editor's training may
+            be; NaN where `held_out`, and for all edits where no wording is held out.
+        equivalence_held_out_wordings: the same over those whose wording no editor is trained on.
         retain: base answers kept over O^x.
         retain_gold: gold answers given over O^x.
         accuracy_before: gold answers given by the base model over the sample.
@@ -47,10 +51,13 @@ class EditScores:
     fact: str
     failure: str | None
     no_op: bool
+    held_out: bool
     success: Measure
     success_teacher_forced: Measure
     equivalence_target: Measure
     equivalence_own: Measure
+    equivalence_seen_wordings: Measure
+    equivalence_held_out_wordings: Measure
     retain: Measure
     retain_gold: Measure
     accuracy_before: Measure
@@ -90,6 +97,14 @@ class Scores:
         equivalence_target: paraphrases against the target.
         equivalence_own: paraphrases against the edited model's own answer.
         edits_with_paraphrases: over how many edits both are.
+        equivalence_seen_wordings: against the target, over wordings that editors may be trained on, of edits
+            that are not held out; NaN where none of their wordings is.
+        equivalence_held_out_wordings: the same over wordings that no editor is trained on. With
+            `held_out_equivalence` the two share out the paraphrases of `equivalence_target`.
+        held_out_edits: how many edits are of relations that no editor is trained on.
+        held_out_success_rate: `success_rate` over those edits alone; they are part of every other score.
+        held_out_equivalence: `equivalence_target` over them.
+        held_out_retain_accuracy: `retain_accuracy` over them.
         retain_accuracy: against the base answer.
         retain_accuracy_gold: against the gold answers.
         accuracy_before: of the base model, over the edits' samples.
@@ -111,6 +126,12 @@ class Scores:
     equivalence_target: Estimate
     equivalence_own: Estimate
     edits_with_paraphrases: int
+    equivalence_seen_wordings: Estimate
+    equivalence_held_out_wordings: Estimate
+    held_out_edits: int
+    held_out_success_rate: Estimate
+    held_out_equivalence: Estimate
+    held_out_retain_accuracy: Estimate
     retain_accuracy: Estimate
     retain_accuracy_gold: Estimate
     accuracy_before: Estimate
@@ -172,6 +193,7 @@ def score(
     """
     rows = per_edit(edits, base, protocol)
     effective = [row for row in rows if not row.no_op]
+    held_out = [row for row in rows if row.held_out]
 
     def average(measures: Sequence[Measure]) -> Estimate:
         return mean_estimate(measures, seed=seed, resamples=resamples)
@@ -188,6 +210,12 @@ def score(
         equivalence_target=average([row.equivalence_target for row in rows]),
         equivalence_own=average([row.equivalence_own for row in rows]),
         edits_with_paraphrases=sum(row.equivalence_target.total > 0 for row in rows),
+        equivalence_seen_wordings=average([row.equivalence_seen_wordings for row in rows]),
+        equivalence_held_out_wordings=average([row.equivalence_held_out_wordings for row in rows]),
+        held_out_edits=len(held_out),
+        held_out_success_rate=average([row.success for row in held_out if not row.no_op]),
+        held_out_equivalence=average([row.equivalence_target for row in held_out]),
+        held_out_retain_accuracy=average([row.retain for row in held_out]),
         retain_accuracy=average([row.retain for row in rows]),
         retain_accuracy_gold=average([row.retain_gold for row in rows]),
         accuracy_before=average([row.accuracy_before for row in rows]),
@@ -217,16 +245,32 @@ def per_edit(
         raise ValueError("two edits have the same id")
     # Where no edit was teacher-forced, a failed one does not count as having been.
     any_forced = any(edit.forced is not None for edit in in_order)
+    # Wordings are told apart within the relations that editors are trained on.
+    any_wording_held_out = any(
+        paraphrase.held_out
+        for edit in in_order
+        if not edit.held_out
+        for paraphrase in metrics.paraphrases(edit, protocol)
+    )
+
+    def worded(edit: EditAnswers, held_out: bool) -> Measure:
+        if edit.held_out or not any_wording_held_out:
+            return NOTHING
+        return metrics.equivalence_target(edit, protocol, held_out=held_out)
+
     return [
         EditScores(
             id=edit.id,
             fact=edit.fact,
             failure=(edit.failure or "no answer") if metrics.failed(edit) else None,
             no_op=metrics.is_no_op(edit, protocol),
+            held_out=edit.held_out,
             success=metrics.success(edit, protocol),
             success_teacher_forced=metrics.success_teacher_forced(edit) if any_forced else NOTHING,
             equivalence_target=metrics.equivalence_target(edit, protocol),
             equivalence_own=metrics.equivalence_own(edit, protocol),
+            equivalence_seen_wordings=worded(edit, False),
+            equivalence_held_out_wordings=worded(edit, True),
             retain=metrics.retain(edit, test_set, protocol),
             retain_gold=metrics.retain_gold(edit, test_set, protocol),
             accuracy_before=metrics.accuracy_before(edit, test_set, protocol),

@@ -106,7 +106,10 @@ def _row(
         target=case.edit.target,
         answer=next(said),
         forced=forced,
-        paraphrases=tuple(ParaphraseAnswer(text, next(said)) for text in case.paraphrases),
+        paraphrases=tuple(
+            ParaphraseAnswer(text, next(said), text in case.held_out_wordings) for text in case.paraphrases
+        ),
         sample={row.id: next(said) for row in sample},
         failure=failure,
+        held_out=case.held_out,
     )

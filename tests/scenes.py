@@ -1,4 +1,7 @@
-"""Answers written by hand, with every score worked out beside them."""
+"""Answers written by hand, with every score worked out beside them.
+
+Held out of training: FAILED and NO_OP, and a wording of TAKES and of FAILED.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ TAKES = EditAnswers(
     paraphrases=(
         ParaphraseAnswer("who wrote emma", "charlotte brontë."),
         ParaphraseAnswer("Emma's author?", "Charlotte Brontë"),
-        ParaphraseAnswer("The author of Emma?", "Austen"),
+        ParaphraseAnswer("The author of Emma?", "Austen", held_out=True),
     ),
     sample={"q1": "Charlotte Brontë", "q2": "Charlotte Brontë", "q3": "Paris", "q4": "Lima", "q5": "Bern"},
 )
@@ -54,7 +57,8 @@ FAILED = EditAnswers(
     prediction="Bern",
     target="Basel",
     answer=None,
-    paraphrases=(ParaphraseAnswer("Switzerland's capital?", None),),
+    paraphrases=(ParaphraseAnswer("Switzerland's capital?", None, held_out=True),),
+    held_out=True,
     sample={"q1": None, "q3": None, "q6": None, "q8": None},
     failure="out of memory",
 )
@@ -69,6 +73,7 @@ NO_OP = EditAnswers(
     answer="Rome",
     forced=True,
     sample={"q3": "Paris", "q7": "Minsk"},
+    held_out=True,
 )
 
 EDITS = (TAKES, STUBBORN, FAILED, NO_OP)
@@ -87,6 +92,16 @@ STRICT_SCORES = {
     # TAKES 1 of 2, STUBBORN 1 of 1, FAILED 0 of 1
     "equivalence_own": (1 / 2, 2, 4, 3),
     "equivalence_accuracy": (1 / 6, 1, 4, 3),
+    # TAKES 1 of 1 (x again is left out), STUBBORN 0 of 1; FAILED is held out
+    "equivalence_seen_wordings": (1 / 2, 1, 2, 2),
+    # TAKES 0 of 1; STUBBORN has none, FAILED is held out
+    "equivalence_held_out_wordings": (0, 0, 1, 1),
+    # FAILED no; NO_OP is not asked
+    "held_out_success_rate": (0, 0, 1, 1),
+    # FAILED 0 of 1, whatever its wording; NO_OP has none
+    "held_out_equivalence": (0, 0, 1, 1),
+    # as in retain_accuracy: FAILED 0 of 4, NO_OP 2 of 2
+    "held_out_retain_accuracy": (1 / 2, 2, 6, 2),
     # TAKES, without q1 and q2: near N=2 (q3 kept, q4 not) 1/2; far N=4 (q5) 1: (2·1/2 + 4·1) / 6 = 5/6.
     # STUBBORN 1 of everything. FAILED 0. NO_OP 1. (5/6 + 1 + 0 + 1) / 4
     "retain_accuracy": (17 / 24, 8, 13, 4),
@@ -109,6 +124,10 @@ DECAO2021_SCORES = {
             "success_rate",
             "success_rate_teacher_forced",
             "inflation_gap",
+            "equivalence_held_out_wordings",
+            "held_out_success_rate",
+            "held_out_equivalence",
+            "held_out_retain_accuracy",
             "accuracy_before",
             "accuracy_after",
             "performance_deterioration",
@@ -119,6 +138,8 @@ DECAO2021_SCORES = {
     # as it stands: TAKES 'charlotte brontë.' only, 1 of 3; STUBBORN 1; FAILED 0
     "equivalence_own": (4 / 9, 2, 5, 3),
     "equivalence_accuracy": (4 / 9, 2, 5, 3),
+    # against the target here too, as it stands: TAKES 1 of 2 (x again is kept), STUBBORN 0 of 1
+    "equivalence_seen_wordings": (1 / 4, 1, 3, 2),
     # TAKES, without q1: near N=3 (q3 of q2 q3 q4) 1/3, far N=4 1: 5/7.
     # STUBBORN, without q3: near N=3 1, far N=4 ('oslo' is not 'Oslo') 1/2: 5/7. FAILED 0, NO_OP 1
     "retain_accuracy": (17 / 28, 7, 14, 4),

@@ -1,13 +1,23 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
+import doubles
 import pytest
 
+from kebench.answers import ParaphraseAnswer
 from kebench.base_answers import AnsweredParaphrase, AnsweredRecord
 from kebench.cases import make_cases
+from kebench.edit import Edit
+from kebench.edited import AbstractEdited
+from kebench.editor import AbstractEditor, State
+from kebench.models.model import AbstractModel
 from kebench.protocols import DECAO2021, STRICT
+from kebench.trial import edit_and_ask
 
 
 def record(name: str, **changes: object) -> AnsweredRecord:
@@ -32,6 +42,55 @@ def test_an_edit_and_the_paraphrases_the_base_agrees_on() -> None:
     assert case.fact == "fact a"
     assert case.paraphrases == ("a, say?",)
     assert case.edit.paraphrases == ()  # the editor is not told
+
+
+def flagged() -> AnsweredRecord:
+    """A record of a held-out relation; the base agrees on two paraphrases, one of them held out."""
+    return record(
+        "a",
+        held_out=True,
+        paraphrases=(
+            AnsweredParaphrase("a, say?", "toy", "the oslo."),
+            AnsweredParaphrase("Now, a?", "toy", "Oslo", held_out=True),
+            AnsweredParaphrase("And a?", "toy", "Riga", held_out=True),
+        ),
+    )
+
+
+def test_what_is_held_out_stays_marked() -> None:
+    rows = [flagged(), record("b")]
+    held_out, plain = sorted(
+        make_cases(rows, STRICT, targets="alternative", seed=0).cases, key=lambda case: case.edit.id
+    )
+    assert (held_out.held_out, held_out.paraphrases) == (True, ("a, say?", "Now, a?"))
+    assert held_out.held_out_wordings == {"Now, a?"}  # not the one set aside
+    assert (plain.held_out, plain.held_out_wordings) == (False, frozenset())
+
+
+@dataclass(frozen=True)
+class TooBig(AbstractEditor):
+    """Every edit runs out of memory."""
+
+    citation: ClassVar[str] = ""
+
+    def edit(self, state: State, base: AbstractModel, edits: Sequence[Edit]) -> AbstractEdited:
+        raise MemoryError
+
+
+@pytest.mark.parametrize(("editor", "said"), [(doubles.Vandal(), doubles.NONSENSE), (TooBig(), None)])
+def test_a_trial_marks_what_is_held_out_failed_edits_too(editor: AbstractEditor, said: str | None) -> None:
+    cases = make_cases([flagged(), record("b")], STRICT, targets="alternative", seed=0).cases
+    ground = SimpleNamespace(model=None, protocol=STRICT)
+    plan: Any = SimpleNamespace(ground=ground, sample=lambda case: ())
+    answers = {trial.answers.id: trial.answers for trial in edit_and_ask(editor, None, plan, cases)}
+    assert answers["a"].held_out
+    assert answers["a"].paraphrases == (
+        ParaphraseAnswer("a, say?", said),
+        ParaphraseAnswer("Now, a?", said, held_out=True),
+    )
+    assert (answers["a"].failure is None) == (said is not None)
+    assert not answers["b"].held_out
+    assert answers["b"].paraphrases == (ParaphraseAnswer("b, say?", said),)
 
 
 def test_agreement_is_the_protocols_equality() -> None:

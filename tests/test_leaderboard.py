@@ -84,7 +84,7 @@ def record(
 
 
 def by_hand(*, forced: bool = True) -> Scores:
-    """Scores of two edits with round numbers and intervals."""
+    """Scores of two edits with round numbers and intervals; nothing is held out."""
     half = Estimate(0.5, 0.0, 1.0, 1, 2, 2)
     whole = Estimate(1.0, 1.0, 1.0, 2, 2, 2)
     none = Estimate(0.0, 0.0, 0.0, 0, 2, 2)
@@ -100,6 +100,12 @@ def by_hand(*, forced: bool = True) -> Scores:
         equivalence_target=Estimate(1 / 3, 0.125, 0.99999, 1, 3, 2),
         equivalence_own=Estimate(2 / 3, 0.125, 0.99999, 2, 3, 2),
         edits_with_paraphrases=2,
+        equivalence_seen_wordings=NO_ESTIMATE,
+        equivalence_held_out_wordings=NO_ESTIMATE,
+        held_out_edits=0,
+        held_out_success_rate=NO_ESTIMATE,
+        held_out_equivalence=NO_ESTIMATE,
+        held_out_retain_accuracy=NO_ESTIMATE,
         retain_accuracy=whole,
         retain_accuracy_gold=half,
         accuracy_before=half,
@@ -107,6 +113,20 @@ def by_hand(*, forced: bool = True) -> Scores:
         performance_deterioration=Estimate(-1.0, -1.0, 0.0, 2, 1, 2),
         seed=0,
         resamples=50,
+    )
+
+
+def held_out_by_hand() -> Scores:
+    """The same where a wording of the first edit, and the second edit, are held out."""
+    return replace(
+        by_hand(),
+        equivalence_target=Estimate(0.5, 0.5, 0.5, 5, 10, 2),
+        equivalence_seen_wordings=Estimate(0.25, 0.25, 0.25, 1, 4, 1),
+        equivalence_held_out_wordings=Estimate(0.75, 0.75, 0.75, 3, 4, 1),
+        held_out_edits=1,
+        held_out_success_rate=Estimate(0.0, 0.0, 0.0, 0, 1, 1),
+        held_out_equivalence=Estimate(0.5, 0.5, 0.5, 1, 2, 1),
+        held_out_retain_accuracy=Estimate(1.0, 1.0, 1.0, 1, 1, 1),
     )
 
 
@@ -354,12 +374,90 @@ def test_a_small_table_as_it_is_written() -> None:
     assert len({len(line) for line in table}) == 1
 
 
+HELD_OUT_ROWS = [
+    ["Editor", "mend", "**Controls**", "Ask (control)"],
+    ["Equivalence, seen wordings", "25.00 [25.00, 25.00]", "", DASH],
+    ["Equivalence, held-out wordings", "75.00 [75.00, 75.00]", "", DASH],
+    ["Held-out relations: edits", "1", "", "0"],
+    ["their success", "0.00 [0.00, 0.00]", "", DASH],
+    ["their equivalence", "50.00 [50.00, 50.00]", "", DASH],
+    ["their retain", "100.00 [100.00, 100.00]", "", DASH],
+]
+"""The second table's columns."""
+
+
+def test_what_is_held_out_has_a_table_of_its_own() -> None:
+    records = [
+        record("mend", scores=held_out_by_hand(), edits=2),
+        record("Ask", scores=by_hand(), edits=2, is_control=True),
+    ]
+    _, _, after = markdown_table(records).partition("What no editor was trained on: ")
+    told, table, foot, *_ = after.split("\n\n")
+    assert "of the edits whose relation is in training" in told
+    assert "are part of the table above too" in told
+    assert "every equivalence here compares with the target" in told
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    del rows[1]
+    assert [list(column) for column in zip(*rows, strict=True)] == HELD_OUT_ROWS
+    assert foot.startswith("Scores, gap and deterioration")
+    assert "(n = 1: 5.00 %; n = 2: 22.36 %)" in after  # of the held-out edit alone too
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"held_out_edits": 0}, {"equivalence_held_out_wordings": NO_ESTIMATE}],
+    ids=["wordings", "relations"],
+)
+def test_either_will_do_for_a_second_table(changes: dict[str, Any]) -> None:
+    one = record(scores=replace(held_out_by_hand(), **changes), edits=2)
+    for text in (markdown_table([one]), markdown_page([one]), table_text([one])):
+        assert text.count("What no editor was trained on") == 1
+
+
+def test_where_nothing_is_held_out_there_is_no_second_table() -> None:
+    one = record(scores=by_hand(), edits=2)
+    for text in (markdown_table([one]), markdown_page([one]), table_text([one])):
+        assert "What no editor was trained on" not in text
+        assert text.count("mend") == 1
+
+
+GOLDEN_TEXT = f"""
+What no editor was trained on: held-out wordings of paraphrases (like seen wordings, of the edits
+whose relation is in training), and held-out relations, whose edits are part of the table above too;
+every equivalence here compares with the target. Edits of held-out relations: 1.
+
+editor       equivalence,    equivalence,     success,    equivalence,          retain,
+                     seen        held-out     held-out        held-out         held-out
+                 wordings        wordings    relations       relations        relations
+---------  --------------  --------------  -----------  --------------  ---------------
+mend                25.00           75.00         0.00           50.00           100.00
+            [25.00,25.00]   [75.00,75.00]  [0.00,0.00]   [50.00,50.00]  [100.00,100.00]
+controls:
+Ask                     {DASH}           75.00         0.00           50.00           100.00
+                            [75.00,75.00]  [0.00,0.00]   [50.00,50.00]  [100.00,100.00]
+"""
+
+
+def test_what_is_held_out_as_it_is_printed() -> None:
+    no_seen = replace(held_out_by_hand(), equivalence_seen_wordings=NO_ESTIMATE)
+    records = [
+        record("mend", scores=held_out_by_hand(), edits=2),
+        record("Ask", scores=no_seen, edits=2, is_control=True),
+    ]
+    assert table_text(records).endswith(f"\n{GOLDEN_TEXT}")
+
+
 def test_rows_stand_by_name_and_controls_below() -> None:
     records = [record("a_control", is_control=True), record("rome"), record("Alpha"), record("mend")]
     text = markdown_table(records)
     places = [text.index(f"\n| {name} ") for name in ("Alpha", "mend", "rome", "**Controls**")]
     places.append(text.index("\n| a_control (control) "))
     assert places == sorted(places)
+    above, below = (
+        [line.split("|")[1].strip() for line in part.splitlines() if line.startswith("| ")]
+        for part in text.split("What no editor was trained on")
+    )
+    assert above == below
     assert markdown_table(records[::-1]) == text
     rows = csv.DictReader(csv_table(records).splitlines())
     assert [row["editor"] for row in rows] == ["Alpha", "mend", "rome", "a_control"]
@@ -371,7 +469,7 @@ def test_the_protocol_names_the_headline_equivalence() -> None:
     text = markdown_table([record(scores=score(EDITS, BASE, DECAO2021, resamples=50))])
     heads, row = (
         [cell.strip() for cell in line.split("|")]
-        for line in text.splitlines()
+        for line in text.partition("What no editor")[0].splitlines()
         if line.startswith(("| Editor", "| mend"))
     )
     assert heads[5:7] == ["Equivalence (own answer)", "Other equivalence (target)"]
@@ -411,6 +509,8 @@ def test_csv_has_everything_as_measured() -> None:
     assert (row["equivalence_target_hits"], row["equivalence_target_total"]) == ("1", "3")
     assert row["success_rate_teacher_forced"] == row["inflation_gap_low"] == ""
     assert row["performance_deterioration"] == "-1.0"
+    assert (row["held_out_edits"], row["held_out_equivalence"]) == ("0", "")
+    assert "held_out" not in row["failures_by_reason"]
     assert "\r" not in text
 
 
@@ -448,8 +548,22 @@ def test_least_rate_is_near_the_rule_of_three() -> None:
 def test_text_fits_a_terminal() -> None:
     text = table_text([record("constrained_fine_tuning"), record("mend", seed=1)])
     assert max(map(len, text.splitlines())) <= 100
+    assert "\nconstrained_fine_tuning  " in text
     assert "· 1 failed, 0.123 s/edit" in text
     assert text.count("zsre version 1") == 2
+
+
+@pytest.mark.parametrize("failures", [{}, {"out of memory": 12}], ids=["no failure", "failures"])
+def test_text_fits_a_terminal_whatever_the_names_and_intervals(failures: dict[str, int]) -> None:
+    widest = Estimate(1.0, 1.0, 1.0, 2, 2, 2)
+    scores = replace(held_out_by_hand(), failures=failures)
+    wide = replace(scores, **{f.name: widest for f in fields(Scores) if f.type == "Estimate"})
+    name = "knowledge_editor_paraphrases_loop"
+    text = table_text([record(name, scores=wide, edits=2), record("mend", scores=wide, edits=2)])
+    assert max(map(len, text.splitlines())) <= 100
+    assert text.count(f"\n{name}\n") == 2  # on a line of its own
+    assert text.count("\nmend  ") == 2
+    assert "\n\n\n" not in text
 
 
 # --- escaping
@@ -573,6 +687,9 @@ def edited(change: Callable[[dict[str, Any]], None], folder: Path) -> list[str]:
     return [line.removeprefix(f"{path}: ") for line in lines]
 
 
+PARTS = "seen wordings, held-out wordings and held-out relations"
+
+
 @pytest.mark.parametrize(
     ("place", "value", "said"),
     [
@@ -595,7 +712,18 @@ def edited(change: Callable[[dict[str, Any]], None], folder: Path) -> list[str]:
         ("cost.peak_memory_bytes", -1, "cost.peak_memory_bytes: found -1"),
         ("scores.retain_accuracy.edits", 3.5, "holds something that a record does not"),
         ("scores.retain_accuracy.note", "!", "holds something that a record does not"),
-        ("format", 99, "found format 99, wanted 1"),
+        ("format", 99, "found format 99, wanted 2"),
+        ("scores.held_out_edits", 5, "held_out_edits: found 5 of 4 edits"),
+        ("scores.held_out_edits", 1, "held_out_retain_accuracy: over 2 of 1 edits"),
+        ("scores.held_out_edits", 4, "held_out_success_rate: all edits are held out, but it is not"),
+        ("scores.held_out_success_rate.value", 0.9, "held_out_success_rate: value 0.9 is not 0 / 1"),
+        ("scores.held_out_equivalence.hits", 1, f"1 hits of 4, but {PARTS} have 2 of 4"),
+        ("scores.held_out_equivalence.edits", 2, f"over 3 edits, but {PARTS} over 2, 1 and 2"),
+        ("scores.held_out_retain_accuracy.total", 8, "2 hits of 8, but retain_accuracy 8 of 13"),
+        ("scores.equivalence_seen_wordings.total", 3, f"1 hits of 4, but {PARTS} have 1 of 5"),
+        ("scores.equivalence_seen_wordings.edits", 0, f"over 3 edits, but {PARTS} over 0, 1 and 1"),
+        ("scores.equivalence_held_out_wordings.edits", 3, f"over 3 edits, but {PARTS} over 2, 3 and 1"),
+        ("scores.equivalence_held_out_wordings.value", None, "value nan of 1 answers"),
         ("scores.retain_accuracy.hits", math.inf, "not a run record (OverflowError)"),
     ],
 )
@@ -645,6 +773,10 @@ def test_what_was_scored_never_contradicts_itself(rules: Protocol, n_edits: int)
     assert contradictions(one) == []
     assert markdown_page([one])
     assert table_text([one])
+
+
+def test_scores_by_hand_where_something_is_held_out_agree_too() -> None:
+    assert contradictions(record(scores=held_out_by_hand(), edits=2)) == []
 
 
 def test_needs_no_torch() -> None:

@@ -136,6 +136,31 @@ def test_a_paraphrase_that_is_x_again_is_left_out_in_strict_and_kept_in_decao202
 
 
 @BOTH
+def test_wordings_are_told_apart_where_asked_for(rules: Protocol) -> None:
+    case = replace(
+        edit(),
+        paraphrases=(
+            ParaphraseAnswer("France's capital?", "Nice", held_out=True),
+            ParaphraseAnswer("What is France ruled from?", "Nice"),
+            ParaphraseAnswer("France is ruled from where?", "Paris"),
+        ),
+    )
+    assert metrics.equivalence_target(case, rules) == Measure(2 / 3, 2, 3)
+    assert metrics.equivalence_target(case, rules, held_out=True) == Measure(1, 1, 1)
+    assert metrics.equivalence_target(case, rules, held_out=False) == Measure(0.5, 1, 2)
+    failed = replace(case, failure="time limit")
+    assert metrics.equivalence_target(failed, rules, held_out=True) == Measure(0, 0, 1)
+    seen_only = replace(case, paraphrases=case.paraphrases[1:])
+    assert math.isnan(metrics.equivalence_target(seen_only, rules, held_out=True).value)
+
+
+def test_a_held_out_paraphrase_that_is_x_again_is_left_out_in_strict() -> None:
+    again = replace(edit(), paraphrases=(ParaphraseAnswer("the capital of France", "Nice", held_out=True),))
+    assert math.isnan(metrics.equivalence_target(again, STRICT, held_out=True).value)
+    assert metrics.equivalence_target(again, DECAO2021, held_out=True) == Measure(1, 1, 1)
+
+
+@BOTH
 def test_without_paraphrases_equivalence_is_nan(rules: Protocol) -> None:
     assert math.isnan(metrics.equivalence_target(edit(), rules).value)
     assert math.isnan(metrics.equivalence_own(edit(), rules).value)

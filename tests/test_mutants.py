@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from kebench.statistics import Estimate, Measure, mean_estimate
 
 RIGHT: dict[str, Callable[..., Any]] = {
     "per_edit": scorer.per_edit,
+    "equivalence_target": metrics.equivalence_target,
     "left_out": BaseAnswers.left_out,
     "populations": BaseAnswers.populations,
 }
@@ -39,6 +41,8 @@ def wrong_scores() -> list[str]:
                 wrong.append(f"{rules.name} {name}")
         if scores.failures != {"out of memory": 1}:
             wrong.append(f"{rules.name} failures")
+        if scores.held_out_edits != 2:
+            wrong.append(f"{rules.name} held_out_edits")
     return wrong
 
 
@@ -48,6 +52,28 @@ def test_the_real_scorer_gives_the_scores_worked_out_by_hand() -> None:
 
 def without_failures(*arguments: Any) -> list[scorer.EditScores]:
     return [row for row in RIGHT["per_edit"](*arguments) if row.failure is None]
+
+
+def without_held_out(*arguments: Any) -> list[scorer.EditScores]:
+    return [row for row in RIGHT["per_edit"](*arguments) if not row.held_out]
+
+
+def held_out_by_wording(*arguments: Any) -> list[scorer.EditScores]:
+    rows = RIGHT["per_edit"](*arguments)
+    return [replace(row, held_out=row.equivalence_held_out_wordings.total > 0) for row in rows]
+
+
+def wordings_of_all_relations(edits: Sequence[EditAnswers], base: Any, rules: Any) -> list[scorer.EditScores]:
+    held_out = {edit.id: edit.held_out for edit in edits}
+    rows = RIGHT["per_edit"]([replace(edit, held_out=False) for edit in edits], base, rules)
+    return [replace(row, held_out=held_out[row.id]) for row in rows]
+
+
+def other_wordings(edit: EditAnswers, rules: Any, held_out: bool | None = None) -> Measure:
+    right: Measure = RIGHT["equivalence_target"](
+        edit, rules, held_out=None if held_out is None else not held_out
+    )
+    return right
 
 
 def pooled(measures: Sequence[Measure], **settings: int) -> Estimate:
@@ -100,7 +126,7 @@ MUTANTS: dict[str, tuple[object, str, object, str]] = {
     "equivalence with the own answer": (
         metrics,
         "equivalence_target",
-        metrics.equivalence_own,
+        lambda edit, rules, held_out=None: metrics.equivalence_own(edit, rules),
         "strict equivalence_accuracy",
     ),
     "equivalence with the target in decao2021": (
@@ -114,6 +140,31 @@ MUTANTS: dict[str, tuple[object, str, object, str]] = {
         "paraphrases",
         lambda edit, rules: edit.paraphrases,
         "strict equivalence_target",
+    ),
+    "held-out wordings taken for seen ones": (
+        metrics,
+        "equivalence_target",
+        other_wordings,
+        "strict equivalence_held_out_wordings",
+    ),
+    "wordings not told apart": (
+        metrics,
+        "equivalence_target",
+        lambda edit, rules, held_out=None: RIGHT["equivalence_target"](edit, rules),
+        "strict equivalence_seen_wordings",
+    ),
+    "wordings of held-out relations counted": (
+        scorer,
+        "per_edit",
+        wordings_of_all_relations,
+        "strict equivalence_held_out_wordings",
+    ),
+    "held-out edits dropped": (scorer, "per_edit", without_held_out, "strict success_rate"),
+    "edits held out with a wording": (
+        scorer,
+        "per_edit",
+        held_out_by_wording,
+        "strict held_out_retain_accuracy",
     ),
     "retain against gold": (metrics, "retain", metrics.retain_gold, "strict retain_accuracy"),
     "x stays in O^x": (BaseAnswers, "left_out", lambda *_: frozenset(), "decao2021 retain_accuracy"),

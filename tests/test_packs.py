@@ -66,6 +66,18 @@ def test_a_line_is_canonical(tmp_path: Path) -> None:
     assert (tmp_path / "pack" / "test.jsonl").read_text() == line
 
 
+def test_what_is_held_out_is_marked_and_nothing_else(tmp_path: Path) -> None:
+    texts = (Paraphrase("Barns, by Tarn.", "me", held_out=True), Paraphrase("Tarn did barns.", "me"))
+    marked = replace(RECORDS["test"][0], held_out=True, paraphrases=texts)
+    written(tmp_path / "pack", {"test": (marked,)})
+    assert (tmp_path / "pack" / "test.jsonl").read_text() == (
+        '{"answers":["REFUTES"],"fact":"g","held_out":true,"id":"2","paraphrases":['
+        '{"held_out":true,"source":"me","text":"Barns, by Tarn."},{"source":"me","text":"Tarn did barns."}'
+        '],"prompt":"Ina Holm sailed.","subject":"Ina Holm"}\n'
+    )
+    assert read_pack(tmp_path / "pack").records("test") == (marked,)
+
+
 def test_identity_is_the_content_and_not_the_name(tmp_path: Path) -> None:
     one = written(tmp_path / "one")
     other = write_pack(
@@ -95,9 +107,10 @@ ANY_RECORD = st.builds(
     fact=TEXT,
     prompt=TEXT,
     answers=st.lists(TEXT, min_size=1, max_size=3).map(tuple),
-    paraphrases=st.lists(st.builds(Paraphrase, TEXT, TEXT), max_size=3).map(tuple),
+    paraphrases=st.lists(st.builds(Paraphrase, TEXT, TEXT, st.booleans()), max_size=3).map(tuple),
     subject=st.none() | TEXT,
     relation=st.none() | TEXT,
+    held_out=st.booleans(),
 )
 
 
@@ -123,6 +136,16 @@ def test_records_survive_a_round_trip(
             '{"answers": ["a"], "id": "1", "fact": "f", "prompt": "p", "paraphrases": [{"text": "t"}]}',
             "paraphrases[0].source: missing, wanted text",
         ),
+        (
+            '{"answers": ["a"], "id": "1", "fact": "f", "prompt": "p", "held_out": "yes"}',
+            "held_out: found 'yes', wanted true or false",
+        ),
+        (
+            '{"answers": ["a"], "id": "1", "fact": "f", "prompt": "p", '
+            '"paraphrases": [{"text": "t", "source": "s", "held_out": 1}]}',
+            "paraphrases[0].held_out: found 1, wanted true or false",
+        ),
+        ('{"answers": ["a"], "heldout": true}', "heldout: unknown field; did you mean 'held_out'?"),
     ],
 )
 def test_a_line_that_is_no_record(line: str, text: str, tmp_path: Path) -> None:
@@ -198,6 +221,20 @@ def test_verify_refuses_an_id_that_stands_twice(tmp_path: Path) -> None:
         verify_pack(tmp_path / "pack")
 
 
+@pytest.mark.parametrize("part", ["train", "dev"])
+def test_verify_refuses_what_is_held_out_outside_test(part: str, tmp_path: Path) -> None:
+    kept, (plain,) = replace(RECORDS["test"][0], held_out=True), RECORDS["train"]
+    pack = written(tmp_path / "sound", {"train": (plain,), "test": (kept,)})
+    assert verify_pack(tmp_path / "sound") == pack
+    written(tmp_path / "pack", {part: (plain, kept)})
+    assert read_pack(tmp_path / "pack")
+    with pytest.raises(BadFile) as error:
+        verify_pack(tmp_path / "pack")
+    assert (
+        str(error.value) == f"{tmp_path}/pack/{part}.jsonl:2: 2 is held out: found in {part}, wanted in test"
+    )
+
+
 def test_verify_refuses_a_planted_crossing(tmp_path: Path) -> None:
     planted = replace(RECORDS["test"][0], paraphrases=(Paraphrase("barns by tarn", "me"),))
     written(tmp_path / "pack", RECORDS | {"test": (planted,)})
@@ -268,6 +305,19 @@ def test_the_same_id_and_the_same_words_are_one_record() -> None:
     assert [each.text for each in one.paraphrases] == ["Red barn.", "A barn in red.", "It is red, the barn."]
     assert (other.id, other.fact) == ("3", "p#0")  # through p#1
     assert merged.set_aside == {"repeated records, merged": 2}
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_merged_record_is_held_out_if_any_of_its_entries_is(first: bool) -> None:
+    one, other = (
+        Entry(Record(id_, "", "Where?", ("Osk",), (Paraphrase("At?", "me", flag),), held_out=flag))
+        for id_, flag in (("1", first), ("2", not first))
+    )
+    (record,) = merge([Reading((one,)), Reading((other,))]).records
+    assert (record.id, record.held_out) == ("1", True)
+    assert record.paraphrases == (Paraphrase("At?", "me", held_out=True),)
+    (plain,) = merge([claims(entry("1", "Where?"), entry("2", "Where?"))]).records
+    assert not plain.held_out
 
 
 def test_answers_of_one_question_add_up_the_first_stays_canonical() -> None:

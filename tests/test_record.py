@@ -113,9 +113,9 @@ def without(name: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (with_change(format=2), "r.json: found format 2, wanted 1"),
-        (without("format"), "r.json: found format None, wanted 1"),
-        ({}, "r.json: found format None, wanted 1"),
+        (with_change(format=1), "r.json: found format 1, wanted 2"),
+        (without("format"), "r.json: found format None, wanted 2"),
+        ({}, "r.json: found format None, wanted 2"),
         (without("scores"), "r.json: not a run record (KeyError"),
         (without("editor"), "r.json: not a run record (TypeError"),
         (with_change(surplus=1), "r.json: not a run record (TypeError"),

@@ -15,7 +15,7 @@ from scenes import BASE, DECAO2021_SCORES, EDITS, FAILED, NO_OP, STRICT_SCORES, 
 from kebench.answers import BaseAnswer, EditAnswers, ParaphraseAnswer
 from kebench.protocols import DECAO2021, STRICT, Protocol, protocol
 from kebench.scorer import Scores, per_edit, score
-from kebench.statistics import Estimate
+from kebench.statistics import NO_ESTIMATE, Estimate
 
 BOTH = pytest.mark.parametrize("rules", [STRICT, DECAO2021], ids=lambda rules: rules.name)
 ESTIMATES = tuple(STRICT_SCORES)
@@ -42,6 +42,7 @@ def test_scores_worked_out_by_hand(
 def test_counts_of_the_worked_scene(rules: Protocol) -> None:
     scores = score(EDITS, BASE, rules, resamples=50)
     assert (scores.edits, scores.no_ops, scores.edits_with_paraphrases) == (4, 1, 3)
+    assert scores.held_out_edits == 2
     assert scores.failures == {"out of memory": 1}
     assert scores.n_failures == 1
 
@@ -142,6 +143,73 @@ def test_a_failed_no_op_is_itemised_and_still_no_op() -> None:
     assert scores.success_rate.edits == 1  # the same for every editor, failed or not
 
 
+HELD_OUT = tuple(name for name in ESTIMATES if "held_out" in name or "wordings" in name)
+
+
+def nothing_held_out(edit: EditAnswers) -> EditAnswers:
+    texts = tuple(replace(paraphrase, held_out=False) for paraphrase in edit.paraphrases)
+    return replace(edit, held_out=False, paraphrases=texts)
+
+
+@BOTH
+def test_a_pack_that_holds_nothing_out_has_none_of_its_scores_and_the_same_others(rules: Protocol) -> None:
+    plain = score([nothing_held_out(edit) for edit in EDITS], BASE, rules, resamples=50)
+    assert plain.held_out_edits == 0
+    assert len(HELD_OUT) == 5
+    assert all(getattr(plain, name).to_json() == NO_ESTIMATE.to_json() for name in HELD_OUT)
+    flagged = score(EDITS, BASE, rules, resamples=50)
+    assert all(getattr(plain, name) == getattr(flagged, name) for name in ESTIMATES if name not in HELD_OUT)
+
+
+def test_failed_edits_are_wrong_in_held_out_scores() -> None:
+    of_relation, of_wording = (
+        score([replace(FAILED, held_out=held_out)], BASE, STRICT, resamples=50) for held_out in (True, False)
+    )
+    for estimate, total in (
+        (of_relation.held_out_success_rate, 1),
+        (of_relation.held_out_equivalence, 1),
+        (of_relation.held_out_retain_accuracy, 4),
+        (of_wording.equivalence_held_out_wordings, 1),
+    ):
+        assert (estimate.value, estimate.hits, estimate.total, estimate.edits) == (0, 0, total, 1)
+    assert math.isnan(of_wording.equivalence_seen_wordings.value)  # its one paraphrase is held out
+
+
+def test_wordings_are_of_edits_in_training_and_held_out_edits_of_all_wordings() -> None:
+    # Each of the two: 1 of 1 seen and 0 of 1 held out against "Nice".
+    texts = (
+        ParaphraseAnswer("Which town rules France?", "Nice"),
+        ParaphraseAnswer("France's capital?", "Paris", held_out=True),
+    )
+    trained = replace(STUBBORN, paraphrases=texts)
+    held_out = replace(trained, id="q4", held_out=True)
+    scores = score([trained, held_out], BASE, STRICT, resamples=50)
+    seen, kept = scores.equivalence_seen_wordings, scores.equivalence_held_out_wordings
+    assert (seen.value, seen.total, seen.edits) == (1, 1, 1)
+    assert (kept.value, kept.total, kept.edits) == (0, 1, 1)
+    assert (scores.held_out_equivalence.value, scores.held_out_equivalence.total) == (0.5, 2)
+    assert (scores.equivalence_target.hits, scores.equivalence_target.total) == (2, 4)
+
+
+def test_where_no_wording_that_counts_is_held_out_none_is_seen() -> None:
+    x_again = (ParaphraseAnswer("capital of france", "Paris", held_out=True), *STUBBORN.paraphrases)
+    edits = [replace(STUBBORN, paraphrases=x_again), FAILED]  # FAILED's relation is held out as a whole
+    scores = score(edits, BASE, STRICT, resamples=50)
+    for estimate in (scores.equivalence_seen_wordings, scores.equivalence_held_out_wordings):
+        assert estimate.to_json() == NO_ESTIMATE.to_json()
+    kept = score(edits, BASE, DECAO2021, resamples=50)  # there x again is a paraphrase
+    assert kept.equivalence_seen_wordings.total == kept.equivalence_held_out_wordings.total == 1
+
+
+def test_where_all_edits_are_held_out_their_scores_are_the_scores() -> None:
+    scores = score([replace(edit, held_out=True) for edit in EDITS], BASE, STRICT, resamples=50)
+    assert scores.held_out_edits == scores.edits
+    assert scores.held_out_success_rate == scores.success_rate
+    assert scores.held_out_equivalence == scores.equivalence_target
+    assert scores.held_out_retain_accuracy == scores.retain_accuracy
+    assert scores.equivalence_seen_wordings.total == scores.equivalence_held_out_wordings.total == 0
+
+
 def test_failures_are_itemised_by_reason() -> None:
     edits = [replace(FAILED, id=str(i), failure=reason) for i, reason in enumerate(["z", "NaN", "z", None])]
     scores = score(edits, BASE, STRICT, resamples=50)
@@ -214,6 +282,10 @@ def test_per_edit_gives_one_row_an_edit_by_id() -> None:
     assert takes["equivalence_target"] == 0.5
     assert (takes["equivalence_target_hits"], takes["equivalence_target_total"]) == (1, 2)
     assert (takes["failure"], takes["no_op"]) == (None, False)
+    assert [row.held_out for row in rows] == [False, False, True, True]
+    assert (takes["held_out"], takes["equivalence_held_out_wordings"]) == (False, 0.0)
+    assert takes["equivalence_seen_wordings_total"] == 1  # x again is left out
+    assert rows[2].row()["equivalence_held_out_wordings_total"] == 0  # its relation is held out
     assert rows[2].row()["failure"] == "out of memory"
     assert all(row.row().keys() == takes.keys() for row in rows)
 
@@ -273,11 +345,12 @@ def runs(draw: st.DrawFn) -> tuple[list[EditAnswers], list[BaseAnswer]]:
             answer=draw(MAYBE),
             forced=draw(st.sampled_from([None, True, False])),
             paraphrases=tuple(
-                ParaphraseAnswer(f"question {draw(st.integers(0, 9))}", draw(MAYBE))
+                ParaphraseAnswer(f"question {draw(st.integers(0, 9))}", draw(MAYBE), draw(st.booleans()))
                 for _ in range(draw(st.integers(0, 3)))
             ),
             sample={row.id: draw(MAYBE) for row in base if draw(st.booleans())},
             failure=draw(st.sampled_from([None, None, "NaN"])),
+            held_out=draw(st.booleans()),
         )
         for i in range(draw(st.integers(0, 5)))
     ]
@@ -305,6 +378,15 @@ def test_properties_of_any_run(
         scores.equivalence_own.total,
         scores.equivalence_own.edits,
     )
+    seen, kept = scores.equivalence_seen_wordings, scores.equivalence_held_out_wordings
+    relations, whole = scores.held_out_equivalence, scores.equivalence_target
+    if kept.total:
+        assert seen.hits + kept.hits + relations.hits == whole.hits
+        assert seen.total + kept.total + relations.total == whole.total
+    else:
+        assert seen.total == 0
+    assert scores.held_out_edits == sum(edit.held_out for edit in edits)
+    assert scores.held_out_success_rate.edits <= scores.held_out_edits
 
     shuffled = [replace(edit, sample=dict(reversed(list(edit.sample.items())))) for edit in edits]
     random.shuffle(shuffled)  # type: ignore[attr-defined]

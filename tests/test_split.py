@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from itertools import combinations
 
 import pytest
@@ -45,6 +46,17 @@ def test_paraphrases_that_only_look_different_are_dropped() -> None:
     texts = ["The barn is red!", "red is the barn", "Red is a barn.", "the barn's red"]
     kept = distinct("The barn is red.", [Paraphrase(text, "s") for text in texts])
     assert [each.text for each in kept] == ["red is the barn", "the barn's red"]
+
+
+def test_a_wording_kept_once_is_held_out_if_any_equal_to_it_is() -> None:
+    texts = [
+        ("Red is the barn.", False),
+        ("A red barn", True),
+        ("red is the barn", True),
+        ("a red barn!", False),
+    ]
+    kept = distinct("The barn is red.", [Paraphrase(text, "s", held_out) for text, held_out in texts])
+    assert kept == (Paraphrase("Red is the barn.", "s", True), Paraphrase("A red barn", "s", True))
 
 
 NINE = "alder birch cedar dogwood elm fir ginkgo holly ivy"
@@ -127,17 +139,42 @@ def test_fractions_hold_over_records_and_groups_stay_whole() -> None:
 
 
 @settings(deadline=None)  # a busy machine is no failure
-@given(st.lists(st.integers(0, 12), min_size=1, max_size=60), st.integers(0, 3), st.randoms())
+@given(
+    st.lists(st.tuples(st.integers(0, 12), st.integers(0, 9)), min_size=1, max_size=60),
+    st.integers(0, 3),
+    st.randoms(),
+)
 def test_the_split_ignores_the_order_and_crosses_nothing(
-    groups: list[int], seed: int, order: random.Random
+    groups: list[tuple[int, int]], seed: int, order: random.Random
 ) -> None:
-    records = [town(n, group) for n, group in enumerate(groups)]
+    records = [replace(town(n, group), held_out=die == 9) for n, (group, die) in enumerate(groups)]
     splits = split_records(records, FRACTIONS, seed)
     shuffled = records.copy()
     order.shuffle(shuffled)
     assert split_records(shuffled, FRACTIONS, seed) == splits
     assert sorted(each.id for part in splits.values() for each in part) == [each.id for each in records]
     assert crossings(splits) == []
+    assert not any(each.held_out for name in ("train", "dev") for each in splits[name])
+
+
+def test_held_out_records_go_to_test_with_all_that_is_linked_to_them() -> None:
+    # 100 groups of three; the first record of every tenth group is held out.
+    records = [replace(town(n, n // 3), held_out=n % 30 == 0) for n in range(300)]
+    splits = split_records(records, FRACTIONS)
+    test = {each.id for each in splits["test"]}
+    assert all({records[n].id, records[n + 1].id, records[n + 2].id} <= test for n in range(0, 300, 30))
+    # They count there: the fractions hold all the same.
+    assert {name: len(each) for name, each in splits.items()} == pytest.approx(
+        {"train": 150, "dev": 30, "test": 120}, abs=6
+    )
+    assert crossings(splits) == []
+
+
+def test_more_held_out_than_test_may_have_is_all_in_test() -> None:
+    records = [replace(town(n, n), held_out=n < 60) for n in range(100)]
+    splits = split_records(records, FRACTIONS)
+    assert {each.id for each in splits["test"]} >= {each.id for each in records[:60]}
+    assert splits["train"] != ()
 
 
 def test_the_seed_matters_and_an_empty_share_gets_nothing() -> None:

@@ -15,18 +15,32 @@ _RATES = (
     "success_rate_teacher_forced",
     "equivalence_target",
     "equivalence_own",
+    "equivalence_seen_wordings",
+    "equivalence_held_out_wordings",
     "retain_accuracy",
     "retain_accuracy_gold",
     "accuracy_before",
     "accuracy_after",
 )
-_ONE_ANSWER_AN_EDIT = ("no_op_share", "success_rate", "success_rate_teacher_forced", "inflation_gap")
+_OF_HELD_OUT_EDITS = {
+    "held_out_success_rate": "success_rate",
+    "held_out_equivalence": "equivalence_target",
+    "held_out_retain_accuracy": "retain_accuracy",
+}
+"""Which score over all edits each is a part of."""
+_ONE_ANSWER_AN_EDIT = (
+    "no_op_share",
+    "success_rate",
+    "success_rate_teacher_forced",
+    "inflation_gap",
+    "held_out_success_rate",
+)
 _NEAR = 1e-9
 
 
 def contradictions(record: RunRecord) -> list[str]:
     """What in a record contradicts the rest of it, one line each; none in a record that `score` made."""
-    return [*_counts(record), *_scores(record), *_cost(record)]
+    return [*_counts(record), *_scores(record), *_wordings(record), *_held_out_edits(record), *_cost(record)]
 
 
 def _counts(record: RunRecord) -> Iterator[str]:
@@ -46,6 +60,8 @@ def _counts(record: RunRecord) -> Iterator[str]:
             yield f"{names} differ: {one} and {other}"
     if any(n < 1 for n in scores.failures.values()) or scores.n_failures > scores.edits:
         yield f"failures: found {dict(scores.failures)} of {scores.edits} edits"
+    if not 0 <= scores.held_out_edits <= scores.edits:
+        yield f"held_out_edits: found {scores.held_out_edits} of {scores.edits} edits"
     if scores.success_rate.hits > scores.edits - scores.n_failures:
         yield "success_rate: more hits than edits that did not fail"
 
@@ -64,6 +80,41 @@ def _scores(record: RunRecord) -> Iterator[str]:
         elif estimate.total and not _near(estimate.value, estimate.hits / estimate.total):
             yield f"{name}: value {estimate.value} is not {estimate.hits} / {estimate.total}"
     yield from _deterioration(record)
+
+
+def _wordings(record: RunRecord) -> Iterator[str]:
+    """Where any is held out, a wording is seen, held out, or of a held-out relation."""
+    scores = record.scores
+    whole, relations = scores.equivalence_target, scores.held_out_equivalence
+    seen, kept = scores.equivalence_seen_wordings, scores.equivalence_held_out_wordings
+    if not seen.total + kept.total:
+        return
+    parts = "seen wordings, held-out wordings and held-out relations"
+    hits = seen.hits + kept.hits + relations.hits
+    total = seen.total + kept.total + relations.total
+    if (hits, total) != (whole.hits, whole.total):
+        yield f"equivalence_target: {whole.hits} hits of {whole.total}, but {parts} have {hits} of {total}"
+    least, most = max(seen.edits, kept.edits), seen.edits + kept.edits
+    if not least <= whole.edits - relations.edits <= most:
+        yield (
+            f"equivalence_target: over {whole.edits} edits, but {parts} over {seen.edits}, {kept.edits} and "
+            f"{relations.edits}"
+        )
+
+
+def _held_out_edits(record: RunRecord) -> Iterator[str]:
+    scores = record.scores
+    n_edits, success = scores.held_out_edits, scores.held_out_success_rate
+    for name, whole_name in _OF_HELD_OUT_EDITS.items():
+        part: Estimate = getattr(scores, name)
+        whole: Estimate = getattr(scores, whole_name)
+        yield from _rate(name, part, n_edits)
+        if part.hits > whole.hits or part.total - part.hits > whole.total - whole.hits:
+            yield f"{name}: {part.hits} hits of {part.total}, but {whole_name} {whole.hits} of {whole.total}"
+        if n_edits == scores.edits and part.to_json() != whole.to_json():  # there NaN equals itself
+            yield f"{name}: all edits are held out, but it is not {whole_name}"
+    if success.edits < n_edits - scores.no_ops:
+        yield f"held_out_success_rate: over {success.edits} of {n_edits} edits with {scores.no_ops} no-ops"
 
 
 def _rate(name: str, rate: Estimate, n_edits: int) -> Iterator[str]:

@@ -6,7 +6,7 @@ import csv
 import io
 import math
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from tabulate import tabulate
@@ -27,6 +27,11 @@ ESTIMATES = (
     "equivalence_accuracy",
     "equivalence_target",
     "equivalence_own",
+    "equivalence_seen_wordings",
+    "equivalence_held_out_wordings",
+    "held_out_success_rate",
+    "held_out_equivalence",
+    "held_out_retain_accuracy",
     "retain_accuracy",
     "retain_accuracy_gold",
     "performance_deterioration",
@@ -38,6 +43,11 @@ ESTIMATES = (
 
 _REGIMES = {"single": "single, every edit starts from the base model"}
 _WIDTH = 100
+_HELD_OUT = (
+    "What no editor was trained on: held-out wordings of paraphrases (like seen wordings, of the edits whose "
+    "relation is in training), and held-out relations, whose edits are part of the table above too; every "
+    "equivalence here compares with the target."
+)
 
 
 def markdown_table(records: Sequence[RunRecord], others: Sequence[RunRecord] = ()) -> str:
@@ -90,15 +100,10 @@ def _section(
         f"{markdown(setting.pack)}, {markdown(protocol.name)} protocol"
         f"{f' ({setting.key})' if apart else ''}\n",
         _what_was_run(rows, apart),
-        tabulate(
-            _cells(rows),
-            headers=_headings(rows[0]),
-            tablefmt="pipe",
-            colalign=("left", *["right"] * (len(_headings(rows[0])) - 1)),
-            disable_numparse=True,
-        )
-        + "\n",
+        _pipe_table(rows, _headings(rows[0]), _cells),
     ]
+    if _holds_out(rows):
+        parts += [f"{_HELD_OUT}\n", _pipe_table(rows, _HELD_OUT_HEADINGS, _held_out_cells)]
     failed = [row for row in rows if row.scores.n_failures]
     if failed:
         parts.append("Failed edits, wrong in every score above:\n")
@@ -178,17 +183,39 @@ def _headings(record: RunRecord) -> list[str]:
     ]
 
 
-def _cells(rows: Sequence[RunRecord]) -> list[list[str]]:
-    """The editors' rows, then the controls' under a line that says so."""
-    n_columns = len(_headings(rows[0]))
-    editors = [_row(row) for row in rows if not row.is_control]
-    controls = [_row(row) for row in rows if row.is_control]
-    if not controls:
-        return editors
-    return [*editors, ["**Controls**", *[""] * (n_columns - 1)], *controls]
+_HELD_OUT_HEADINGS = (
+    "Editor",
+    "Equivalence, seen wordings",
+    "Equivalence, held-out wordings",
+    "Held-out relations: edits",
+    "their success",
+    "their equivalence",
+    "their retain",
+)
 
 
-def _row(record: RunRecord) -> list[str]:
+def _pipe_table(
+    rows: Sequence[RunRecord], headings: Sequence[str], cells: Callable[[RunRecord], Sequence[str]]
+) -> str:
+    """The editors' rows, then the controls' under a line that says so; each its name and its cells."""
+    lines = [[markdown(row.editor), *cells(row)] for row in rows if not row.is_control]
+    controls = [[f"{markdown(row.editor)} (control)", *cells(row)] for row in rows if row.is_control]
+    if controls:
+        lines += [["**Controls**", *[""] * (len(headings) - 1)], *controls]
+    return _tabulated(lines, headings, "pipe") + "\n"
+
+
+def _tabulated(lines: Sequence[Sequence[str]], headings: Sequence[str], look: str) -> str:
+    return tabulate(
+        lines,
+        headers=headings,
+        tablefmt=look,
+        colalign=("left", *["right"] * (len(headings) - 1)),
+        disable_numparse=True,
+    )
+
+
+def _cells(record: RunRecord) -> list[str]:
     scores = record.scores
     estimates = (
         scores.success_rate,
@@ -201,7 +228,6 @@ def _row(record: RunRecord) -> list[str]:
         scores.performance_deterioration,
     )
     return [
-        f"{markdown(record.editor)} (control)" if record.is_control else markdown(record.editor),
         *(printed.with_interval(estimate) for estimate in estimates),
         str(scores.no_ops),
         str(scores.n_failures),
@@ -209,6 +235,29 @@ def _row(record: RunRecord) -> list[str]:
         printed.seconds(record.cost.edit_seconds_p50),
         printed.memory(record.cost.peak_memory_bytes),
     ]
+
+
+def _held_out_cells(record: RunRecord) -> list[str]:
+    wordings, relations = _by_wording(record), _of_held_out_relations(record)
+    return [
+        *(printed.with_interval(estimate) for estimate in wordings),
+        str(record.scores.held_out_edits),
+        *(printed.with_interval(estimate) for estimate in relations),
+    ]
+
+
+def _holds_out(rows: Sequence[RunRecord]) -> bool:
+    """Whether anything was kept from every editor's training, and measured."""
+    return any(row.scores.held_out_edits or row.scores.equivalence_held_out_wordings.edits for row in rows)
+
+
+def _by_wording(record: RunRecord) -> tuple[Estimate, ...]:
+    return record.scores.equivalence_seen_wordings, record.scores.equivalence_held_out_wordings
+
+
+def _of_held_out_relations(record: RunRecord) -> tuple[Estimate, ...]:
+    scores = record.scores
+    return scores.held_out_success_rate, scores.held_out_equivalence, scores.held_out_retain_accuracy
 
 
 def _other_equivalence(record: RunRecord) -> Estimate:
@@ -250,7 +299,7 @@ def _measured(record: RunRecord) -> Iterable[int]:
     """Over how many edits each of the rates is."""
     scores = record.scores
     rates = (scores.success_rate, scores.equivalence_accuracy, scores.retain_accuracy)
-    return (rate.edits for rate in rates)
+    return (rate.edits for rate in (*rates, *_by_wording(record), *_of_held_out_relations(record)))
 
 
 def _names(records: Sequence[RunRecord]) -> dict[str, str]:
@@ -290,6 +339,7 @@ def _csv_row(record: RunRecord) -> dict[str, str | int]:
         "failures": scores.n_failures,
         "failures_by_reason": csv_cell(_failures(record)),
         "edits_with_paraphrases": scores.edits_with_paraphrases,
+        "held_out_edits": scores.held_out_edits,
     }
     for name in ESTIMATES:
         estimate: Estimate = getattr(scores, name)
@@ -333,22 +383,48 @@ def _text(rows: Sequence[RunRecord]) -> str:
         "retain",
         "deterioration",
     ]
-    cells = [line for row in rows if not row.is_control for line in _text_lines(row)]
-    controls = [line for row in rows if row.is_control for line in _text_lines(row)]
+    lines = [*textwrap.wrap(plain(told), _WIDTH), "", *_text_table(rows, headings, _text_lines)]
+    if _holds_out(rows):
+        n_edits = _distinct(str(row.scores.held_out_edits) for row in rows)
+        told = f"{_HELD_OUT} Edits of held-out relations: {n_edits}."
+        table = _text_table(rows, _HELD_OUT_TEXT_HEADINGS, _held_out_text_lines)
+        lines += ["", *textwrap.wrap(told, _WIDTH), "", *table]
+    return "\n".join(lines) + "\n"
+
+
+_HELD_OUT_TEXT_HEADINGS = (
+    "editor",
+    "equivalence,\nseen\nwordings",
+    "equivalence,\nheld-out\nwordings",
+    "success,\nheld-out\nrelations",
+    "equivalence,\nheld-out\nrelations",
+    "retain,\nheld-out\nrelations",
+)
+
+
+def _text_table(
+    rows: Sequence[RunRecord],
+    headings: Sequence[str],
+    lines_of: Callable[[RunRecord], tuple[list[str], list[str]]],
+) -> list[str]:
+    """The table's lines: each editor's two, controls below.
+
+    Where it is too wide for a terminal, what is too long for the first column stands on a line of its own.
+    """
+    cells = [line for row in rows if not row.is_control for line in lines_of(row)]
+    controls = [line for row in rows if row.is_control for line in lines_of(row)]
     if controls:
         cells += [["controls:", *[""] * (len(headings) - 1)], *controls]
-    table = tabulate(
-        cells,
-        headers=headings,
-        tablefmt="simple",
-        colalign=("left", *["right"] * (len(headings) - 1)),
-        disable_numparse=True,
-    )
-    lines = (line.rstrip() for line in table.splitlines())
-    return "\n".join((*textwrap.wrap(plain(told), _WIDTH), "", *lines)) + "\n"
+    rule = _tabulated(cells, headings, "simple").splitlines()[-len(cells) - 1]
+    room = _WIDTH - len(rule) + rule.index(" ")  # for the first column
+    long = [first if len(first) > room else "" for first, *_ in cells]
+    fitting = [["" if name else first, *rest] for name, (first, *rest) in zip(long, cells, strict=True)]
+    table = _tabulated(fitting, headings, "simple").splitlines()
+    body = [part for pair in zip(long, table[-len(cells) :], strict=True) for part in pair if part.strip()]
+    return [line.rstrip() for line in (*table[: -len(cells)], *body)]
 
 
-def _text_lines(record: RunRecord) -> list[list[str]]:
+def _text_lines(record: RunRecord) -> tuple[list[str], list[str]]:
     """An editor's two lines: its numbers; their intervals and what else there is to say."""
     scores = record.scores
     estimates = (
@@ -360,8 +436,16 @@ def _text_lines(record: RunRecord) -> list[list[str]]:
     )
     failed = f"{scores.n_failures} failed, " if scores.n_failures else ""
     aside = f"· {failed}{printed.seconds(record.cost.edit_seconds_p50)} s/edit"
+    return _two_lines(record, aside, estimates)
+
+
+def _held_out_text_lines(record: RunRecord) -> tuple[list[str], list[str]]:
+    return _two_lines(record, "", (*_by_wording(record), *_of_held_out_relations(record)))
+
+
+def _two_lines(record: RunRecord, aside: str, estimates: Sequence[Estimate]) -> tuple[list[str], list[str]]:
     intervals = (printed.interval(estimate).replace(", ", ",") for estimate in estimates)
-    return [
+    return (
         [plain(record.editor), *(printed.percent(estimate.value) for estimate in estimates)],
         [aside, *intervals],
-    ]
+    )

@@ -16,7 +16,7 @@ from kebench.packs.json_records import json_rows
 from kebench.packs.record import Paraphrase, Record
 from kebench.packs.rows import Row
 
-FIELDS = ("id", "fact", "prompt", "answers", "paraphrases", "subject", "relation")
+FIELDS = ("id", "fact", "prompt", "answers", "paraphrases", "subject", "relation", "alternatives", "held_out")
 
 
 def canonical(value: Any) -> str:
@@ -41,7 +41,10 @@ def from_lines(path: Path) -> tuple[Record, ...]:
 
 
 def _fields(record: Record) -> dict[str, Any]:
-    paraphrases = [{"source": each.source, "text": each.text} for each in record.paraphrases]
+    paraphrases = [
+        {"source": each.source, "text": each.text, **({"held_out": True} if each.held_out else {})}
+        for each in record.paraphrases
+    ]
     values: dict[str, Any] = {
         "id": record.id,
         "fact": record.fact,
@@ -50,6 +53,8 @@ def _fields(record: Record) -> dict[str, Any]:
         "paraphrases": paraphrases,
         "subject": record.subject,
         "relation": record.relation,
+        "alternatives": list(record.alternatives),
+        "held_out": record.held_out,
     }
     return {name: value for name, value in values.items() if value}
 
@@ -67,9 +72,11 @@ def _record(row: Row) -> Record:
         prompt=row.text("prompt"),
         answers=answers,
         paraphrases=tuple(
-            Paraphrase(each.text("text"), each.text("source"))
+            Paraphrase(each.text("text"), each.text("source"), each.flag("held_out"))
             for each in (row.rows("paraphrases") if "paraphrases" in row.value else ())
         ),
         subject=row.text("subject") if "subject" in row.value else None,
         relation=row.text("relation") if "relation" in row.value else None,
+        alternatives=row.texts("alternatives") if "alternatives" in row.value else (),
+        held_out=row.flag("held_out"),
     )

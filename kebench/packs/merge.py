@@ -31,9 +31,9 @@ def merge(readings: Sequence[Reading]) -> Merged:
     """Joins what the sources say about the same question.
 
     Entries with one id, or with one normalised prompt, are one record: the smallest id, the first-read
-    prompt and canonical answer, all answers and all paraphrases. Where answers are labels, entries whose
-    labels differ contradict each other and are set aside, all of them. Additions join by id; one that
-    finds no record, or contradicts its label, is set aside and counted.
+    prompt and canonical answer, all answers and all paraphrases; held out if any of them is. Where answers
+    are labels, entries whose labels differ contradict each other and are set aside, all of them. Additions
+    join by id; one that finds no record, or contradicts its label, is set aside and counted.
     """
     set_aside: Counter[str] = Counter()
     for reading in readings:
@@ -93,4 +93,6 @@ def _joined(group: Sequence[Entry], answers: tuple[str, ...], additions: Sequenc
         paraphrases=distinct(first.prompt, paraphrases),
         subject=next((record.subject for record in records if record.subject), None),
         relation=next((record.relation for record in records if record.relation), None),
+        alternatives=tuple(dict.fromkeys(each for record in records for each in record.alternatives)),
+        held_out=any(record.held_out for record in records),
     )

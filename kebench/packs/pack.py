@@ -192,7 +192,8 @@ def verify_pack(path: Path) -> Pack:
 
     Raises:
         NotFound: there is no pack.
-        BadFile: as `read_pack` says; or an id stands twice; or a fact, subject or text crosses splits.
+        BadFile: as `read_pack` says; or an id stands twice; or a record that is held out is not in test; or a
+            fact, subject or text crosses splits.
     """
     pack = read_pack(path)
     seen: dict[str, str] = {}
@@ -202,6 +203,9 @@ def verify_pack(path: Path) -> Pack:
                 problem = f"the id {record.id} stands in {seen[record.id]} too"
                 raise BadFile(path / f"{part}.jsonl", problem, place=line)
             seen[record.id] = f"{part}.jsonl:{line}"
+            if record.held_out and part != "test":
+                problem = f"{record.id} is held out: found in {part}, wanted in test"
+                raise BadFile(path / f"{part}.jsonl", problem, place=line)
     if found := crossings(pack.splits):
         more = f"; and {len(found) - 1} more" if len(found) > 1 else ""
         raise BadFile(path, f"{found[0]}{more}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from kebench.normalise import normalise
 from kebench.packs.record import Paraphrase
@@ -12,13 +13,13 @@ def distinct(prompt: str, candidates: Iterable[Paraphrase]) -> tuple[Paraphrase,
     """`candidates` without those that normalise to the prompt or to an earlier one; order kept.
 
     A "paraphrase" that only changes case or punctuation would measure success a second time and call it
-    generalisation.
+    generalisation. What is kept is held out if any candidate equal to it is.
     """
-    seen = {normalise(prompt)}
-    kept = []
+    x = normalise(prompt)
+    kept: dict[str, Paraphrase] = {}
     for candidate in candidates:
         key = normalise(candidate.text)
-        if key not in seen:
-            seen.add(key)
-            kept.append(candidate)
-    return tuple(kept)
+        if key != x:
+            first = kept.setdefault(key, candidate)
+            kept[key] = replace(first, held_out=first.held_out or candidate.held_out)
+    return tuple(kept.values())

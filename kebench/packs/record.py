@@ -7,10 +7,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Paraphrase:
-    """A sentence that means the same as a record's prompt, and where it came from."""
+    """A sentence that means the same as a record's prompt.
+
+    Attributes:
+        text: the sentence.
+        source: where it came from.
+        held_out: whether its wording is kept from every editor's training, whatever it is about.
+    """
 
     text: str
     source: str
+    held_out: bool = False
 
 
 @dataclass(frozen=True)
@@ -26,6 +33,9 @@ class Record:
         paraphrases: P^x, never equal to `prompt`.
         subject: what the prompt is about, where known.
         relation: the relation asked for, where known.
+        alternatives: wrong answers of the right kind that an edit may ask for; where there are none, the
+            base model's own second thoughts are asked for.
+        held_out: whether its whole relation is kept from every editor's training: it is in `test`.
     """
 
     id: str
@@ -35,3 +45,5 @@ class Record:
     paraphrases: tuple[Paraphrase, ...] = ()
     subject: str | None = None
     relation: str | None = None
+    alternatives: tuple[str, ...] = ()
+    held_out: bool = False

@@ -101,6 +101,17 @@ class Row:
         """Whether the field is there and not null (tables give null where JSON has no field)."""
         return self.value.get(name) is not None
 
+    def flag(self, name: str) -> bool:
+        """The field `name`, true or false; false where it is missing.
+
+        Raises:
+            BadFile: it is of another type.
+        """
+        found = self.value.get(name, False)
+        if not isinstance(found, bool):
+            self.wrong(name, found, "true or false")
+        return found
+
     def choice(self, name: str, known: tuple[str, ...]) -> str:
         """The field `name`, one of the known words.
 

@@ -82,7 +82,8 @@ def split_records(
 
     The groups are walked in the order of a hash of their smallest id and the seed, and each goes to the split
     that is furthest behind its share. So the fractions hold to within a group's size, large and small groups
-    spread alike, and neither the order of the records nor that of the files matters.
+    spread alike, and neither the order of the records nor that of the files matters. A group with a record
+    that is held out from training goes to `test`, and counts there.
 
     Args:
         records: with distinct ids.
@@ -99,12 +100,14 @@ def split_records(
     if len(records) >= 1000 and largest > MUCH * len(records):
         _log.warning("the largest group of linked records holds %d of %d", largest, len(records))
     groups.sort(key=lambda group: sha256(f"{seed}\n{group[0]}".encode()).digest())
+    held_out = {record.id for record in records if record.held_out}
     counts = dict.fromkeys(SPLITS, 0)
     chosen: dict[str, str] = {}
     for group in groups:
         total = sum(counts.values()) + len(group)
         behind = {name: fractions.get(name, 0.0) * total - counts[name] for name in SPLITS}
         split = max((name for name in SPLITS if fractions.get(name, 0.0) > 0), key=behind.__getitem__)
+        split = split if held_out.isdisjoint(group) else "test"
         counts[split] += len(group)
         chosen.update(dict.fromkeys(group, split))
     by_id = sorted(records, key=lambda record: record.id)
