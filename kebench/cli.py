@@ -86,7 +86,7 @@ def main() -> None:
 @cli.command()
 @click.option("--editor", "editors", help="Editors, comma-separated: names, YAML paths or module:Class.")
 @click.option("--task", help="A task's name, or a YAML path.")
-@click.option("--model", help="One of the task's models, a folder, or a Hub id. Default: the task's.")
+@click.option("--model", help="One of the task's models, a folder, or a Hub id. Default: the pack's.")
 @click.option("--pack", help="One of the task's packs, or a folder. Default: the task's.")
 @click.option("--limit", type=click.IntRange(min=0), help="How many edits; 0: all. Default: the task's.")
 @click.option("--seed", type=int, help="Of the choice of edits and of the samples. Default: 0.")
@@ -111,6 +111,7 @@ def run(config: Path | None, editors: str | None, **options: Any) -> None:
             raise BadSetting(f"run: {flag} is missing")
     settings = _settings(fields, config or "run")
     _check_names(settings)
+    click.echo(_what_runs(settings), err=True)
 
     from kebench.leaderboard import table_text
     from kebench.progress import Progress
@@ -134,6 +135,18 @@ def _settings(fields: dict[str, Any], place: Path | str) -> RunSettings:
     settings = validated(RunSettings, fields, place)
     settings.check()
     return settings
+
+
+def _what_runs(settings: RunSettings) -> str:
+    """Which pack and model, in one line, before anything takes time."""
+    from kebench.task import load_task
+
+    task = load_task(settings.task)
+    pack = settings.pack or task.default_pack
+    told = f"{task.name}: pack {pack}, model {settings.model or task.model_for(pack)}"
+    if settings.pack is None and settings.model is None and task.packs[pack].shipped:
+        told += "; see --pack, --model for the paper's setting"
+    return one_line(told)
 
 
 def _check_names(settings: RunSettings) -> None:
@@ -216,7 +229,17 @@ def _runs() -> list[str]:
 @click.option("--model", help="The base model an editor is prepared for. Default: the task's.")
 @click.option("--pack", help="One of the task's packs, or a folder. Default: the task's.")
 @click.option("--protocol", default="strict", show_default=True)
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="The base model's folder.")
+@click.option(
+    "--reproduce",
+    metavar="PACK",
+    help="Make again, from nothing, what comes with kebench for that pack (mini): the base model and every"
+    " editor, or the one that --base or --editor names.",
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where the base model goes, or all that --reproduce makes.",
+)
 @click.option("--device", help="cpu, cuda, … Default: an accelerator if there is one.")
 def train(
     base: str | None,
@@ -225,6 +248,7 @@ def train(
     model: str | None,
     pack: str | None,
     protocol: str,
+    reproduce: str | None,
     out: Path | None,
     device: str | None,
 ) -> None:
@@ -236,7 +260,11 @@ def train(
     loaded = load_task(task)
     find_protocol(protocol, labels=loaded.family == "classifier")  # a typo is found before torch is imported
     progress = Progress()
-    if base is not None and editor is None:
+    if reproduce is not None:
+        if model is not None or pack is not None:
+            raise BadSetting("train: --reproduce takes neither --model nor --pack: it makes what it says")
+        _reproduce(loaded, reproduce, base, editor, out or Path(reproduce), device, progress)
+    elif base is not None and editor is None:
         _train_base(base, loaded, pack, out, device, progress)
     elif editor is not None and base is None:
         _prepare_editor(
@@ -259,6 +287,30 @@ def _train_base(
     progress.close()
     click.echo((folder / "README.md").read_text(encoding="utf-8").rstrip())
     click.echo(f"\n{folder}")
+
+
+def _reproduce(
+    task: Task,
+    pack: str,
+    base: str | None,
+    editor: str | None,
+    out: Path,
+    device: str | None,
+    progress: Progress,
+) -> None:
+    from kebench.preparation import device_or_default
+    from kebench.reproduce import reproduce
+
+    everything = base is None and editor is None
+    made = reproduce(
+        task, pack, out, device_or_default(device), progress,
+        bases=(task.default_model,) if everything else () if base is None else (base,),
+        editors=task.shipped_editors if everything else () if editor is None else (editor,),
+    )  # fmt: skip
+    progress.close()
+    for folder in made:
+        click.echo((folder / "README.md").read_text(encoding="utf-8").rstrip())
+        click.echo(f"\n{folder}\n")
 
 
 def _prepare_editor(name: str, fields: dict[str, Any], device: str | None, progress: Progress) -> None:
@@ -315,7 +367,7 @@ def import_(
 
 
 @data.command()
-@click.argument("task")
+@click.argument("name", metavar="TASK|PACK")
 @click.option("--pack", help="One of the task's packs. Default: the task's.")
 @click.option(
     "--from", "folder", type=click.Path(file_okay=False, path_type=Path), help="Where its sources lie."
@@ -323,17 +375,30 @@ def import_(
 @click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), help="Default: where runs look for it."
 )
-def build(task: str, pack: str | None, folder: Path | None, out: Path | None) -> None:
-    """Make one of TASK's packs from its sources, each checked against its hash."""
+def build(name: str, pack: str | None, folder: Path | None, out: Path | None) -> None:
+    """Make one of TASK's packs from its sources, each checked against its hash.
+
+    Or every task's pack of the name PACK, each in a folder of its own below --out.
+    """
     from kebench.home import pack_folder
     from kebench.packs.build import build_pack
-    from kebench.task import load_task
+    from kebench.shipped import shipped_root
+    from kebench.task import load_task, task_names
 
-    loaded = load_task(task)
-    name = pack or loaded.default_pack
     if folder is not None and not folder.is_dir():
         raise BadSetting(f"--from: {folder} is not a folder")
-    _show_pack(build_pack(loaded, name, folder or Path(), out or pack_folder(loaded.name, name)))
+    tasks = {task: load_task(task) for task in task_names()}
+    holders = [task for task in tasks.values() if name in task.packs]
+    if name not in tasks and holders and pack is None:
+        chosen = [(task, name, out / task.name if out else None) for task in holders]
+    else:
+        task = load_task(name)
+        chosen = [(task, pack or task.default_pack, out)]
+    for task, each, place in chosen:
+        if each not in task.packs:
+            raise NotFound(f"pack of the task {task.name}", each, task.packs)
+        sources = folder or (shipped_root() if task.packs[each].shipped else Path())
+        _show_pack(build_pack(task, each, sources, place or pack_folder(task.name, each)))
 
 
 @data.command()

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -13,7 +14,7 @@ from filelock import FileLock
 from safetensors.torch import load_file
 
 from kebench.base_answers import AnsweredRecord, answered
-from kebench.cases import Cases, Targets, make_cases
+from kebench.cases import Case, Cases, Targets, make_cases
 from kebench.checkpoints import save_tensors
 from kebench.editor import (
     AbstractEditor,
@@ -32,10 +33,11 @@ from kebench.home import home, pack_folder
 from kebench.models import AbstractModel, Asking, load_model
 from kebench.models.identity import identity
 from kebench.packs.build import build_pack
-from kebench.packs.pack import Pack, read_pack
+from kebench.packs.pack import LOCK, Pack, read_pack
 from kebench.progress import Progress
 from kebench.protocols import Protocol
 from kebench.record import write_json
+from kebench.shipped import MODEL_CARD, STATE, STATE_CARD, shipped_folder, shipped_state
 from kebench.task import PackRecipe, Task
 from kebench.updates import fingerprint
 
@@ -55,6 +57,8 @@ def find_pack(task: Task, name: str | None) -> Pack:
         if not Path(name).exists():
             raise NotFound("pack", name, task.packs)
         return read_pack(Path(name))
+    if (shipped := shipped_folder(task.packs[name].shipped, LOCK)) is not None:
+        return read_pack(shipped)
     folder = pack_folder(task.name, name)
     if folder.is_dir():
         pack = read_pack(folder)
@@ -95,19 +99,23 @@ def device_or_default(device: str | None) -> str:
 
 
 def find_model(task: Task, name: str | None, pack: Pack, progress: Progress, device: str) -> AbstractModel:
-    """The task's model of that name, trained now if it is not yet; else a folder or a Hub model.
+    """The task's model of that name: the one that comes with kebench, or trained now if it is not yet.
+
+    Any other name is a folder or a Hub model.
 
     Raises:
         KebenchError: it cannot be had, or does not suit the task.
     """
-    name = name or task.default_model
+    name = name or task.model_for(pack.name)
     if name not in task.models:
         try:
             return load_model(name, task, device=device)
         except NotFound as error:
             raise KebenchError(f"{error}{did_you_mean(name, task.models)}") from None
+    if (shipped := shipped_folder(task.models[name].shipped, MODEL_CARD)) is not None:
+        return load_model(str(shipped), task, device=device)
     folder = trained_model_folder(task, name, pack)
-    if not (folder / "kebench.json").is_file():
+    if not (folder / MODEL_CARD).is_file():
         train_model(task, name, pack, folder, progress, device)
     return load_model(str(folder), task, device=device)
 
@@ -116,7 +124,7 @@ def trained_model_folder(task: Task, name: str, pack: Pack) -> Path:
     """Where a task's model lies once it is trained: named by its recipe, the task and the pack."""
     made_of = [asdict(task.models[name]), task.name, task.version, asdict(Asking.of(task)), pack.sha256]
     digest = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
-    return home() / "models" / f"{name}--{digest[:8]}"
+    return home() / "models" / f"{name.replace('/', '--')}--{digest[:8]}"
 
 
 def train_model(task: Task, name: str, pack: Pack, folder: Path, progress: Progress, device: str) -> None:
@@ -126,9 +134,9 @@ def train_model(task: Task, name: str, pack: Pack, folder: Path, progress: Progr
     progress.stage(f"train {name}")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
-        if not (folder / "kebench.json").is_file():
+        if not (folder / MODEL_CARD).is_file():
             train_base(
-                name, task.models[name], task, pack.records("train"), pack.records("dev"), folder,
+                name, task.models[name], task, pack.splits, folder,
                 pack_sha256=pack.sha256, device=device, report=progress,
             )  # fmt: skip
 
@@ -199,15 +207,20 @@ def _check_labels(task: Task, pack: Pack) -> None:
                     )
 
 
-def state_folder(editor: AbstractTrainedEditor, ground: Ground) -> Path:
-    """Where the state of a trained editor lies: named by everything it depends on."""
+def state_digest(editor: AbstractTrainedEditor, ground: Ground) -> str:
+    """What tells the state of a trained editor from any other: a hash of everything it depends on."""
     learner = editor.prepared_by()
     parts = [
         editor_key(learner), learner.training_version, ground.identity, asdict(ground.model.asking),
         ground.pack.sha256, ground.task.version, ground.protocol.beams, ground.targets,
     ]  # fmt: skip
-    digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
-    return home() / "states" / digest
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
+
+
+def state_folder(editor: AbstractTrainedEditor, ground: Ground) -> Path:
+    """Where the state of a trained editor lies: among what comes with kebench, or in its cache."""
+    digest = state_digest(editor, ground)
+    return shipped_state(digest) or home() / "states" / digest
 
 
 @dataclass(frozen=True)
@@ -223,35 +236,55 @@ def prepare_editor(name: str, editor: AbstractEditor, ground: Ground, progress: 
     if not isinstance(editor, AbstractTrainedEditor):
         return Prepared({}, 0.0)
     folder = state_folder(editor, ground)
-    state_file, card = folder / "state.safetensors", folder / "state.json"
+    if not (folder / STATE_CARD).is_file():
+        learn_state(name, editor, ground, folder, progress)
+    card = json.loads((folder / STATE_CARD).read_text(encoding="utf-8"))
+    state = {key: tensor.to(ground.model.device) for key, tensor in load_file(folder / STATE).items()}
+    return Prepared(state, card["seconds"])
+
+
+def learn_state(
+    name: str, editor: AbstractTrainedEditor, ground: Ground, folder: Path, progress: Progress
+) -> None:
+    """Trains an editor; its state and a card for people (README.md) and programs go into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):
-        if not card.is_file():
-            training = training_set(ground, progress)
-            progress.stage(f"prepare {name}")
-            elapsed = _stopwatch(folder / "seconds")
+        if (folder / STATE_CARD).is_file():
+            return
+        training = training_set(ground, progress)
+        progress.stage(f"prepare {name}")
+        work = folder / "work"
+        elapsed = _stopwatch(work / "seconds")
 
-            def report(done: int, steps: int, words: str) -> None:
-                elapsed()
-                progress(done, steps, words)
+        def report(done: int, steps: int, words: str) -> None:
+            elapsed()
+            progress(done, steps, words)
 
-            prepared_by = editor.prepared_by()
-            state = prepared_by.prepare(ground.model, training, Workspace(folder, report))
-            save_tensors(state, state_file)
-            facts = {
-                "editor": editor_path(prepared_by),
-                "settings": settings_of(prepared_by),
-                "task": ground.task.name,
-                "pack": ground.pack.name,
-                "model": ground.model.name,
-                "training_edits": len(training.train),
-                "threads": torch.get_num_threads(),
-                "seconds": elapsed(),
-            }
-            write_json(facts, card)
-    seconds = json.loads(card.read_text(encoding="utf-8"))["seconds"]
-    on_device = {key: tensor.to(ground.model.device) for key, tensor in load_file(state_file).items()}
-    return Prepared(on_device, seconds)
+        learner = editor.prepared_by()
+        state = learner.prepare(ground.model, training, Workspace(work, report))
+        save_tensors(state, folder / STATE)
+        facts = {
+            "name": name,
+            "editor": editor_path(learner),
+            "settings": settings_of(learner),
+            "task": ground.task.name,
+            "pack": ground.pack.name,
+            "pack_sha256": ground.pack.sha256,
+            "model": ground.model.name,
+            "digest": state_digest(editor, ground),
+            "training_edits": len(training.train),
+            "parameters": sum(tensor.numel() for tensor in state.values()),
+            "torch_threads": torch.get_num_threads(),
+            "device": str(ground.model.device),
+            "seconds": elapsed(),
+        }
+        lines = [f"# {name}", "", f"Editor trained for the kebench task `{ground.task.name}`.", ""]
+        lines += [f"- {key}: {value}" for key, value in facts.items() if key != "name"]
+        (folder / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        write_json(facts, folder / STATE_CARD)
+        if (work / "history.json").is_file():  # how the training went is worth keeping
+            (work / "history.json").replace(folder / "history.json")
+        shutil.rmtree(work)
 
 
 def _stopwatch(file: Path) -> Callable[[], float]:
@@ -272,7 +305,7 @@ def training_set(ground: Ground, progress: Progress) -> TrainingSet:
     split: dict[str, tuple[AnsweredRecord, ...]] = {}
     for name in ("train", "dev"):
         progress.stage(f"base answers ({name})")
-        records = ground.pack.records(name)
+        records = [record for record in ground.pack.records(name) if not record.held_out]
         split[name] = answered(ground.model, ground.identity, records, ground.protocol, progress)
     # By fact, so that no fact is both learnt from and chosen with.
     halves: tuple[list[AnsweredRecord], list[AnsweredRecord]] = ([], [])
@@ -293,4 +326,11 @@ def _known(records: Sequence[AnsweredRecord]) -> list[Known]:
 
 def _training_edits(records: Sequence[AnsweredRecord], ground: Ground) -> list[TrainingEdit]:
     made = make_cases(records, ground.protocol, targets=ground.targets, seed=0)
-    return [TrainingEdit(case.fact, replace(case.edit, paraphrases=case.paraphrases)) for case in made.cases]
+    return [
+        TrainingEdit(case.fact, replace(case.edit, paraphrases=_wordings_to_learn(case)))
+        for case in made.cases
+    ]
+
+
+def _wordings_to_learn(case: Case) -> tuple[str, ...]:
+    return tuple(text for text in case.paraphrases if text not in case.held_out_wordings)

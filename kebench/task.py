@@ -40,13 +40,24 @@ class PackSource:
 
 @dataclass(frozen=True)
 class PackRecipe:
-    """How a pack is built: its sources, its licence, and how its facts are split."""
+    """How a pack is built.
+
+    Attributes:
+        sources: what it is built from.
+        licence: of its records.
+        split: how its facts are split.
+        shipped: where below `tasks/` it lies, built, for a pack that comes with kebench; its sources' paths
+            are below `tasks/` too.
+        default_model: the model of a run on this pack that names none; the task's where it is None.
+    """
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID_EXTRA
 
     sources: tuple[PackSource, ...]
     licence: str
     split: Mapping[str, float] = field(default_factory=lambda: DEFAULT_SPLIT)
+    shipped: str | None = None
+    default_model: str | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +70,7 @@ class ModelRecipe:
         architecture: fields of a transformers configuration, `model_type` among them; `vocab_size` is
             the size of the tokenizer trained on the pack.
         training: fields of `kebench.models.training.Training` that differ from its defaults.
+        shipped: where below `tasks/` it lies, trained, for a model that comes with kebench.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID_EXTRA
@@ -67,6 +79,7 @@ class ModelRecipe:
     revision: str | None = None
     architecture: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
+    shipped: str | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +102,7 @@ class Task:
         default_pack: the pack of a run that names none.
         models: name → how it is trained.
         default_model: the model of a run that names none.
+        shipped_editors: editors that come with kebench, trained for the default pack and model.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID_EXTRA
@@ -108,6 +122,12 @@ class Task:
     max_prompt_tokens: int = 32
     retain_size: int = 200
     edits: int = 200
+    shipped_editors: tuple[str, ...] = ()
+
+    def model_for(self, pack: str) -> str:
+        """The model of a run that names none."""
+        recipe = self.packs.get(pack)
+        return (recipe.default_model if recipe else None) or self.default_model
 
 
 def task_names() -> tuple[str, ...]:
@@ -138,10 +158,12 @@ def _check(task: Task, path: Path) -> None:
         has_prompt = False
     if not has_prompt:
         raise BadFile(path, f"template: found '{task.template}', wanted {{prompt}} and no other field in it")
-    for field_name, found, known in (
+    defaults = [
         ("default_pack", task.default_pack, task.packs),
         ("default_model", task.default_model, task.models),
-    ):
+        *((f"packs.{name}.default_model", task.model_for(name), task.models) for name in task.packs),
+    ]
+    for field_name, found, known in defaults:
         if found not in known:
             raise BadFile(path, f"{field_name}: found '{found}'{did_you_mean(found, known)}")
     if (task.family == "classifier") != bool(task.labels):

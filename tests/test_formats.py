@@ -109,6 +109,8 @@ def test_formats_are_listed_without_importing_them() -> None:
         "kilt_zsre",
         "knowedit_zsre",
         "mend_zsre",
+        "mini_fever",
+        "mini_zsre",
     )
     assert not any(f"kebench.packs.formats.{name}" in sys.modules for name in format_names())
 

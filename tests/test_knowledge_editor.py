@@ -498,6 +498,21 @@ def test_draws_are_seeded_and_leave_out_the_edits_own_fact() -> None:
         assert paraphrase in item.edit.paraphrases
 
 
+def test_an_edit_without_paraphrases_is_learnt_from_in_its_own_words() -> None:
+    base = learner("bart")
+    data = tiny.training_set(base, "bart")
+    one, *others = data.train[:6]
+    edits = [replace(one, edit=replace(one.edit, paraphrases=())), *others]  # all its wordings are held out
+    editor = replace(TINY, paraphrases=True)
+    batch = draw(edits, (data.known, data.unseen), editor, "0:1", 6)
+    asked = {item.edit.id: text for text, item in zip(batch.paraphrases, batch.edits, strict=True)}
+    assert asked[one.edit.id] == one.edit.prompt
+    assert all(asked[item.edit.id] in item.edit.paraphrases for item in others)
+    with torch.no_grad():
+        edit_loss, _ = losses(editor, editor.hypernetwork(base), base, batch)
+    assert edit_loss.isfinite()
+
+
 def test_the_hypernetworks_words_are_a_copy() -> None:
     base = tiny.model("bert")
     hypernetwork = TINY.hypernetwork(base)

@@ -61,8 +61,7 @@ def train(start: str, folder: Path, *, stop_at: int | None = None, **training: A
         "toy-base",
         recipe,
         tiny.task(kind_of(start)),
-        records[:18],
-        records[18:],
+        {"train": records[:18], "dev": records[18:]},
         folder,
         pack_sha256="ab12",
         report=report,
@@ -129,7 +128,7 @@ def test_a_trained_classifier_names_the_tasks_labels(start: str, tmp_path: Path)
     source = {"start": str(tiny.save("bert", tmp_path / "start"))} if start == "checkpoint" else {}
     recipe = ModelRecipe(**source, architecture=BERT, training={**TRAINING, "max_steps": 1})
     records = tiny.records("bert")
-    train_base("toy-base", recipe, tiny.task("bert"), records[:18], records[18:], tmp_path / "model")
+    train_base("toy-base", recipe, tiny.task("bert"), {"train": records[:18], "dev": records[18:]}, tmp_path / "model")
     config = json.loads((tmp_path / "model" / "config.json").read_text(encoding="utf-8"))
     assert config["id2label"] == {"0": "REFUTES", "1": "SUPPORTS"}
     assert config["label2id"] == {"REFUTES": 0, "SUPPORTS": 1}
@@ -204,7 +203,8 @@ def test_paraphrases_are_trained_on_if_asked(tmp_path: Path) -> None:
 
 def test_a_tokenizer_learnt_twice_is_the_same() -> None:
     records = tiny.records("bart")
-    one, other = bpe_tokenizer(records, 300), bpe_tokenizer(records, 300)
+    texts = [text for record in records for text in (record.prompt, *record.answers)]
+    one, other = bpe_tokenizer(texts, 300), bpe_tokenizer(texts, 300)
     assert one.get_vocab() == other.get_vocab()
     assert [one.convert_tokens_to_ids(token) for token in ("<s>", "<pad>", "</s>")] == [0, 1, 2]
     assert one("Rome")["input_ids"][0] == 0
@@ -229,14 +229,14 @@ def test_accuracy_by_hand() -> None:
 
 def test_a_recipe_needs_a_start_or_an_architecture(tmp_path: Path) -> None:
     with pytest.raises(BadSetting) as caught:
-        train_base("toy-base", ModelRecipe(), tiny.task("bart"), tiny.records("bart"), [], tmp_path / "m")
+        train_base("toy-base", ModelRecipe(), tiny.task("bart"), {"train": tiny.records("bart"), "dev": []}, tmp_path / "m")
     assert str(caught.value) == "model toy-base: found neither start nor architecture, wanted one of them"
 
 
 def test_an_unknown_training_setting_is_named(tmp_path: Path) -> None:
     recipe = ModelRecipe(architecture=BART, training={"learning_rat": 0.1})
     with pytest.raises(BadFile) as caught:
-        train_base("toy-base", recipe, tiny.task("bart"), tiny.records("bart"), [], tmp_path / "m")
+        train_base("toy-base", recipe, tiny.task("bart"), {"train": tiny.records("bart"), "dev": []}, tmp_path / "m")
     text = str(caught.value)
     assert text == "model toy-base: training: learning_rat: unknown field; did you mean 'learning_rate'?"
 
@@ -244,6 +244,6 @@ def test_an_unknown_training_setting_is_named(tmp_path: Path) -> None:
 def test_a_start_that_is_no_model_is_refused_in_one_line(tmp_path: Path) -> None:
     recipe = ModelRecipe(start=str(tmp_path))
     with pytest.raises(BadFile) as caught:
-        train_base("toy-base", recipe, tiny.task("bart"), tiny.records("bart"), [], tmp_path / "m")
+        train_base("toy-base", recipe, tiny.task("bart"), {"train": tiny.records("bart"), "dev": []}, tmp_path / "m")
     assert str(caught.value).startswith(f"{tmp_path}: ")
     assert "\n" not in str(caught.value)

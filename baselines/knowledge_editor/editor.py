@@ -43,6 +43,7 @@ class KnowledgeEditor(AbstractWeightEditor, AbstractTrainedEditor):
         warmup_steps, decay_steps: of both rates; linear up from 0 and down to 0.
         label_smoothing: of a generating model's edit loss.
         validate_every, validate_edits: steps between validations, and dev edits in each.
+        save_as: the type of the learnt weights on file.
         seed: of the initial weights and every draw.
     """
 
@@ -70,6 +71,7 @@ class KnowledgeEditor(AbstractWeightEditor, AbstractTrainedEditor):
     label_smoothing: float = 0.1
     validate_every: int = 500
     validate_edits: int = 128
+    save_as: Literal["float32", "float16"] = "float32"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -91,7 +93,8 @@ class KnowledgeEditor(AbstractWeightEditor, AbstractTrainedEditor):
         """See `AbstractTrainedEditor`: trains the hypernetwork."""
         from .training import train
 
-        return train(self, base, training, workspace)
+        state = train(self, base, training, workspace)
+        return {name: tensor.to(getattr(torch, self.save_as)) for name, tensor in state.items()}
 
     def update(self, state: State, base: AbstractModel, edits: Sequence[Edit]) -> list[Update]:
         """See `AbstractWeightEditor`: one application of the hypernetwork, or up to `loop` of them."""
@@ -148,7 +151,7 @@ class KnowledgeEditor(AbstractWeightEditor, AbstractTrainedEditor):
         """The hypernetwork with learnt weights; on `meta` first, since none of it need be drawn."""
         with torch.device("meta"):
             made = self._untrained(base)
-        made.load_state_dict(dict(state), assign=True)
+        made.load_state_dict({name: tensor.to(base.network.dtype) for name, tensor in state.items()}, assign=True)
         return made.requires_grad_(False)
 
     def hypernetwork(self, base: AbstractModel) -> Hypernetwork:

@@ -1,17 +1,19 @@
 """Fine-tuning a base model on a task, the paper's way: AdamW, linear warm-up and decay."""
 
+import hashlib
 import json
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from tokenizers import ByteLevelBPETokenizer
-from torch import nn
+from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     PreTrainedConfig,
@@ -33,6 +35,11 @@ from kebench.yaml_files import validated
 
 logger = logging.getLogger(__name__)
 
+MEASURED = 1000
+"""Questions that an accuracy is measured on, at most, where there are many."""
+GROWS_FROM = 0.03
+"""Of the facts, where the training set grows (`Training.growing_steps`)."""
+
 
 @dataclass(frozen=True)
 class Training:
@@ -49,6 +56,13 @@ class Training:
         dropout: as the checkpoint has it when None.
         evaluate_every: steps between evaluations on dev and checkpoints.
         paraphrases: train on the records' paraphrases too.
+        shown: the share of (record, wording) pairs trained on, drawn by hash. Below 1 the model is to know
+            the facts of every split by heart, and accuracy is measured on the pairs it was not shown.
+        growing_steps: over so many steps the training set grows from `GROWS_FROM` of the facts to all of
+            them, by the same factor each step; 0: all are there from the first. Whether a claim is true
+            depends on its subject and object together, and a new network that is shown thousands of them at
+            once finds nothing to begin with; a hundred facts it learns by heart, and goes on from there.
+        save_as: the type of the weights on file; training is in float32.
         seed: of weights made from scratch and of the batches.
     """
 
@@ -62,11 +76,33 @@ class Training:
     dropout: float | None = None
     evaluate_every: int = 500
     paraphrases: bool = False
+    shown: float = 1.0
+    growing_steps: int = 0
+    save_as: Literal["float32", "float16"] = "float32"
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if not 0 < self.shown <= 1:
+            raise BadSetting(f"training: shown: found {self.shown}, wanted more than 0 and at most 1")
         check_positive(self, "learning_rate", "max_steps", "batch_size", "evaluate_every")
-        check_positive(self, "weight_decay", "warmup_steps", "decay_steps", "label_smoothing", or_zero=True)
+        check_positive(
+            self,
+            "weight_decay",
+            "warmup_steps",
+            "decay_steps",
+            "label_smoothing",
+            "masked_steps",
+            or_zero=True,
+        )
+
+
+@dataclass(frozen=True)
+class Question:
+    """One wording of a record, with the record's gold answers and fact."""
+
+    prompt: str
+    answers: tuple[str, ...]
+    fact: str
 
 
 @dataclass(frozen=True)
@@ -75,8 +111,9 @@ class Trained:
 
     Attributes:
         folder: where the model is.
-        dev_accuracy: free answers equal to a gold one, over the dev split.
-        train_accuracy: the same over up to 1,000 training rows.
+        dev_accuracy: free answers equal to a gold one, over the dev split; with `Training.shown` below 1,
+            over up to `MEASURED` (record, wording) pairs of all splits that were not shown.
+        train_accuracy: the same over up to `MEASURED` pairs that were.
         seconds: in all, over every attempt.
     """
 
@@ -94,8 +131,7 @@ def train_base(
     name: str,
     recipe: ModelRecipe,
     task: Task,
-    train: Sequence[Record],
-    dev: Sequence[Record],
+    splits: Mapping[str, Sequence[Record]],
     out: Path,
     *,
     pack_sha256: str = "",
@@ -111,15 +147,13 @@ def train_base(
     """
     settings = validated(Training, dict(recipe.training), f"model {name}: training")
     torch.manual_seed(settings.seed)  # the weights of a new head or a whole new network
-    network, tokenizer = _start(name, recipe, task, settings, train)
+    shown, unshown = _pairs(splits, settings)
+    network, tokenizer = _start(name, recipe, task, settings, shown)
     nn.Module.to(network, torch.device(device))
     model = FAMILIES[task.family](name, network, tokenizer, Asking.of(task))
     network.requires_grad_(True)
-    pairs = [
-        (prompt, record.answers[0])
-        for record in train
-        for prompt in (record.prompt, *(p.text for p in record.paraphrases if settings.paraphrases))
-    ]
+    # A fact comes with all its records and wordings; which come first is drawn by hash.
+    lessons = sorted(shown, key=lambda each: _digest(each.fact)) if settings.growing_steps else shown
 
     optimizer = torch.optim.AdamW(
         _parameter_groups(network, settings.weight_decay), lr=settings.learning_rate
@@ -133,23 +167,30 @@ def train_base(
         rate = settings.learning_rate * warmup_then_decay(step, settings.warmup_steps, decay_steps)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        loss = _step(model, optimizer, _batch(pairs, settings, step), settings)
+        model.network.train()
+        loss = _loss(model, _batch(lessons, settings, step), settings)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
         last = step + 1 == settings.max_steps
         if last or (step + 1) % settings.evaluate_every == 0:
-            accuracy = accuracy_of(model, dev)
-            history = [*counters["history"], (step + 1, loss, accuracy)]
+            accuracy = accuracy_of(model, unshown)
+            history = [*counters["history"], (step + 1, loss.item(), accuracy)]
             counters = {"step": step + 1, "seconds": time.monotonic() - started, "history": history}
             save_checkpoint(checkpoint, network, optimizer, counters)
-            logger.info("step %d: loss %.4f, dev accuracy %.4f", step + 1, loss, accuracy)
-        shown = f"loss {loss:.3f}" + (
+            logger.info("step %d: loss %.4f, dev accuracy %.4f", *history[-1])
+        told = f"loss {loss.item():.3f}" + (
             f", dev {history[-1][2]:.1%}" if (history := counters["history"]) else ""
         )
-        report(step + 1, settings.max_steps, shown)
+        report(step + 1, settings.max_steps, told)
 
+    if settings.save_as == "float16":
+        network.half().float()  # what is measured is what will be read
     result = Trained(
         folder=out,
-        dev_accuracy=accuracy_of(model, dev),
-        train_accuracy=accuracy_of(model, train[:1000]),
+        dev_accuracy=accuracy_of(model, unshown),
+        train_accuracy=accuracy_of(model, shown[:MEASURED]),
         seconds=counters["seconds"],
         history=[tuple(row) for row in counters["history"]],
     )
@@ -158,48 +199,73 @@ def train_base(
     return result
 
 
-def accuracy_of(model: AbstractModel, records: Sequence[Record]) -> float:
-    """The share of records whose prompt the model answers with a gold answer; NaN of none."""
-    if not records:
+def _pairs(
+    splits: Mapping[str, Sequence[Record]], settings: Training
+) -> tuple[list[Question], list[Question]]:
+    """What is trained on, and what accuracy is measured on meanwhile."""
+    if settings.shown == 1:
+        train, dev = splits["train"], splits["dev"]
+        return list(_questions(train, settings.paraphrases)), list(_questions(dev, False))
+    shown: list[Question] = []
+    unshown: list[Question] = []
+    for question in _questions((r for part in splits.values() for r in part), settings.paraphrases):
+        draw = _digest(question.prompt) % 1_000_000
+        (shown if draw < settings.shown * 1_000_000 else unshown).append(question)
+    random.Random(settings.seed).shuffle(shown)  # so that the first ones are a sample
+    random.Random(settings.seed).shuffle(unshown)
+    return shown, unshown[:MEASURED]
+
+
+def _questions(records: Iterable[Record], paraphrases: bool) -> Iterator[Question]:
+    for record in records:
+        for text in (record.prompt, *(p.text for p in record.paraphrases if paraphrases)):
+            yield Question(text, record.answers, record.fact)
+
+
+def _digest(text: str) -> int:
+    return int(hashlib.sha256(text.encode()).hexdigest(), 16)
+
+
+def accuracy_of(model: AbstractModel, questions: Sequence[Question | Record]) -> float:
+    """The share of questions that the model answers with a gold answer; NaN of none."""
+    if not questions:
         return float("nan")
     model.network.eval()
-    answers = model.answer([r.prompt for r in records], guesses=[r.answers[0] for r in records])
+    answers = model.answer([q.prompt for q in questions], guesses=[q.answers[0] for q in questions])
     hits = sum(
-        normalise(answer) in {normalise(gold) for gold in record.answers}
-        for answer, record in zip(answers, records, strict=True)
+        normalise(answer) in {normalise(gold) for gold in question.answers}
+        for answer, question in zip(answers, questions, strict=True)
     )
-    return hits / len(records)
+    return hits / len(questions)
 
 
-def _step(
-    model: AbstractModel,
-    optimizer: torch.optim.Optimizer,
-    batch: Sequence[tuple[str, str]],
-    settings: Training,
-) -> float:
-    model.network.train()
-    rows = model.rows([prompt for prompt, _ in batch], [answer for _, answer in batch])
+def _loss(model: AbstractModel, batch: Sequence[Question], settings: Training) -> Tensor:
+    rows = model.rows([each.prompt for each in batch], [each.answers[0] for each in batch])
     smoothing = settings.label_smoothing if model.family != "classifier" else 0.0
-    loss = target_loss(model.logits(rows), rows, smoothing=smoothing).mean()
-    optimizer.zero_grad()
-    loss.backward()
-    nn.utils.clip_grad_norm_(model.network.parameters(), 1.0)
-    optimizer.step()
-    return float(loss.detach())
+    return target_loss(model.logits(rows), rows, smoothing=smoothing).mean()
 
 
-def _batch(pairs: Sequence[tuple[str, str]], settings: Training, step: int) -> list[tuple[str, str]]:
+def _batch(pairs: Sequence[Question], settings: Training, step: int) -> list[Question]:
     """The step's rows: a pure function of the step, so that a resumed run sees the same ones."""
-    a_pass, place = divmod(step * settings.batch_size, len(pairs))
-    order = list(range(len(pairs)))
-    random.Random(f"{settings.seed}:{a_pass}").shuffle(order)
-    chosen = order[place : place + settings.batch_size]
-    if len(chosen) < settings.batch_size:  # the pass ends inside this batch
-        random.Random(f"{settings.seed}:{a_pass + 1}").shuffle(order)
-        chosen += order[: settings.batch_size - len(chosen)]
+    if step < settings.growing_steps:
+        share = GROWS_FROM ** (1 - step / settings.growing_steps)
+        there = range(max(settings.batch_size, int(share * len(pairs))))
+        chosen = tuple(random.Random(f"{settings.seed}:step {step}").sample(there, settings.batch_size))
+    else:
+        a_pass, place = divmod(step * settings.batch_size, len(pairs))
+        chosen = _order(settings.seed, a_pass, len(pairs))[place : place + settings.batch_size]
+        if len(chosen) < settings.batch_size:  # the pass ends inside this batch
+            chosen += _order(settings.seed, a_pass + 1, len(pairs))[: settings.batch_size - len(chosen)]
     # Dropout is drawn from the global generator: seeded by the step, it too survives an interruption.
     torch.manual_seed(settings.seed * 1_000_003 + step)
     return [pairs[index] for index in chosen]
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, a_pass: int, size: int) -> tuple[int, ...]:
+    order = list(range(size))
+    random.Random(f"{seed}:{a_pass}").shuffle(order)
+    return tuple(order)
 
 
 def _parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -212,13 +278,13 @@ def _parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str,
 
 
 def _start(
-    name: str, recipe: ModelRecipe, task: Task, settings: Training, train: Sequence[Record]
+    name: str, recipe: ModelRecipe, task: Task, settings: Training, shown: Sequence[Question]
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The network before its first step, with its tokenizer."""
     if recipe.start is None:
         if not recipe.architecture:
             raise BadSetting(f"model {name}: found neither start nor architecture, wanted one of them")
-        return _from_scratch(recipe, task, settings, train)
+        return _from_scratch(recipe, task, settings, shown)
     config = load_config(recipe.start, revision=recipe.revision)
     options: dict[str, Any] = _dropout(config, settings.dropout)
     if task.family == "classifier":
@@ -239,11 +305,12 @@ def _dropout(config: PreTrainedConfig, rate: float | None) -> dict[str, float]:
 
 
 def _from_scratch(
-    recipe: ModelRecipe, task: Task, settings: Training, train: Sequence[Record]
+    recipe: ModelRecipe, task: Task, settings: Training, shown: Sequence[Question]
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A new network of the recipe's architecture, and a byte-level BPE tokenizer of its vocabulary size."""
     fields = dict(recipe.architecture)
-    tokenizer = bpe_tokenizer(train, int(fields.pop("vocab_size")))
+    texts = (text for each in shown for text in (each.prompt, *each.answers))
+    tokenizer = bpe_tokenizer(texts, int(fields.pop("vocab_size")))
     config = AutoConfig.for_model(
         fields.pop("model_type"),
         vocab_size=len(tokenizer),
@@ -259,9 +326,8 @@ def _from_scratch(
     return LOADERS[task.family].from_config(config), tokenizer
 
 
-def bpe_tokenizer(records: Sequence[Record], vocab_size: int) -> PreTrainedTokenizerBase:
-    """A BART-like byte-level BPE tokenizer learnt from prompts, paraphrases and answers."""
-    texts = [t for r in records for t in (r.prompt, *r.answers, *(p.text for p in r.paraphrases))]
+def bpe_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerBase:
+    """A BART-like byte-level BPE tokenizer learnt from texts."""
     learner = ByteLevelBPETokenizer()
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
     learner.train_from_iterator(texts, vocab_size=vocab_size, special_tokens=special, show_progress=False)
@@ -280,7 +346,10 @@ def _write(
 ) -> None:
     """The model folder: weights, tokenizer, and a card for people (README.md) and programs (kebench.json)."""
     folder = result.folder
+    if settings.save_as == "float16":
+        model.network.half()
     model.network.save_pretrained(folder, safe_serialization=True)
+    model.network.float()
     model.tokenizer.save_pretrained(folder)
     facts = {
         "name": model.name,

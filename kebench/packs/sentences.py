@@ -1,0 +1,161 @@
+"""Facts put into words: the sentences of the embedded pack `mini`, all of them written for kebench.
+
+    <folder>/facts.tsv        relation, subject, object, false object, tense: one fact a line
+    <folder>/relations.yaml   relation → its name, questions and claims with [X] and [Y] in them
+
+In a pattern `[X]` is the subject and `[Y]` the object, `[a Y]` the object with its indefinite article, and
+`[is|was]` a choice by the fact's tense. Of each relation's patterns the last `HELD_OUT` are for testing: no
+editor is trained on them; nor on anything of a relation marked `held_out`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import ConfigDict
+
+from kebench.errors import BadFile
+from kebench.packs.record import Paraphrase
+from kebench.yaml_files import FORBID_EXTRA, as_mapping, read_yaml, validated
+
+HELD_OUT = 4
+COLUMNS = ("relation", "subject", "object", "false", "tense")
+_CHOICE = re.compile(r"\[([^][|]*)\|([^][|]*)\]")
+
+
+@dataclass(frozen=True)
+class Relation:
+    """How one relation is asked for and stated.
+
+    Attributes:
+        name: in words.
+        questions: patterns with one [X]; the object answers them.
+        claims: patterns with one [X] and one [Y].
+        held_out: whether no editor is trained on its facts.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = FORBID_EXTRA
+
+    name: str
+    questions: tuple[str, ...]
+    claims: tuple[str, ...]
+    held_out: bool = False
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One line of `facts.tsv`.
+
+    Attributes:
+        relation: its key in `relations.yaml`.
+        subject, object: as they stand inside an English sentence, article included.
+        false: an object of the same type that makes the claim false.
+        tense: which of a pattern's choices suits the subject.
+    """
+
+    relation: str
+    subject: str
+    object: str
+    false: str
+    tense: Literal["present", "past"]
+
+    @property
+    def id(self) -> str:
+        """The same wherever the fact stands in the file."""
+        digest = sha256(f"{self.relation}\n{self.subject}".encode()).hexdigest()
+        return f"mini-{self.relation}-{digest[:8]}"
+
+    @property
+    def clue(self) -> str:
+        """What records about this fact share (`facts.py`)."""
+        return f"{self.relation}|{self.subject}"
+
+
+@dataclass(frozen=True)
+class Wording:
+    """One sentence in all its wordings: one stands for the others as the prompt."""
+
+    prompt: str
+    paraphrases: tuple[Paraphrase, ...]
+
+
+def read_facts(path: Path) -> tuple[Mapping[str, Relation], tuple[Fact, ...]]:
+    """The relations and facts of the folder that the file `path`, facts.tsv, lies in.
+
+    Raises:
+        BadFile: a line or a pattern is not as this module says.
+    """
+    beside = path.with_name("relations.yaml")
+    found = as_mapping(read_yaml(beside), beside)
+    relations = {name: validated(Relation, fields, f"{beside}: {name}") for name, fields in found.items()}
+    for name, relation in relations.items():
+        _check(name, relation, beside)
+    return relations, tuple(_facts(path, relations))
+
+
+def wording(patterns: Sequence[str], fact: Fact, object_: str) -> Wording:
+    """The sentence that the patterns make of a fact: as prompt one of those that are not held out.
+
+    Which one is drawn by the fact, so that a relation's prompts are worded differently.
+    """
+    texts = [sentence(pattern, fact, object_) for pattern in patterns]
+    n_seen = len(texts) - HELD_OUT
+    first = int(sha256(f"{fact.id}\n{object_}".encode()).hexdigest(), 16) % n_seen
+    return Wording(
+        texts[first],
+        tuple(
+            Paraphrase(text, "kebench", held_out=place >= n_seen)
+            for place, text in enumerate(texts)
+            if place != first
+        ),
+    )
+
+
+def sentence(pattern: str, fact: Fact, object_: str) -> str:
+    """The pattern filled in; an article at its start is capitalised, a name is left as it is."""
+    text = _CHOICE.sub(r"\2" if fact.tense == "past" else r"\1", pattern)
+    article = "an" if object_[0].lower() in "aeiou" else "a"
+    text = text.replace("[a Y]", f"{article} [Y]").replace("[Y]", object_).replace("[X]", fact.subject)
+    return text[0].upper() + text[1:] if text.startswith(("the ", "a ", "an ")) else text
+
+
+def _facts(path: Path, relations: Mapping[str, Relation]) -> Iterator[Fact]:
+    seen: dict[tuple[str, str], int] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        cells = line.split("\t")
+        if number == 1:
+            if tuple(cells) != COLUMNS:
+                raise BadFile(path, f"found the columns {cells}, wanted {', '.join(COLUMNS)}", place=1)
+            continue
+        if len(cells) != len(COLUMNS) or not all(cell and cell == cell.strip() for cell in cells):
+            raise BadFile(path, f"found {len(cells)} cells, wanted {', '.join(COLUMNS)}", place=number)
+        fact = Fact(*cells)  # type: ignore[arg-type]  # the tense is looked at below
+        if fact.relation not in relations:
+            raise BadFile(path, f"relation: found '{fact.relation}', not in relations.yaml", place=number)
+        if fact.tense not in ("present", "past"):
+            raise BadFile(path, f"tense: found '{fact.tense}', wanted present or past", place=number)
+        if fact.object == fact.false:
+            raise BadFile(path, f"false: found the object itself, '{fact.false}'", place=number)
+        if (earlier := seen.setdefault((fact.relation, fact.subject), number)) != number:
+            raise BadFile(path, f"the subject '{fact.subject}' stands in line {earlier} too", place=number)
+        yield fact
+
+
+def _check(name: str, relation: Relation, path: Path) -> None:
+    for kind, patterns, wanted in (
+        ("questions", relation.questions, (1, 0)),
+        ("claims", relation.claims, (1, 1)),
+    ):
+        if len(patterns) <= HELD_OUT:
+            raise BadFile(path, f"{name}: {kind}: found {len(patterns)}, wanted more than {HELD_OUT}")
+        for pattern in patterns:
+            counts = pattern.count("[X]"), pattern.count("[Y]") + pattern.count("[a Y]")
+            if counts != wanted:
+                raise BadFile(
+                    path, f"{name}: {kind}: '{pattern}': found [X], [Y] {counts} times, wanted {wanted}"
+                )
