@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import load_file
 
 from kebench.errors import BadFile, BadSetting
-from kebench.models import load_model
+from kebench.models import load_model, training
 from kebench.models.seq2seq import Seq2Seq
-from kebench.models.training import Trained, accuracy_of, bpe_tokenizer, train_base
-from kebench.packs.record import Record
+from kebench.models.training import Trained, Training, accuracy_of, bpe_tokenizer, train_base
+from kebench.packs.record import Paraphrase, Record
 from kebench.task import ModelRecipe
 
 BART: dict[str, Any] = {
@@ -32,6 +32,7 @@ BART: dict[str, Any] = {
     "max_position_embeddings": 64,
 }
 TRAINING = {"max_steps": 9, "evaluate_every": 3, "batch_size": 7, "warmup_steps": 2, "learning_rate": 0.01}
+NO_DEV = {"train": tiny.records("bart"), "dev": []}
 STARTS = pytest.mark.parametrize("start", ["bert", "bart", "gpt2", "scratch"])
 
 
@@ -43,12 +44,12 @@ def kind_of(start: str) -> str:
     return "bart" if start == "scratch" else start
 
 
-def train(start: str, folder: Path, *, stop_at: int | None = None, **training: Any) -> Trained:
+def train(start: str, folder: Path, *, stop_at: int | None = None, **changes: Any) -> Trained:
     if start == "scratch":
-        recipe = ModelRecipe(architecture=BART, training={**TRAINING, **training})
+        recipe = ModelRecipe(architecture=BART, training={**TRAINING, **changes})
     else:
         source = tiny.save(start, folder.parent / f"{start}-start", forced_bos=start == "bart")
-        recipe = ModelRecipe(start=str(source), training={**TRAINING, **training})
+        recipe = ModelRecipe(start=str(source), training={**TRAINING, **changes})
     records = tiny.records(kind_of(start))
 
     def report(done: int, steps: int, words: str) -> None:
@@ -128,7 +129,13 @@ def test_a_trained_classifier_names_the_tasks_labels(start: str, tmp_path: Path)
     source = {"start": str(tiny.save("bert", tmp_path / "start"))} if start == "checkpoint" else {}
     recipe = ModelRecipe(**source, architecture=BERT, training={**TRAINING, "max_steps": 1})
     records = tiny.records("bert")
-    train_base("toy-base", recipe, tiny.task("bert"), {"train": records[:18], "dev": records[18:]}, tmp_path / "model")
+    train_base(
+        "toy-base",
+        recipe,
+        tiny.task("bert"),
+        {"train": records[:18], "dev": records[18:]},
+        tmp_path / "model",
+    )
     config = json.loads((tmp_path / "model" / "config.json").read_text(encoding="utf-8"))
     assert config["id2label"] == {"0": "REFUTES", "1": "SUPPORTS"}
     assert config["label2id"] == {"REFUTES": 0, "SUPPORTS": 1}
@@ -229,14 +236,22 @@ def test_accuracy_by_hand() -> None:
 
 def test_a_recipe_needs_a_start_or_an_architecture(tmp_path: Path) -> None:
     with pytest.raises(BadSetting) as caught:
-        train_base("toy-base", ModelRecipe(), tiny.task("bart"), {"train": tiny.records("bart"), "dev": []}, tmp_path / "m")
+        train_base(
+            "toy-base",
+            ModelRecipe(),
+            tiny.task("bart"),
+            {"train": tiny.records("bart"), "dev": []},
+            tmp_path / "m",
+        )
     assert str(caught.value) == "model toy-base: found neither start nor architecture, wanted one of them"
 
 
 def test_an_unknown_training_setting_is_named(tmp_path: Path) -> None:
     recipe = ModelRecipe(architecture=BART, training={"learning_rat": 0.1})
     with pytest.raises(BadFile) as caught:
-        train_base("toy-base", recipe, tiny.task("bart"), {"train": tiny.records("bart"), "dev": []}, tmp_path / "m")
+        train_base(
+            "toy-base", recipe, tiny.task("bart"), {"train": tiny.records("bart"), "dev": []}, tmp_path / "m"
+        )
     text = str(caught.value)
     assert text == "model toy-base: training: learning_rat: unknown field; did you mean 'learning_rate'?"
 
@@ -244,6 +259,79 @@ def test_an_unknown_training_setting_is_named(tmp_path: Path) -> None:
 def test_a_start_that_is_no_model_is_refused_in_one_line(tmp_path: Path) -> None:
     recipe = ModelRecipe(start=str(tmp_path))
     with pytest.raises(BadFile) as caught:
-        train_base("toy-base", recipe, tiny.task("bart"), {"train": tiny.records("bart"), "dev": []}, tmp_path / "m")
+        train_base(
+            "toy-base", recipe, tiny.task("bart"), {"train": tiny.records("bart"), "dev": []}, tmp_path / "m"
+        )
     assert str(caught.value).startswith(f"{tmp_path}: ")
     assert "\n" not in str(caught.value)
+
+
+# Records known by heart ------------------------------------------------------------------------------
+
+
+def known_by_heart(n_facts: int) -> dict[str, list[Record]]:
+    """Facts in three splits, each with a prompt and nine other wordings."""
+    records = [
+        Record(
+            f"{number}",
+            f"fact {number}",
+            f"What is {number}?",
+            (f"It is {number}.",),
+            tuple(Paraphrase(f"Wording {place} of {number}?", "toy") for place in range(9)),
+        )
+        for number in range(n_facts)
+    ]
+    return {"train": records[::2], "dev": records[1::4], "test": records[3::4]}
+
+
+def test_every_split_is_shown_in_some_wordings_and_asked_in_the_others() -> None:
+    splits = known_by_heart(300)
+    shown, unshown = training._pairs(splits, Training(paraphrases=True, shown=0.6))
+    assert {each.fact for each in shown} == {f"fact {number}" for number in range(300)}
+    assert len(shown) / 3000 == pytest.approx(0.6, abs=0.03)
+    assert not {each.prompt for each in shown} & {each.prompt for each in unshown}
+    assert len(unshown) == training.MEASURED
+    again = training._pairs(splits, Training(paraphrases=True, shown=0.6, seed=5))
+    assert {each.prompt for each in again[0]} == {each.prompt for each in shown}  # by hash, not by seed
+
+
+def test_without_it_training_never_sees_another_split() -> None:
+    splits = known_by_heart(40)
+    shown, dev = training._pairs(splits, Training(paraphrases=True))
+    assert {each.fact for each in shown} == {record.fact for record in splits["train"]}
+    assert [each.prompt for each in dev] == [record.prompt for record in splits["dev"]]
+
+
+def test_the_training_set_grows_from_a_few_facts_to_all() -> None:
+    settings = Training(batch_size=8, growing_steps=50, max_steps=60)
+    lessons = list(training._questions(known_by_heart(400)["train"], True))  # 200 facts, 2,000 pairs
+    facts = [{each.fact for each in training._batch(lessons, settings, step)} for step in range(60)]
+    first = {each.fact for each in lessons[: int(0.03 * len(lessons))]}
+    assert facts[0] <= first
+    half = {each.fact for each in lessons[: int(0.03**0.5 * len(lessons)) + 1]}
+    assert set().union(*facts[:25]) <= half
+    assert len(set().union(*facts)) > 2 * len(half)
+    assert training._batch(lessons, settings, 30) == training._batch(lessons, settings, 30)
+
+
+@pytest.mark.parametrize("shown", [0.0, -0.5, 1.5])
+def test_a_share_that_is_none(shown: float) -> None:
+    with pytest.raises(BadSetting, match="training: shown: found"):
+        Training(shown=shown)
+
+
+def test_weights_on_file_in_half_precision_are_those_measured(tmp_path: Path) -> None:
+    result = train("scratch", tmp_path / "half", max_steps=3, save_as="float16")
+    assert {tensor.dtype for tensor in load_file(result.folder / "model.safetensors").values()} == {
+        torch.float16
+    }
+    model = load_model(str(result.folder), tiny.task("bart"))
+    assert accuracy_of(model, tiny.records("bart")[18:]) == result.dev_accuracy
+
+
+def test_a_growing_training_resumed_is_the_same(tmp_path: Path) -> None:
+    whole = train("bert", tmp_path / "a" / "model", growing_steps=6)
+    with pytest.raises(Interrupted):
+        train("bert", tmp_path / "b" / "model", growing_steps=6, stop_at=4)
+    again = train("bert", tmp_path / "b" / "model", growing_steps=6)
+    assert again.history == whole.history
