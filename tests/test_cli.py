@@ -187,7 +187,7 @@ def test_leaderboard_of_broken_records(kebench: Kebench, tmp_path: Path) -> None
     (tmp_path / "run" / "mine").mkdir(parents=True)
     (tmp_path / "run" / "mine" / "record.json").write_text("{}")
     words = ("leaderboard", tmp_path / "run", "--folder", tmp_path / "boards")
-    mistaken(kebench(*words), "record.json: found format None, wanted 1")
+    mistaken(kebench(*words), "record.json: found format None, wanted 2")
 
 
 def test_a_bug_keeps_its_traceback(kebench: Kebench, monkeypatch: pytest.MonkeyPatch) -> None:

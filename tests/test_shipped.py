@@ -79,6 +79,19 @@ def test_an_editors_card_is_its_files(task: str) -> None:
         assert types_in(MINI / "editors" / f"{task}--{name}" / STATE) == {"F16"}
 
 
+def test_no_editor_trains_out_of_the_box() -> None:
+    """Every row learns what a shipped one has learnt: with a loop, or with noise in its place."""
+    from kebench.editor import AbstractTrainedEditor, editor_key, load_editor
+    from kebench.editor_files import editor_files
+
+    def learnt(name: str) -> str | None:
+        editor = load_editor(name)[1]
+        return editor_key(editor.prepared_by()) if isinstance(editor, AbstractTrainedEditor) else None
+
+    ready = {None, *map(learnt, load_task("zsre").shipped_editors)}
+    assert {name: learnt(name) for name in editor_files() if learnt(name) not in ready} == {}
+
+
 def test_it_is_small() -> None:
     models = [MINI / "models" / name / "model.safetensors" for name in MODELS.values()]
     states = list(MINI.glob(f"editors/*/{STATE}"))

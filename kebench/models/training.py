@@ -86,14 +86,9 @@ class Training:
             raise BadSetting(f"training: shown: found {self.shown}, wanted more than 0 and at most 1")
         check_positive(self, "learning_rate", "max_steps", "batch_size", "evaluate_every")
         check_positive(
-            self,
-            "weight_decay",
-            "warmup_steps",
-            "decay_steps",
-            "label_smoothing",
-            "masked_steps",
+            self, "weight_decay", "warmup_steps", "decay_steps", "label_smoothing", "growing_steps",
             or_zero=True,
-        )
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
