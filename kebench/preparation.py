@@ -14,6 +14,7 @@ from filelock import FileLock
 from safetensors.torch import load_file
 
 from kebench.base_answers import AnsweredRecord, answered
+from kebench.card import write_card
 from kebench.cases import Case, Cases, Targets, make_cases
 from kebench.checkpoints import save_tensors
 from kebench.editor import (
@@ -278,12 +279,9 @@ def learn_state(
             "device": str(ground.model.device),
             "seconds": elapsed(),
         }
-        lines = [f"# {name}", "", f"Editor trained for the kebench task `{ground.task.name}`.", ""]
-        lines += [f"- {key}: {value}" for key, value in facts.items() if key != "name"]
-        (folder / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        write_json(facts, folder / STATE_CARD)
         if (work / "history.json").is_file():  # how the training went is worth keeping
             (work / "history.json").replace(folder / "history.json")
+        write_card(folder, STATE_CARD, "Editor trained", facts)
         shutil.rmtree(work)
 
 

@@ -75,7 +75,7 @@ WORDS = [
     ((*RUN, "--pack", "zsre-mend"),
      "pack zsre-mend is not built yet: kebench data build zsre --pack zsre-mend --from FOLDER"),
     ((*TRAIN, "--reproduce", "minni"), "no shipped pack named 'minni'; did you mean 'mini'?"),
-    ((*TRAIN, "--reproduce", "mini", "--pack", "mini"), "train: --reproduce takes neither --model nor --pack"),
+    ((*TRAIN, "--reproduce", "mini", "--pack", "mini"), "--reproduce takes neither --model nor --pack"),
     ((*TRAIN, "--reproduce", "mini", "--base", "bart-zsre"), "no shipped model named 'bart-zsre'"),
     ((*TRAIN, "--reproduce", "mini", "--editor", "identity"), "no shipped editor named 'identity'"),
 ]  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from at_hand import SHARED
 from dense_reference import dense_gradients, knowledge_editor, really_edited
 from kebench.baselines.knowledge_editor import KnowledgeEditor
 from kebench.baselines.knowledge_editor.training import draw, losses, update_size
@@ -31,7 +31,6 @@ from kebench.updates import LowRank, LowRankBatch, Update, editable, fingerprint
 
 # --- parity with the original -------------------------------------------------------------------------
 
-SHARED = Path(os.environ.get("KEBENCH_SHARED", Path(__file__).parents[1] / ".." / "shared"))
 PARITY = SHARED / "reference" / "parity" / "ke_decao_tiny_bert.safetensors"
 needs_parity = pytest.mark.skipif(
     not PARITY.is_file(), reason=f"the original's numbers are not in {PARITY}; set KEBENCH_SHARED"

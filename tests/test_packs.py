@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from at_hand import SHARED
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -460,15 +460,15 @@ print([name for name in ("torch", "transformers", "datasets", "pyarrow") if name
 
 # Real data, where it is ----------------------------------------------------------------------------------
 
-SHARED = Path(os.environ.get("KEBENCH_SHARED_DATA") or Path(__file__).parents[1].parent / "shared" / "data")
+DATA = SHARED / "data"
 needs_shared_data = pytest.mark.skipif(
-    not (SHARED / "MANIFEST.json").is_file(),
+    not (DATA / "MANIFEST.json").is_file(),
     reason="KEBENCH_SHARED_DATA names no folder of published files",
 )
 
 
 def shared_task(*sources: tuple[str, str]) -> Task:
-    pinned = {each["file"]: each["sha256"] for each in json.loads((SHARED / "MANIFEST.json").read_text())}
+    pinned = {each["file"]: each["sha256"] for each in json.loads((DATA / "MANIFEST.json").read_text())}
     made = tuple(PackSource(format, path, pinned[path]) for format, path in sources)
     return task(pack=PackRecipe(made, "see its sources"))
 
@@ -487,7 +487,7 @@ def check_shared(pack: Pack, n_records: int, n_with_paraphrases: int) -> None:
 def test_published_fever(tmp_path: Path) -> None:
     sources = [("fever", "fever/paper_dev.jsonl"), ("fever", "fever/paper_test.jsonl")]
     made = shared_task(*sources, ("eren", "fever/eren_fever_filtered.json"))
-    pack = build_pack(made, "pack", SHARED, tmp_path / "fever")
+    pack = build_pack(made, "pack", DATA, tmp_path / "fever")
     # 13,332 supported or refuted claims: 8 contradict one another, 245 repeat another's words.
     check_shared(pack, 13_079, 1_972)
     assert [each.records for each in pack.lock.origin] == [6_666, 6_666, 1_997]
@@ -505,7 +505,7 @@ def test_published_zsre(tmp_path: Path) -> None:
         ("mend_zsre", "zsre/zsre_mend_train_10000.json"),
         ("knowedit_zsre", "zsre/ZsRE-test-all-prompt10-v2.json"),
     )
-    check_shared(build_pack(made, "pack", SHARED, tmp_path / "zsre"), 11_285, 11_181)
+    check_shared(build_pack(made, "pack", DATA, tmp_path / "zsre"), 11_285, 11_181)
 
 
 @needs_shared_data
@@ -518,6 +518,6 @@ def test_published_zsre(tmp_path: Path) -> None:
     ],
 )
 def test_other_published_files_import(format: str, path: str, n: int, tmp_path: Path) -> None:
-    pack = import_pack(format, [SHARED / path], tmp_path / "pack")
+    pack = import_pack(format, [DATA / path], tmp_path / "pack")
     assert pack.lock.origin[0].records == n
     assert verify_pack(tmp_path / "pack") == pack

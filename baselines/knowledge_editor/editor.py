@@ -151,7 +151,9 @@ class KnowledgeEditor(AbstractWeightEditor, AbstractTrainedEditor):
         """The hypernetwork with learnt weights; on `meta` first, since none of it need be drawn."""
         with torch.device("meta"):
             made = self._untrained(base)
-        made.load_state_dict({name: tensor.to(base.network.dtype) for name, tensor in state.items()}, assign=True)
+        made.load_state_dict(
+            {name: tensor.to(base.network.dtype) for name, tensor in state.items()}, assign=True
+        )
         return made.requires_grad_(False)
 
     def hypernetwork(self, base: AbstractModel) -> Hypernetwork:

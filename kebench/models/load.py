@@ -30,6 +30,7 @@ from kebench.models.causal import Causal
 from kebench.models.classifier import Classifier
 from kebench.models.model import AbstractModel, Asking
 from kebench.models.seq2seq import Seq2Seq
+from kebench.shipped import MODEL_CARD
 from kebench.task import Family, Task
 
 PACKAGE = "package:"
@@ -159,7 +160,7 @@ def _in_package(name: str) -> str:
 
 def display_name(name: str) -> str:
     """What tables call a model: its card's name if it has one, else its folder's or Hub name."""
-    card = Path(name) / "kebench.json"
+    card = Path(name) / MODEL_CARD
     if card.is_file():
         return str(json.loads(card.read_text(encoding="utf-8"))["name"])
     return Path(name).name if Path(name).exists() else name

@@ -1,7 +1,6 @@
 """Fine-tuning a base model on a task, the paper's way: AdamW, linear warm-up and decay."""
 
 import hashlib
-import json
 import logging
 import random
 import time
@@ -22,6 +21,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from kebench.card import write_card
 from kebench.checkpoints import load_checkpoint, save_checkpoint
 from kebench.errors import BadSetting, check_positive
 from kebench.models.load import FAMILIES, LOADERS, label_fields, load_config, load_pretrained
@@ -30,6 +30,7 @@ from kebench.models.rows import target_loss
 from kebench.normalise import normalise
 from kebench.packs.record import Record
 from kebench.schedule import warmup_then_decay
+from kebench.shipped import MODEL_CARD
 from kebench.task import ModelRecipe, Task
 from kebench.yaml_files import validated
 
@@ -360,7 +361,4 @@ def _write(
         "torch_threads": torch.get_num_threads(),
         "device": str(model.device),
     }
-    (folder / "kebench.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    lines = [f"# {model.name}", "", f"Base model for the kebench task `{task.name}`.", ""]
-    lines += [f"- {key}: {value}" for key, value in facts.items() if key != "name"]
-    (folder / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_card(folder, MODEL_CARD, "Base model", facts)
