@@ -1,4 +1,4 @@
-"""What may be at hand beside the repository: real records and reference numbers. Tests skip where it is not."""
+"""What may be at hand beside the repository: real records, reference numbers. Tests skip where it is not."""
 
 import os
 from pathlib import Path
