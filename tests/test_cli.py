@@ -306,10 +306,12 @@ def test_stdout_holds_the_table_and_the_folder(classifier: World, tmp_path: Path
     assert any("identity" in line for line in table)
     assert any("oracle" in line for line in table)
     assert "edit identity" not in done.stdout
-    # Progress, and nothing else: no bar of transformers', no warning.
+    # The pack and the model, then progress, and nothing else: no bar of transformers', no warning.
+    told, *progress = done.stderr.splitlines()
+    assert told == "toy: pack toy, model tiny"
     stages = ("base answers (test): ", "edit identity: ", "edit oracle: ")
-    assert all(line.startswith(stages) for line in done.stderr.splitlines()), done.stderr
-    assert {line.split(":")[0] for line in done.stderr.splitlines()} >= {"edit identity", "edit oracle"}
+    assert all(line.startswith(stages) for line in progress), done.stderr
+    assert {line.split(":")[0] for line in progress} >= {"edit identity", "edit oracle"}
     assert "\r" not in done.stderr
 
 
