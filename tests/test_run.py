@@ -462,10 +462,11 @@ def test_killed_and_run_again_gives_the_same_bytes(
 
 
 def one_line(err: str) -> str:
-    """The last line; those before it are progress, name the pack and the model, or say that a plug-in is code."""
+    """The last line; those before are progress, pack and model, or say that a plug-in is code."""
     *progress, last = err.splitlines()
     assert "Traceback" not in err
-    assert all((":" in line and "/" in line) or line.startswith(("loading ", "toy: pack ")) for line in progress)
+    known = ("loading ", "toy: pack ")
+    assert all((":" in line and "/" in line) or line.startswith(known) for line in progress)
     return last
 
 
