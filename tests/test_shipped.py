@@ -166,10 +166,13 @@ def test_everything_shipped_can_be_made_again(tmp_path: Path, monkeypatch: pytes
         "encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 16,
         "decoder_ffn_dim": 16,
     }  # fmt: skip
-    base["training"] |= {"max_steps": 3, "evaluate_every": 3, "batch_size": 4}
+    # Long enough that it answers something.
+    base["training"] |= {"max_steps": 80, "evaluate_every": 80, "batch_size": 16, "warmup_steps": 0}
+    base["training"] |= {"learning_rate": 5e-3}
     pack = fields["packs"]["mini"] | {
         "shipped": "toy/zsre",
         "sources": [{"format": "mini_zsre", "path": "toy/facts.tsv"}],
+        "split": {"train": 0.5, "dev": 0.25, "test": 0.25},
     }
     fields |= {"models": {"kebench/bart": base}, "default_model": "kebench/bart", "packs": {"toy": pack}}
     fields |= {"default_pack": "toy", "shipped_editors": [str(root / "fast.yaml")]}
