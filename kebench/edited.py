@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 
-import torch
 from torch import Tensor, nn
 
 from kebench.models.model import AbstractModel, Under
@@ -92,8 +91,10 @@ class EditedWeights(AbstractEdited):
         network = self.base.network
         if self.low_rank:
             batch = self._stacked()
-            tags = torch.tensor(which, dtype=torch.long, device=self.base.device)
-            yield list(range(len(which))), lambda rows: low_rank_applied(network, batch, tags[list(rows)])
+            yield (
+                list(range(len(which))),
+                lambda rows: low_rank_applied(network, batch, [which[row] for row in rows]),
+            )
             return
         for edit in dict.fromkeys(which):
             weights = dense_weights(network, self.updates[edit])

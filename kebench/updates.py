@@ -5,9 +5,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers.pytorch_utils import Conv1D
@@ -39,6 +40,11 @@ class LowRank:
     B: Float[Tensor, "d_out rank"]
     A: Float[Tensor, "rank d_in"]
 
+    def without_zeros(self) -> "LowRank":
+        """The same map without the columns of B that are all zero, as those of padded tokens are."""
+        used = (self.B != 0).any(0)
+        return LowRank(self.B[:, used], self.A[used])
+
 
 Update = Mapping[str, Dense | LowRank]
 """Parameter name → what is added to it. Empty: nothing changes."""
@@ -51,10 +57,12 @@ class LowRankBatch:
     Attributes:
         B: (edits, d_out, rank).
         A: (edits, rank, d_in).
+        ranks: each edit's own rank, where it is known to be less.
     """
 
     B: Float[Tensor, "edits d_out rank"]
     A: Float[Tensor, "edits rank d_in"]
+    ranks: tuple[int, ...] | None = None
 
     def squared_norm(self) -> Float[Tensor, " edits"]:
         """‖B A‖² in the Frobenius norm, through (rank, rank) Gram matrices: tr(BᵀB · AAᵀ)."""
@@ -63,13 +71,22 @@ class LowRankBatch:
         return (gram_b * gram_a).sum((1, 2))  # both are symmetric
 
     def __getitem__(self, edit: int) -> LowRank:
-        return LowRank(self.B[edit], self.A[edit])
+        rank = self.ranks[edit] if self.ranks else None
+        return LowRank(self.B[edit, :, :rank], self.A[edit, :rank])
+
+    def of(self, edits: Sequence[int]) -> "LowRankBatch":
+        """The factors of some edits, in that order."""
+        if list(edits) == list(range(len(self.B))):
+            return self
+        places = torch.tensor(edits, device=self.B.device)
+        return LowRankBatch(self.B[places], self.A[places])
 
     @staticmethod
     def stack(updates: Sequence[LowRank]) -> "LowRankBatch":
         """Several edits' factors as one batch."""
         b = pad_sequence([update.B.T for update in updates], batch_first=True).transpose(1, 2)
-        return LowRankBatch(b, pad_sequence([update.A for update in updates], batch_first=True))
+        a = pad_sequence([update.A for update in updates], batch_first=True)
+        return LowRankBatch(b, a, tuple(len(update.A) for update in updates))
 
 
 # Which parameters ------------------------------------------------------------------------------------
@@ -126,27 +143,38 @@ def map_shape(module: nn.Module) -> tuple[int, int]:
 
 @contextmanager
 def low_rank_applied(
-    network: nn.Module, updates: Mapping[str, LowRankBatch], which: Int[Tensor, " batch"]
+    network: nn.Module, updates: Mapping[str, LowRankBatch], which: Sequence[int]
 ) -> Iterator[None]:
     """Adds B[e] A[e] x to the output of each edited linear map, where e = which[row] is the row's edit.
 
-    The base weights serve all rows at once; an edit costs two small batched products a layer.
+    The base weights serve all rows at once. Rows of the same edit that stand next to each other are one pair
+    of small products a layer, so sorted rows cost least; runs of equal length take two batched products.
     """
     maps = linear_maps(network)
+    runs = [(edit, len(list(rows))) for edit, rows in groupby(which)]
+    equal = len({length for _, length in runs}) == 1
+    edits = [edit for edit, _ in runs]
 
     def add(change: LowRankBatch, x: Tensor, output: Tensor) -> Tensor:
+        if equal:
+            inner = x.reshape(len(runs), -1, x.shape[-1]) @ change.A.transpose(1, 2)  # (runs, tokens, rank)
+            output.view(len(runs), -1, output.shape[-1]).baddbmm_(inner, change.B.transpose(1, 2))
+            return output
         # Beam search asks several rows for each of ours; they stand next to each other.
-        rows = which.repeat_interleave(x.shape[0] // len(which))
-        inner = x.reshape(len(rows), -1, x.shape[-1]) @ change.A[rows].transpose(
-            1, 2
-        )  # (batch, tokens, rank)
-        return output + (inner @ change.B[rows].transpose(1, 2)).reshape(output.shape)
+        x, flat = x.reshape(len(which), -1, x.shape[-1]), output.view(len(which), -1, output.shape[-1])
+        start = 0
+        for edit, length in runs:
+            factors, rows = change[edit], slice(start, start + length)
+            inner = x[rows].flatten(0, 1) @ factors.A.T  # (tokens, rank)
+            flat[rows].flatten(0, 1).addmm_(inner, factors.B.T)
+            start += length
+        return output
 
     handles = [
         maps[name].register_forward_hook(
             lambda _, inputs, output, change=change: add(change, inputs[0], output)
         )
-        for name, change in updates.items()
+        for name, change in ((name, each.of(edits) if equal else each) for name, each in updates.items())
     ]
     try:
         yield

@@ -54,7 +54,7 @@ def test_factors_multiply_to_each_rows_own_gradient(kind: str) -> None:
 def test_factors_under_an_edit_in_force_are_the_edited_models(kind: str) -> None:
     base = tiny.model(kind, dtype=torch.float64)
     updates = [random_low_rank(base, seed, size=0.1) for seed in range(3)]
-    with low_rank_applied(base.network, stacked(base, updates), torch.arange(3)):
+    with low_rank_applied(base.network, stacked(base, updates), range(3)):
         factors = probed(base, kind)
     names = editable(base.network)
     for row, (prompt, target) in enumerate(zip(*asked(kind), strict=True)):

@@ -166,8 +166,8 @@ def test_updates_are_the_originals(batched: bool) -> None:
             assert isinstance(change, LowRank)
             # As the original's own update: T tokens' outer products, and the offset.
             assert torch.linalg.matrix_rank(change.B @ change.A, rtol=1e-12) <= tokens + 1
-            if not batched:
-                assert change.B.shape[1] == change.A.shape[0] == tokens + 1
+            # Padding, and tokens without a gradient (all but [CLS] in the last layer), take no place.
+            assert change.B.shape[1] == change.A.shape[0] <= tokens + 1
         edited = really_edited(original_base(), update)
         close = {"rtol": 0, "atol": 1e-9}
         torch.testing.assert_close(logit(edited, probes()), original()[f"edit{index}.probe_logits"], **close)
@@ -347,9 +347,8 @@ def test_the_loop_adds_factors_and_stops_at_success(kind: str) -> None:
                 alone[name].B.shape[1] // per_application[name].B.shape[1]  # type: ignore[union-attr]
                 for name in alone
             }
-            assert len(counts) == 1
             assert max(widths) <= 5 * (longest + 1)
-            applied |= counts
+            applied.add(max(counts))  # a token whose gradient vanished is left out of a matrix
     assert 1 in applied
     assert 5 in applied
 

@@ -73,7 +73,7 @@ def test_low_rank_dense_and_replaced_weights_are_one(kind: str, dtype: torch.dty
     prompts = tiny.prompts(kind, 9)
     which = [4, 0, 1, 1, 3, 2, 0, 4, 2]
     with torch.no_grad():
-        with low_rank_applied(base.network, stacked(base, updates), torch.tensor(which)):
+        with low_rank_applied(base.network, stacked(base, updates), which):
             together = scored(base, prompts)
         width = len(together) // len(prompts)
         plain = scored(base, prompts)
@@ -91,6 +91,29 @@ def test_low_rank_dense_and_replaced_weights_are_one(kind: str, dtype: torch.dty
             scale = max(1.0, replaced.abs().max().item())
             torch.testing.assert_close(batched / scale, replaced / scale, rtol=tolerance, atol=tolerance)
     assert not torch.allclose(together, plain, atol=1e-2), "the updates must matter"
+
+
+@KINDS
+@pytest.mark.parametrize("which", [[0, 0, 1, 1, 2, 2], [0, 1, 1, 1, 2, 2], [2, 1, 0, 2, 1, 0], [1] * 6])
+def test_rows_of_an_edit_may_stand_anywhere(kind: str, which: list[int]) -> None:
+    """Together in runs of one length, in runs of several, or scattered: each row is its own edit's."""
+    base = tiny.model(kind, dtype=torch.float64)
+    updates = [random_low_rank(base, seed) for seed in range(3)]
+    prompts = tiny.prompts(kind, 6)
+    with torch.no_grad(), low_rank_applied(base.network, stacked(base, updates), which):
+        together = scored(base, prompts)
+    width = len(together) // len(prompts)
+    for row, (prompt, edit) in enumerate(zip(prompts, which, strict=True)):
+        alone = scored(really_edited(base, updates[edit]), [prompt])
+        torch.testing.assert_close(together[row * width : (row + 1) * width], alone, rtol=1e-9, atol=1e-9)
+
+
+def test_columns_of_zeros_take_no_place() -> None:
+    b = torch.tensor([[1.0, 0.0, 2.0], [0.0, 0.0, 3.0]])
+    a = torch.arange(6.0).reshape(3, 2)
+    small = LowRank(b, a).without_zeros()
+    assert small.B.shape == (2, 2)
+    torch.testing.assert_close(small.B @ small.A, b @ a)
 
 
 def test_gpt2s_weights_are_stored_the_other_way_round() -> None:
@@ -207,7 +230,7 @@ def test_the_fingerprint_sees_one_bit_of_any_tensor(kind: str) -> None:
 def in_force(base: AbstractModel, way: str) -> Iterator[None]:
     updates = [random_low_rank(base, 0)]
     if way == "hooks":
-        with low_rank_applied(base.network, stacked(base, updates), torch.zeros(1).long()):
+        with low_rank_applied(base.network, stacked(base, updates), [0]):
             yield
     else:
         with substituted(base.network, dense_weights(base.network, updates[0])):

@@ -107,7 +107,8 @@ class KnowledgeEditor(AbstractWeightEditor, AbstractTrainedEditor):
             found = self.predict(hypernetwork, base, [edits[index] for index in unfinished], under)
             for place, index in enumerate(unfinished):
                 total[index] = {
-                    name: _sum(total[index].get(name), batch[place]) for name, batch in found.items()
+                    name: _sum(total[index].get(name), batch[place].without_zeros())
+                    for name, batch in found.items()
                 }
             if application + 1 < self.loop:
                 edited = _in_force(base, [total[index] for index in unfinished])
@@ -179,9 +180,7 @@ class KnowledgeEditor(AbstractWeightEditor, AbstractTrainedEditor):
 def _in_force(base: AbstractModel, updates: Sequence[Mapping[str, LowRank]]) -> Under:
     """Row i of a batch of these edits' prompts under update `indices[i]`."""
     stacked = {name: LowRankBatch.stack([update[name] for update in updates]) for name in updates[0]}
-    return lambda indices: low_rank_applied(
-        base.network, stacked, torch.tensor(list(indices), device=base.device)
-    )
+    return lambda indices: low_rank_applied(base.network, stacked, indices)
 
 
 def _sum(earlier: LowRank | None, change: LowRank) -> LowRank:

@@ -156,12 +156,13 @@ def losses(
 ) -> tuple[Tensor, Tensor]:
     """The edit loss, and the constraint's value C, under the updates of one batch."""
     updates = editor.predict(hypernetwork, base, [item.edit for item in batch.edits])
-    count = len(batch.edits)
-    prompts = [item.edit.prompt for item in batch.edits] + list(batch.paraphrases)
-    targets = [item.edit.target for item in batch.edits] * (2 if batch.paraphrases else 1)
-    owners = list(range(count)) * (2 if batch.paraphrases else 1)
-    rows = base.rows(prompts, targets)
-    with low_rank_applied(base.network, updates, torch.tensor(owners, device=base.device)):
+    asked = [
+        (index, prompt, item.edit.target)
+        for index, item in enumerate(batch.edits)
+        for prompt in (item.edit.prompt, *batch.paraphrases[index : index + 1])
+    ]
+    rows = base.rows([prompt for _, prompt, _ in asked], [target for _, _, target in asked])
+    with low_rank_applied(base.network, updates, [index for index, _, _ in asked]):
         logits = base.logits(rows)
     smoothing = 0.0 if base.family == "classifier" else editor.label_smoothing
     edit_loss = target_loss(logits, rows, smoothing=smoothing).mean()
@@ -171,7 +172,7 @@ def losses(
     rows = base.rows([known.prompt for known in batch.retain], [known.prediction for known in batch.retain])
     with torch.no_grad():
         before = base.logits(rows)
-    with low_rank_applied(base.network, updates, torch.tensor(batch.retain_edit, device=base.device)):
+    with low_rank_applied(base.network, updates, batch.retain_edit):
         after = base.logits(rows)
     return edit_loss, kl_divergence(before, after)
 
@@ -198,12 +199,16 @@ def validate(
         part = training.dev[place : min(place + size, editor.validate_edits)]
         batch = draw(part, (training.dev_known,), settings, f"dev:{place}", size)
         updates = editor.predict(hypernetwork, base, [item.edit for item in batch.edits])
-        asked = [(item.edit.prompt, item.edit.target) for item in batch.edits]
-        asked += [(known.prompt, known.prediction) for known in batch.retain]
-        owners = [*range(len(batch.edits)), *batch.retain_edit]
-        rows = base.rows([prompt for prompt, _ in asked], [answer for _, answer in asked])
-        with low_rank_applied(base.network, updates, torch.tensor(owners, device=base.device)):
+        asked = [(index, item.edit.prompt, item.edit.target) for index, item in enumerate(batch.edits)]
+        places = range(len(asked))
+        asked += [
+            (index, known.prompt, known.prediction)
+            for index, known in zip(batch.retain_edit, batch.retain, strict=True)
+        ]
+        order = sorted(range(len(asked)), key=lambda place: asked[place][0])  # an edit's rows together
+        rows = base.rows([asked[place][1] for place in order], [asked[place][2] for place in order])
+        with low_rank_applied(base.network, updates, [asked[place][0] for place in order]):
             verdict = all_argmax(base.logits(rows), rows).tolist()
-        success += verdict[: len(batch.edits)]
-        retained += verdict[len(batch.edits) :]
+        for place, right in zip(order, verdict, strict=True):
+            (success if place in places else retained).append(right)
     return sum(success) / len(success), sum(retained) / len(retained)

@@ -106,17 +106,20 @@ class AbstractModel(ABC):
         return [self._prompt_ids[prompt] for prompt in prompts]
 
     def batches(self, prompts: Sequence[str]) -> Iterator[list[int]]:
-        """The prompts' indices, in batches of similar length and about `TOKENS_A_BATCH` tokens."""
+        """The prompts' indices, in batches of similar length and about `TOKENS_A_BATCH` tokens.
+
+        They ascend within a batch: prompts that came together, as those of one edit do, stay together.
+        """
         lengths = [len(ids) for ids in self.prompt_ids(prompts)]
         order = sorted(range(len(prompts)), key=lambda index: (lengths[index], index))
         batch: list[int] = []
         for index in order:
             if batch and (len(batch) + 1) * lengths[index] > TOKENS_A_BATCH:
-                yield batch
+                yield sorted(batch)
                 batch = []
             batch.append(index)
         if batch:
-            yield batch
+            yield sorted(batch)
 
     @torch.inference_mode()
     def answer(
