@@ -93,7 +93,10 @@ class EditedWeights(AbstractEdited):
         if self.low_rank:
             batch = self._stacked()
             tags = torch.tensor(which, dtype=torch.long, device=self.base.device)
-            yield list(range(len(which))), lambda rows: low_rank_applied(network, batch, tags[list(rows)])
+            yield (
+                list(range(len(which))),
+                Under(lambda rows: low_rank_applied(network, batch, tags[list(rows)]), frozenset(batch)),
+            )
             return
         for edit in dict.fromkeys(which):
             weights = dense_weights(network, self.updates[edit])
@@ -114,4 +117,4 @@ class EditedWeights(AbstractEdited):
 
 
 def _always(network: nn.Module, weights: Mapping[str, Tensor]) -> Under:
-    return lambda _rows: substituted(network, weights)
+    return Under(lambda _rows: substituted(network, weights), frozenset(weights))
