@@ -91,10 +91,10 @@ class EditedWeights(AbstractEdited):
         network = self.base.network
         if self.low_rank:
             batch = self._stacked()
-            yield (
-                list(range(len(which))),
-                lambda rows: low_rank_applied(network, batch, [which[row] for row in rows]),
+            under = Under(
+                lambda rows: low_rank_applied(network, batch, [which[row] for row in rows]), frozenset(batch)
             )
+            yield list(range(len(which))), under
             return
         for edit in dict.fromkeys(which):
             weights = dense_weights(network, self.updates[edit])
@@ -115,4 +115,4 @@ class EditedWeights(AbstractEdited):
 
 
 def _always(network: nn.Module, weights: Mapping[str, Tensor]) -> Under:
-    return lambda _rows: substituted(network, weights)
+    return Under(lambda _rows: substituted(network, weights), frozenset(weights))

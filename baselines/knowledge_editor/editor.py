@@ -180,7 +180,7 @@ class KnowledgeEditor(AbstractWeightEditor, AbstractTrainedEditor):
 def _in_force(base: AbstractModel, updates: Sequence[Mapping[str, LowRank]]) -> Under:
     """Row i of a batch of these edits' prompts under update `indices[i]`."""
     stacked = {name: LowRankBatch.stack([update[name] for update in updates]) for name in updates[0]}
-    return lambda indices: low_rank_applied(base.network, stacked, indices)
+    return Under(lambda rows: low_rank_applied(base.network, stacked, rows), frozenset(stacked))
 
 
 def _sum(earlier: LowRank | None, change: LowRank) -> LowRank:

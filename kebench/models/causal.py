@@ -53,6 +53,9 @@ class Causal(AbstractModel):
             logits: Tensor = self.network(**rows.inputs, use_cache=False).logits
         return logits
 
+    def unanswered(self, prompts: Sequence[str]) -> None:
+        """See `AbstractModel.unanswered`; none: what every layer made of the prompt is used again."""
+
     def decode(self, prompts: Sequence[str], beams: int) -> list[list[str]]:
         """See `AbstractModel.decode`; padded on the left, so that every answer starts at the same column."""
         starts = self.prompt_ids(prompts)

@@ -31,6 +31,10 @@ class Classifier(AbstractModel):
         """See `AbstractModel.logits`; (batch, labels)."""
         return self._logits(rows.inputs)
 
+    def unanswered(self, prompts: Sequence[str]) -> Rows:
+        """See `AbstractModel.unanswered`."""
+        return Rows.unscored(self._inputs(prompts))
+
     def decode(self, prompts: Sequence[str], beams: int) -> list[list[str]]:
         """See `AbstractModel.decode`; the labels, likeliest first."""
         # A stable sort: on a tie the first label wins, as in argmax.

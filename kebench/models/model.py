@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from kebench.models.reuse import Reuse
 from kebench.models.rows import Rows, all_argmax, all_argmax_before_the_end, least_margin
 from kebench.task import Family, Task
 
@@ -18,14 +19,29 @@ TOKENS_A_BATCH = 4096
 """Padded prompt tokens answered in one forward pass."""
 
 
-Under = Callable[[Sequence[int]], AbstractContextManager[None]]
-"""Puts edits in force over one batch: inside `under(indices)`, row i of the batch is answered by the
-model that prompt `indices[i]` asks for."""
+@dataclass(frozen=True)
+class Under:
+    """Puts edits in force over one batch.
+
+    Attributes:
+        enter: inside `enter(indices)`, row i is answered by the model that prompt `indices[i]` asks for.
+        changed: every parameter that any of the edits changes.
+    """
+
+    enter: Callable[[Sequence[int]], AbstractContextManager[None]]
+    changed: frozenset[str]
+
+    def __call__(self, indices: Sequence[int]) -> AbstractContextManager[None]:
+        """See `enter`."""
+        return self.enter(indices)
+
+    def of(self, rows: Sequence[int]) -> "Under":
+        """The same for a selection of its rows."""
+        return replace(self, enter=lambda indices: self.enter([rows[index] for index in indices]))
 
 
-def base_weights(_indices: Sequence[int]) -> AbstractContextManager[None]:
-    """No edit: the base model answers every row."""
-    return nullcontext()
+base_weights = Under(lambda _indices: nullcontext(), frozenset())
+"""No edit: the base model answers every row."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +80,7 @@ class AbstractModel(ABC):
         self.network = network.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.asking = asking
+        self.reuse = Reuse(self.network, self.logits)
         self._prompt_ids: dict[str, list[int]] = {}
 
     @property
@@ -85,6 +102,10 @@ class AbstractModel(ABC):
     @abstractmethod
     def logits(self, rows: Rows) -> Float[Tensor, "scored vocab"]:
         """The network's logits at the scored positions of `rows`."""
+
+    @abstractmethod
+    def unanswered(self, prompts: Sequence[str]) -> Rows | None:
+        """The batch that `decode` reads of prompts in one pass, before it says anything; None if no such."""
 
     @abstractmethod
     def decode(self, prompts: Sequence[str], beams: int) -> list[list[str]]:
@@ -145,12 +166,12 @@ class AbstractModel(ABC):
             texts = [self.canonical(prompt, guess) for prompt, guess in zip(prompts, guesses, strict=True)]
             rows = [index for index, text in enumerate(texts) if text is not None]
             proved = self.says(
-                [prompts[row] for row in rows], [texts[row] or "" for row in rows], under=_of(rows, under)
+                [prompts[row] for row in rows], [texts[row] or "" for row in rows], under=under.of(rows)
             )
             for row, proof in zip(rows, proved, strict=True):
                 answers[row] = texts[row] if proof else None
         rows = [index for index, answer in enumerate(answers) if answer is None]
-        decoded = self.hypotheses([prompts[row] for row in rows], beams, under=_of(rows, under))
+        decoded = self.hypotheses([prompts[row] for row in rows], beams, under=under.of(rows))
         for row, candidates in zip(rows, decoded, strict=True):
             answers[row] = candidates[0]
         return [answer or "" for answer in answers]
@@ -162,8 +183,9 @@ class AbstractModel(ABC):
         """The best free answers to each prompt, best first: one by greedy search, `beams` by beam search."""
         found: list[list[str]] = [[] for _ in prompts]
         for rows in self.batches(prompts):
-            with under(rows):
-                decoded = self.decode([prompts[row] for row in rows], beams)
+            asked = [prompts[row] for row in rows]
+            with self.reuse.below(under.changed, self.unanswered(asked)), under(rows):
+                decoded = self.decode(asked, beams)
             for row, texts in zip(rows, decoded, strict=True):
                 found[row] = texts
         return found
@@ -204,13 +226,8 @@ class AbstractModel(ABC):
         found = [0.0] * len(prompts)
         for indices in self.batches(prompts):
             rows = self.rows([prompts[i] for i in indices], [answers[i] for i in indices])
-            with under(indices):
+            with self.reuse.below(under.changed, rows), under(indices):
                 measured = measure(self.logits(rows), rows).tolist()
             for index, value in zip(indices, measured, strict=True):
                 found[index] = float(value)
         return found
-
-
-def _of(rows: Sequence[int], under: Under) -> Under:
-    """`under` for a selection of its rows."""
-    return lambda indices: under([rows[index] for index in indices])

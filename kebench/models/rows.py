@@ -37,6 +37,31 @@ class Rows:
         """How many rows there are."""
         return next(iter(self.inputs.values())).shape[0]
 
+    def tokens(self, name: str) -> list[tuple[int, ...]]:
+        """Each row of an input without its padding: the encoder's or the only one, or the decoder's."""
+        real = self.inputs["attention_mask"] if name == "input_ids" else self.mask
+        assert real is not None
+        # A decoder's rows have no mask, but their last token is always scored.
+        ends = (real * torch.arange(1, real.shape[1] + 1, device=real.device)).amax(1)
+        return [tuple(ids[:end]) for ids, end in zip(self.inputs[name].tolist(), ends.tolist(), strict=True)]
+
+    def part(self, indices: Sequence[int]) -> "Rows":
+        """Some of the rows, in their order here, as widely padded."""
+        chosen = torch.tensor(indices, device=self.row.device)
+        scored = torch.isin(self.row, chosen)
+        return Rows(
+            {name: tensor[chosen] for name, tensor in self.inputs.items()},
+            self.labels[scored],
+            torch.searchsorted(chosen, self.row[scored]),
+            None if self.mask is None else self.mask[chosen],
+        )
+
+    @staticmethod
+    def unscored(inputs: Mapping[str, Tensor]) -> "Rows":
+        """Rows of which nothing is known yet but the question."""
+        nothing = inputs["input_ids"].new_zeros(0)
+        return Rows(inputs, nothing, nothing)
+
     @staticmethod
     def of(inputs: Mapping[str, Tensor], labels: Int[Tensor, "batch tokens"]) -> "Rows":
         """Rows with a label at every position that is not `IGNORE`."""

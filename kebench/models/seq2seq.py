@@ -57,6 +57,10 @@ class Seq2Seq(AbstractModel):
             logits: Tensor = self.network(**rows.inputs, use_cache=False).logits
         return logits
 
+    def unanswered(self, prompts: Sequence[str]) -> Rows:
+        """See `AbstractModel.unanswered`; the encoder's."""
+        return Rows.unscored(self._inputs(prompts))
+
     def decode(self, prompts: Sequence[str], beams: int) -> list[list[str]]:
         """See `AbstractModel.decode`."""
         ids = self.network.generate(
