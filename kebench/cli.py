@@ -89,6 +89,13 @@ def main() -> None:
 @click.option("--model", help="One of the task's models, a folder, or a Hub id. Default: the pack's.")
 @click.option("--pack", help="One of the task's packs, or a folder. Default: the task's.")
 @click.option("--limit", type=click.IntRange(min=0), help="How many edits; 0: all. Default: the task's.")
+@click.option(
+    "--precision",
+    type=float,
+    metavar="POINTS",
+    help="Edit until retain is known to ± POINTS percentage points (which takes 250 / POINTS edits at least);"
+    " --limit, by default all, is then the most edits it may take.",
+)
 @click.option("--seed", type=int, help="Of the choice of edits and of the samples. Default: 0.")
 @click.option("--protocol", help="strict (default) or decao2021.")
 @click.option("--targets", help="alternative (default): another answer; gold: correct what is wrong.")

@@ -41,6 +41,7 @@ def evaluate(
     *,
     pack: str | None = None,
     limit: int | None = None,
+    precision: float | None = None,
     seed: int = 0,
     protocol: str = "strict",
     targets: Targets = "alternative",
@@ -57,6 +58,8 @@ def evaluate(
         model: one of the task's models, a folder, a Hub id, or a loaded model; by default the task's.
         pack: one of the task's packs or a folder; by default the task's.
         limit: how many edits; by default the task's number; 0 for all there are.
+        precision: edit until the 95 % interval of retain accuracy is this half-width or less, in percentage
+            points; `limit`, by default all there are, is then the most edits it may take.
         seed: of the choice of edits and of every edit's retain sample.
         protocol: `strict` or `decao2021`.
         targets: `alternative` or `gold`.
@@ -79,6 +82,7 @@ def evaluate(
             model=model if isinstance(model, str) else None,
             pack=pack,
             limit=limit,
+            precision=precision,
             seed=seed,
             protocol=protocol,
             targets=targets,

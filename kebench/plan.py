@@ -23,7 +23,7 @@ class Plan:
     Attributes:
         ground: task, pack, model and base answers.
         setting: what the numbers may be compared with.
-        cases: the edits.
+        cases: the edits in their seeded order; with a precision, as many of them as it takes.
         base: the test set with the base answers, as the scorer takes it.
         retain_size: test questions an edit.
     """
@@ -38,7 +38,9 @@ class Plan:
     def of(ground: Ground, settings: RunSettings) -> "Plan":
         """The plan that settings mean."""
         task: Task = ground.task
-        limit = task.edits if settings.limit is None else settings.limit
+        # The task's number suits its size; a precision takes what it takes, so there the limit is the pack.
+        by_default = task.edits if settings.precision is None else 0
+        limit = by_default if settings.limit is None else settings.limit
         cases = ground.cases.cases[: limit or None]
         size = task.retain_size if settings.retain is None else settings.retain
         exact = size == "exact" or size >= len(ground.test)
@@ -65,6 +67,7 @@ class Plan:
                 for case in cases
             ),
             test_sha256=_digest(asdict(row) for row in base),
+            precision=None if settings.precision is None else float(settings.precision),  # 1 is 1.0
         )
         return Plan(ground, setting, cases, base, len(base) if exact else int(size))
 

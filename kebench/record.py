@@ -12,6 +12,7 @@ from typing import Any
 
 from kebench.errors import BadFile
 from kebench.scorer import Scores
+from kebench.stopping import Stopping
 
 FORMAT = 2
 
@@ -29,9 +30,11 @@ class Setting:
         regime: `single`: every edit starts from the base model.
         retain: `sample of N` or `exact`.
         seed: of the choice of edits and of their samples.
-        edits: how many.
-        edits_sha256: over the edits: what is asked for, and of which paraphrases.
+        edits: how many; at most how many where there is a precision.
+        edits_sha256: over these edits: what is asked for, and of which paraphrases.
         test_sha256: over the test set with the base model's answers and the strata.
+        precision: edits stop when retain accuracy is known to this, in percentage points; None where their
+            number was fixed. Not in the JSON then, so that records older than it stay what they are.
     """
 
     task: str
@@ -48,11 +51,24 @@ class Setting:
     edits: int
     edits_sha256: str
     test_sha256: str
+    precision: float | None = None
 
     @property
     def key(self) -> str:
         """A short hash of all of it."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
+        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def stopping(self) -> Stopping | None:
+        """When edits stop, unless after a fixed number."""
+        return None if self.precision is None else Stopping(self.precision, self.edits)
+
+    def to_json(self) -> dict[str, Any]:
+        """The setting as JSON holds it."""
+        fields = asdict(self)
+        if self.precision is None:
+            del fields["precision"]
+        return fields
 
 
 @dataclass(frozen=True)
@@ -109,7 +125,7 @@ class RunRecord:
     def to_json(self) -> dict[str, Any]:
         """The record as JSON holds it."""
         fields = {**self.__dict__}
-        fields["setting"] = asdict(self.setting)
+        fields["setting"] = self.setting.to_json()
         fields["scores"] = self.scores.to_json()
         fields["cost"] = asdict(self.cost)
         return fields

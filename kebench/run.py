@@ -9,6 +9,8 @@ from filelock import FileLock, Timeout
 from kebench.editor import AbstractEditor, editor_path, load_editor, settings_of
 from kebench.environment import hardware, peak_memory_bytes, reset_peak_memory, versions
 from kebench.errors import BadSetting, BrokenEditor, Busy
+from kebench.leaderboard.printed import percent
+from kebench.metrics import BaseAnswers, retain
 from kebench.models import AbstractModel
 from kebench.plan import Plan
 from kebench.preparation import Ground, device_or_default, find_model, find_pack, make_ground, prepare_editor
@@ -18,6 +20,8 @@ from kebench.record import FORMAT, Cost, RunRecord, editor_folder, write_json
 from kebench.run_folder import EDITS_AT_ONCE, finished, open_editor, open_run, read_trials, recover, to_line
 from kebench.run_settings import RunSettings
 from kebench.scorer import score
+from kebench.statistics import NO_ESTIMATE, Measure
+from kebench.stopping import half_width
 from kebench.task import load_task
 from kebench.trial import Trial, edit_and_ask
 from kebench.updates import fingerprint
@@ -96,7 +100,7 @@ def ground_of(settings: RunSettings, progress: Progress, *, model: AbstractModel
 
 
 def _run_editor(name: str, editor: AbstractEditor, plan: Plan, folder: Path, progress: Progress) -> RunRecord:
-    """Makes and asks every edit that is not on file yet, then scores all of them."""
+    """Makes and asks every edit that is not on file yet and is needed, then scores all of them."""
     ground, model = plan.ground, plan.ground.model
     prepared = prepare_editor(name, editor, ground, progress)
     progress.stage(f"edit {name}")
@@ -105,26 +109,37 @@ def _run_editor(name: str, editor: AbstractEditor, plan: Plan, folder: Path, pro
     place.mkdir(exist_ok=True)
     open_editor(place / "editor.json", editor)
     rows = place / "edits.jsonl"
-    done = recover(rows, len(plan.cases))
+    made = done = recover(rows, len(plan.cases))
+    enough = _Enough(plan)
+    if done and plan.setting.stopping is not None:
+        enough.add(read_trials(rows))
     try:
         with rows.open("a", encoding="utf-8") as file:
-            for start in range(done, len(plan.cases), EDITS_AT_ONCE):
-                progress(start, len(plan.cases))
-                group = plan.cases[start : start + EDITS_AT_ONCE]
+            while made < len(plan.cases) and not enough.reached():
+                progress(made, len(plan.cases), enough.words())
+                group = plan.cases[made : made + EDITS_AT_ONCE]
                 trials = edit_and_ask(editor, prepared.state, plan, group)
-                if start == done:  # told before anything is on file, not hours later
+                if made == done:  # told before anything is on file, not hours later
                     _check_base(name, ground)
                 file.writelines(map(to_line, trials))
                 file.flush()
-        progress(len(plan.cases), len(plan.cases))
+                enough.add(trials)
+                made += len(group)
+        progress(made, made, enough.words())
         _check_base(name, ground)
     except BrokenEditor:
         rows.unlink()  # or the next run would take them for answers of the base model's edits
         raise
 
     trials = read_trials(rows)
-    scores = score([trial.answers for trial in trials], plan.base, ground.protocol, seed=ground.seed)
-    if done == len(plan.cases) and (there := finished(place / "record.json", scores)) is not None:
+    scores = score(
+        [trial.answers for trial in trials],
+        plan.base,
+        ground.protocol,
+        seed=ground.seed,
+        stopping=plan.setting.stopping,
+    )
+    if made == done and (there := finished(place / "record.json", scores)) is not None:
         return there  # made by an earlier process: its versions, hardware and cost are the true ones
     write_json(scores.to_json(), place / "scores.json")
     record = RunRecord(
@@ -143,6 +158,31 @@ def _run_editor(name: str, editor: AbstractEditor, plan: Plan, folder: Path, pro
     )
     record.write(place / "record.json")
     return record
+
+
+class _Enough:
+    """Whether the edits so far tell what was wanted: by the rows on file alone, so that resuming agrees."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._stopping = plan.setting.stopping
+        self._protocol = plan.ground.protocol
+        self._base = BaseAnswers(plan.base)
+        self._retained: list[Measure] = []
+        self._known = NO_ESTIMATE
+
+    def add(self, trials: Sequence[Trial]) -> None:
+        """Takes in the next edits."""
+        if self._stopping is not None:
+            self._retained += (retain(trial.answers, self._base, self._protocol) for trial in trials)
+            self._known = self._stopping.estimate(self._retained)
+
+    def reached(self) -> bool:
+        """Whether no more are needed; never where their number is fixed."""
+        return self._stopping is not None and self._stopping.reached(self._known)
+
+    def words(self) -> str:
+        """How far it is, for whoever waits."""
+        return f"retain ± {percent(half_width(self._known))}" if self._retained else ""
 
 
 def _check_base(name: str, ground: Ground) -> None:

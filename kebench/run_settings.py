@@ -20,6 +20,8 @@ class RunSettings:
         model: one of the task's models, a folder, or a Hub id; by default the task's.
         pack: one of the task's packs or a folder; by default the task's.
         limit: how many edits; by default the task's number; 0 for all there are.
+        precision: edit until the 95 % interval of retain accuracy is this half-width or less, in percentage
+            points; `limit`, by default all there are, is then the most edits it may take.
         seed: of the choice of edits and of every edit's retain sample.
         protocol: `strict` or `decao2021`.
         targets: `alternative` or `gold`.
@@ -33,6 +35,7 @@ class RunSettings:
     model: str | None = None
     pack: str | None = None
     limit: int | None = None
+    precision: float | None = None
     seed: int = 0
     protocol: str = "strict"
     targets: Targets = "alternative"
@@ -53,6 +56,10 @@ class RunSettings:
             raise BadSetting(f"targets: found '{self.targets}', wanted alternative or gold")
         if self.limit is not None and self.limit < 0:
             raise BadSetting(f"limit: found {self.limit}, wanted 0 (all) or more")
+        if self.precision is not None and not 0 < self.precision < 50:
+            raise BadSetting(
+                f"precision: found {self.precision:g}, wanted percentage points, more than 0 and less than 50"
+            )
         if (
             self.retain is not None
             and self.retain != "exact"

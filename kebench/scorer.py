@@ -20,8 +20,13 @@ from kebench.statistics import (
     mean_estimate,
     relative_loss_estimate,
 )
+from kebench.stopping import Stopping
 
 INTERVAL = "95 %, percentile bootstrap over edits"
+STOPPED_INTERVAL = (
+    f"{INTERVAL}, but of retain accuracy a confidence sequence by betting, which holds at whatever number of "
+    "edits the run stopped"
+)
 
 
 @dataclass(frozen=True)
@@ -154,7 +159,7 @@ class Scores:
         return sum(self.failures.values())
 
     def to_json(self) -> dict[str, Any]:
-        """The fields in their order, NaN as None: the same edits give the same bytes, however ordered."""
+        """The fields in their order, NaN as None: the same edits give the same bytes (see `score`)."""
         return {field.name: _to_json(getattr(self, field.name)) for field in fields(self)}
 
     @classmethod
@@ -175,18 +180,22 @@ def score(
     *,
     seed: int = 0,
     resamples: int = RESAMPLES,
+    stopping: Stopping | None = None,
 ) -> Scores:
     """The scores of a set of edits.
 
     Args:
-        edits: what each edited model was asked and said, failed ones among them.
+        edits: what each edited model was asked and said, failed ones among them; where edits were stopped,
+            in the order in which they were made.
         base: the whole test set, of which each edit's `sample` is a part.
         protocol: what is compared with what.
         seed: of the bootstrap intervals.
         resamples: of the bootstrap intervals.
+        stopping: when edits were stopped, unless after a fixed number: the interval of retain accuracy then
+            allows for it. The others do not need to where what they score has no part in when edits stop.
 
     Returns:
-        The same scores, to the byte, whatever the order of `edits`.
+        The same scores, to the byte, whatever the order of `edits`, if their number was fixed.
 
     Raises:
         ValueError: two edits or two test questions share an id, or an edit answers an unknown question.
@@ -194,6 +203,7 @@ def score(
     rows = per_edit(edits, base, protocol)
     effective = [row for row in rows if not row.no_op]
     held_out = [row for row in rows if row.held_out]
+    retained = {row.id: row.retain for row in rows}
 
     def average(measures: Sequence[Measure]) -> Estimate:
         return mean_estimate(measures, seed=seed, resamples=resamples)
@@ -216,7 +226,9 @@ def score(
         held_out_success_rate=average([row.success for row in held_out if not row.no_op]),
         held_out_equivalence=average([row.equivalence_target for row in held_out]),
         held_out_retain_accuracy=average([row.retain for row in held_out]),
-        retain_accuracy=average([row.retain for row in rows]),
+        retain_accuracy=average([row.retain for row in rows])
+        if stopping is None
+        else stopping.estimate([retained[edit.id] for edit in edits]),
         retain_accuracy_gold=average([row.retain_gold for row in rows]),
         accuracy_before=average([row.accuracy_before for row in rows]),
         accuracy_after=average([row.accuracy_after for row in rows]),
@@ -228,6 +240,7 @@ def score(
         ),
         seed=seed,
         resamples=resamples,
+        interval=INTERVAL if stopping is None else STOPPED_INTERVAL,
     )
 
 

@@ -50,7 +50,8 @@ class Estimate:
     Attributes:
         value: NaN when nothing was measured.
         low: lower end of the 95 % interval, a percentile bootstrap that resamples whole edits. Where every
-            edit scored the same it has no width, however few they are: read `edits` beside it.
+            edit scored the same it has no width, however few they are: read `edits` beside it. (Of what
+            stops a run, it is a confidence sequence: see `kebench.stopping`.)
         high: its upper end.
         hits: right answers over all edits, unweighted.
         total: answers over all edits.

@@ -52,6 +52,10 @@ WORDS = [
     ((*RUN, "--retain", "-3"), "--retain: found '-3', wanted a number or 'exact'"),
     ((*RUN, "--retain", "0"), "retain: found 0, wanted 4 or more (one a stratum), or 'exact'"),
     ((*RUN, "--retain", "3"), "retain: found 3, wanted 4 or more"),
+    ((*RUN, "--precision", "fine"), "Invalid value for '--precision': 'fine' is not a valid float"),
+    ((*RUN, "--precision", "0"), "precision: found 0, wanted percentage points, more than 0 and less"),
+    ((*RUN, "--precision", "50"), "precision: found 50, wanted percentage points"),
+    ((*RUN, "--precision", "nan"), "precision: found nan, wanted percentage points"),
     ((*RUN, "--lmit", "3"), "No such option '--lmit'"),
     ((*RUN, "--limit"), "requires an argument"),
     ((*RUN, "--config", "none.yaml"), "none.yaml: cannot be read (FileNotFoundError)"),
@@ -332,7 +336,8 @@ def scored(folder: Path) -> dict[str, RunRecord]:
 
 
 FLAGS: dict[str, Any] = {
-    "limit": 5, "seed": 3, "protocol": "decao2021", "targets": "alternative", "retain": 7, "device": "cpu",
+    "limit": 5, "precision": 30.0, "seed": 3, "protocol": "decao2021", "targets": "alternative", "retain": 7,
+    "device": "cpu",
 }  # fmt: skip
 
 
@@ -353,6 +358,7 @@ def test_a_config_file_is_the_same_as_flags(classifier: World, kebench: Kebench,
         assert record.scores == second[name].scores
     setting = first["oracle"].setting
     assert (setting.edits, setting.seed, setting.protocol["name"]) == (5, 3, "decao2021")
+    assert setting.precision == 30
     assert setting.retain == "sample of 7"
 
 

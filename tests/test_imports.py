@@ -27,6 +27,7 @@ LIGHT = (
     "kebench.run_settings",
     "kebench.scorer",
     "kebench.statistics",
+    "kebench.stopping",
     "kebench.task",
 )
 COMMAND = """

@@ -227,7 +227,50 @@ CHANGES: dict[str, Any] = {
     "edits": 5,
     "edits_sha256": "dd" * 32,
     "test_sha256": "dd" * 32,
+    "precision": 0.5,
 }
+
+
+def precise(precision: float, n_edits: int = 4, **changes: Any) -> RunRecord:
+    """A record of the scene's four edits, where there could have been more."""
+    rule = setting(precision=precision, edits=n_edits).stopping
+    return record(
+        scores=score(EDITS, BASE, STRICT, resamples=50, stopping=rule), precision=precision, edits=n_edits,
+        **changes,
+    )  # fmt: skip
+
+
+def test_a_precision_is_told_and_whether_it_was_reached() -> None:
+    missed = precise(1)
+    retain = missed.scores.retain_accuracy
+    assert (retain.low, retain.high) == (0, 1)  # four edits tell next to nothing
+    note = "Precision not reached after all 4 edits: mend (± 50.00)."
+    for text in (markdown_table([missed]), table_text([missed])):
+        assert note in text.replace("\\", "")  # Markdown is escaped
+        assert "edits until retain is known to ± 1 points, 4 at most" in " ".join(text.split())
+    assert "of retain accuracy a confidence sequence" in markdown_table([missed])
+    assert "precision" not in csv_table([record()]).splitlines()[0]
+    (row,) = csv.DictReader(csv_table([missed]).splitlines())
+    assert (row["precision"], row["edits"]) == ("1", "4")
+    assert "not reached" not in markdown_table([record()])
+
+
+def test_stopping_without_reason_is_a_contradiction(tmp_path: Path) -> None:
+    assert contradictions(precise(1)) == []
+    assert contradictions(precise(1, 9)) == [
+        "edits: stopped after 4 of 9 without the precision of the setting"
+    ]
+    assert contradictions(precise(1, 3)) == ["edits: found 4, of 3 at most"]
+    add_records(tmp_path, [precise(1), record()])
+    rebuild(tmp_path)
+    assert check(tmp_path) == []
+
+
+def test_only_the_score_that_stops_a_run_has_its_interval() -> None:
+    fixed, stopped = record().scores, precise(1).scores
+    same = replace(stopped, retain_accuracy=fixed.retain_accuracy, interval=fixed.interval)
+    assert same == fixed
+    assert replace(stopped.retain_accuracy, low=0, high=0) == replace(fixed.retain_accuracy, low=0, high=0)
 
 
 def test_every_field_of_a_setting_is_tried() -> None:

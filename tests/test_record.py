@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def records(draw: st.DrawFn) -> RunRecord:
                 Setting, task=words, task_version=st.integers(), pack=words, pack_sha256=words, model=words,
                 model_fingerprint=words, protocol=st.dictionaries(words, JSON, max_size=3), targets=words,
                 regime=words, retain=words, seed=st.integers(), edits=st.integers(), edits_sha256=words,
-                test_sha256=words,
+                test_sha256=words, precision=st.none() | st.floats(0.01, 49),
             )
         ),
         editor=draw(words),
@@ -147,9 +148,13 @@ def test_the_key_of_a_setting_is_all_of_it() -> None:
     fields = SETTING.__dict__
     keys = {SETTING.key}
     for name, value in fields.items():
-        other = value + 1 if isinstance(value, int) else {} if isinstance(value, dict) else value + "x"
+        other = value + 1 if isinstance(value, int) else {} if isinstance(value, dict) else f"{value}x"
         keys.add(Setting(**{**fields, name: other}).key)
     assert len(keys) == len(fields) + 1
+    # Records older than `precision` keep their key and their bytes.
+    assert "precision" not in SETTING.to_json()
+    assert replace(SETTING, precision=0.5).to_json()["precision"] == 0.5
+    assert SETTING.key == "301a91059db0"
     assert Setting(**{**fields, "protocol": {"beams": 1, "name": "strict"}}).key == SETTING.key
 
 

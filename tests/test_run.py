@@ -28,6 +28,7 @@ from kebench.edit import Edit
 from kebench.edited import AbstractEdited, EditedWeights
 from kebench.editor import AbstractEditor, AbstractTrainedEditor, AbstractWeightEditor, State, load_editor
 from kebench.errors import BadFile, BadSetting, BrokenEditor, Busy, KebenchError
+from kebench.leaderboard import contradictions
 from kebench.models.model import AbstractModel
 from kebench.packs.pack import Origin, write_pack
 from kebench.preparation import state_folder
@@ -35,6 +36,7 @@ from kebench.progress import Silent
 from kebench.record import RunRecord
 from kebench.run import run
 from kebench.run_folder import EDITS_AT_ONCE, read_base, read_edits
+from kebench.scorer import STOPPED_INTERVAL
 from kebench.updates import Update
 
 Kebench = Callable[..., tuple[int, str, str]]
@@ -507,6 +509,70 @@ def test_two_processes_cannot_write_one_run(classifier: World, tmp_path: Path) -
     ran(classifier, tmp_path, "identity")
 
 
+# As many edits as a precision takes -----------------------------------------------------------------
+
+
+@pytest.fixture
+def claims(make_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch) -> World:
+    """A world of 18 edits."""
+    world = make_world("bert", paraphrases=False)
+    monkeypatch.setenv("KEBENCH_HOME", str(world.home))
+    return world
+
+
+def test_edits_go_on_until_the_precision_is_reached(claims: World, tmp_path: Path, kebench: Kebench) -> None:
+    # Where every edit keeps everything, the interval is ± 22 points after 8 edits and ± 13 after 16.
+    words = ("run", "--editor", "identity", "--task", claims.task, "--output", tmp_path, "--precision", "15")
+    status, out, err = kebench(*words)
+    assert status == 0, err
+    assert "edits until retain is known to ± 15 points, 18 at most" in " ".join(out.split())
+    assert "· 16 edits, " in out
+    assert "not reached" not in out
+    record = RunRecord.read(tmp_path / "identity" / "record.json")
+    scores, setting = record.scores, record.setting
+    assert (setting.edits, setting.precision, scores.edits) == (18, 15, 16)
+    assert scores.interval == STOPPED_INTERVAL
+    assert scores.retain_accuracy.value == scores.retain_accuracy.high == 1
+    assert 0.70 < scores.retain_accuracy.low < 0.75
+    assert scores.retain_accuracy_gold.high < 1  # the bootstrap's
+    assert contradictions(record) == []
+
+
+def test_a_precision_that_is_not_reached_is_told(claims: World, tmp_path: Path, kebench: Kebench) -> None:
+    words = ("run", "--editor", "identity", "--task", claims.task, "--output", tmp_path, "--precision", "1")
+    status, out, err = kebench(*words)
+    assert status == 0, err
+    assert "Precision not reached after all 18 edits: identity (± 11.67)." in out
+    (record,) = ran(claims, tmp_path / "limited", "identity", precision=15, limit=10)
+    assert (record.setting.edits, record.scores.edits) == (10, 10)
+    assert contradictions(record) == []
+
+
+@pytest.mark.parametrize("left", [0, 3, 8, 11, 16])
+def test_cut_anywhere_a_run_stops_where_it_would_have(left: int, claims: World, tmp_path: Path) -> None:
+    spy = {"spy": Spy()}
+    (whole,) = ran(claims, tmp_path, editors=spy, precision=15)
+    file, scores = tmp_path / "spy" / "edits.jsonl", tmp_path / "spy" / "scores.json"
+    scored, lines = scores.read_bytes(), file.read_text().splitlines(keepends=True)
+    assert len(lines) == 16
+    file.write_text("".join(lines[:left]))
+    scores.unlink()
+    Spy.seen.clear()
+    (again,) = ran(claims, tmp_path, editors=spy, precision=15)
+    assert len(Spy.seen) == 16 - left // EDITS_AT_ONCE * EDITS_AT_ONCE
+    if left < 16:  # else the record on file is the one: nothing was made anew
+        assert scores.read_bytes() == scored
+    assert again.scores == whole.scores
+    assert len(file.read_text().splitlines()) == 16
+
+
+def test_the_same_edits_are_made_in_the_same_order(claims: World, tmp_path: Path) -> None:
+    ran(claims, tmp_path / "fixed", "identity", limit=16)
+    ran(claims, tmp_path / "precise", "identity", precision=15)
+    first, second = (rows(tmp_path / name, "identity") for name in ("fixed", "precise"))
+    assert [(row["id"], row["sample"]) for row in first] == [(row["id"], row["sample"]) for row in second]
+
+
 # One folder, one setting -----------------------------------------------------------------------------
 
 
@@ -517,6 +583,7 @@ def test_two_processes_cannot_write_one_run(classifier: World, tmp_path: Path) -
         ({"protocol": "decao2021"}, "protocol"),
         ({"limit": 2}, "edits, edits_sha256"),
         ({"retain": 5}, "retain"),
+        ({"precision": 10}, "precision"),
     ],
 )
 def test_another_setting_in_the_same_folder_is_refused(

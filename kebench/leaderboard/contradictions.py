@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from kebench.record import RunRecord
 from kebench.statistics import Estimate
@@ -46,7 +46,6 @@ def contradictions(record: RunRecord) -> list[str]:
 def _counts(record: RunRecord) -> Iterator[str]:
     setting, scores = record.setting, record.scores
     equal = {
-        "setting.edits and scores.edits": (setting.edits, scores.edits),
         "setting.protocol and scores.protocol": (dict(setting.protocol), asdict(scores.protocol)),
         "no_ops and no_op_share.hits": (scores.no_ops, scores.no_op_share.hits),
         "edits and no_op_share.total": (scores.edits, scores.no_op_share.total),
@@ -55,6 +54,12 @@ def _counts(record: RunRecord) -> Iterator[str]:
     for name in ("equivalence_target", "equivalence_own"):
         n_edits = getattr(scores, name).edits
         equal[f"edits_with_paraphrases and {name}.edits"] = (scores.edits_with_paraphrases, n_edits)
+    if setting.stopping is None:
+        equal["setting.edits and scores.edits"] = (setting.edits, scores.edits)
+    elif scores.edits > setting.edits:
+        yield f"edits: found {scores.edits}, of {setting.edits} at most"
+    elif scores.edits < setting.edits and not setting.stopping.reached(scores.retain_accuracy):
+        yield f"edits: stopped after {scores.edits} of {setting.edits} without the precision of the setting"
     for names, (one, other) in equal.items():
         if one != other:
             yield f"{names} differ: {one} and {other}"
@@ -111,6 +116,8 @@ def _held_out_edits(record: RunRecord) -> Iterator[str]:
         yield from _rate(name, part, n_edits)
         if part.hits > whole.hits or part.total - part.hits > whole.total - whole.hits:
             yield f"{name}: {part.hits} hits of {part.total}, but {whole_name} {whole.hits} of {whole.total}"
+        if name == "held_out_retain_accuracy" and record.setting.stopping is not None:
+            part = replace(part, low=whole.low, high=whole.high)  # the one interval that allows for stopping
         if n_edits == scores.edits and part.to_json() != whole.to_json():  # there NaN equals itself
             yield f"{name}: all edits are held out, but it is not {whole_name}"
     if success.edits < n_edits - scores.no_ops:

@@ -14,8 +14,9 @@ from tabulate import tabulate
 from kebench.leaderboard import printed
 from kebench.leaderboard.escape import csv_cell, markdown, plain
 from kebench.leaderboard.settings import apart_by, by_setting, headline, in_words, table_names
-from kebench.record import RunRecord
+from kebench.record import RunRecord, Setting
 from kebench.statistics import Estimate
+from kebench.stopping import half_width
 
 MARK = "<!-- Made by `kebench leaderboard` from records/. Changes here are lost. -->\n"
 """How a Markdown table that was made is told from one that was written."""
@@ -105,6 +106,8 @@ def _section(
     if _holds_out(rows):
         parts += [f"{_HELD_OUT}\n", _pipe_table(rows, _HELD_OUT_HEADINGS, _held_out_cells)]
     failed = [row for row in rows if row.scores.n_failures]
+    if unreached := _unreached(rows):
+        parts.append(f"{markdown(unreached)}\n")
     if failed:
         parts.append("Failed edits, wrong in every score above:\n")
         parts.append("".join(f"- {markdown(row.editor)}: {markdown(_failures(row))}\n" for row in failed))
@@ -120,9 +123,11 @@ def _what_was_run(rows: Sequence[RunRecord], apart: Sequence[str]) -> str:
         "Pack": f"{markdown(setting.pack)}, sha256 {markdown(setting.pack_sha256[:12])}",
         "Model": f"{markdown(setting.model)}, sha256 {markdown(setting.model_fingerprint[:12])}",
         "Protocol": f"{markdown(scores.protocol.name)}: {in_words(scores.protocol)}",
-        "Edits": f"{scores.edits}; no-ops: {_distinct(str(row.scores.no_ops) for row in rows)}; with "
+        "Edits": f"{_distinct(str(row.scores.edits) for row in rows)}; "
+        f"no-ops: {_distinct(str(row.scores.no_ops) for row in rows)}; with "
         f"paraphrases: {_distinct(str(row.scores.edits_with_paraphrases) for row in rows)}; "
         f"sha256 {markdown(setting.edits_sha256[:12])}",
+        "Precision": _precision(setting),
         "Targets": markdown(setting.targets),
         "Regime": markdown(_REGIMES.get(setting.regime, setting.regime)),
         "Retain": markdown(setting.retain),
@@ -135,6 +140,25 @@ def _what_was_run(rows: Sequence[RunRecord], apart: Sequence[str]) -> str:
             f"apart by {markdown(', '.join(apart))}"
         )
     return "".join(f"- {name}: {text}\n" for name, text in facts.items() if text)
+
+
+def _precision(setting: Setting) -> str:
+    """When edits stopped; empty where their number was fixed."""
+    if setting.precision is None:
+        return ""
+    return f"edits until retain is known to ± {setting.precision:g} points, {setting.edits} at most"
+
+
+def _unreached(rows: Sequence[RunRecord]) -> str:
+    """Which editors' retain is not known to the wanted precision, though all edits were made."""
+    found = [
+        f"{row.editor} (± {printed.percent(half_width(row.scores.retain_accuracy))})"
+        for row in rows
+        if (stopping := row.setting.stopping) and not stopping.reached(row.scores.retain_accuracy)
+    ]
+    if not found:
+        return ""
+    return f"Precision not reached after all {rows[0].setting.edits} edits: {', '.join(found)}."
 
 
 def _base_facts(rows: Sequence[RunRecord]) -> str:
@@ -328,6 +352,7 @@ def _csv_row(record: RunRecord) -> dict[str, str | int]:
         "targets": csv_cell(setting.targets),
         "regime": csv_cell(setting.regime),
         "retain": csv_cell(setting.retain),
+        **({} if setting.precision is None else {"precision": _raw(setting.precision)}),
         "seed": setting.seed,
         "edits_sha256": csv_cell(setting.edits_sha256),
         "test_sha256": csv_cell(setting.test_sha256),
@@ -369,9 +394,10 @@ def _raw(number: float) -> str:
 
 def _text(rows: Sequence[RunRecord]) -> str:
     setting, protocol = rows[0].setting, rows[0].scores.protocol
+    edits = _precision(setting) or f"{setting.edits} edits"
     told = (
         f"{setting.task} version {setting.task_version}: {setting.model} on {setting.pack}, {protocol.name} "
-        f"protocol; {setting.edits} edits, {setting.targets} targets, {setting.regime}, retain: "
+        f"protocol; {edits}, {setting.targets} targets, {setting.regime}, retain: "
         f"{setting.retain}, seed {setting.seed}. In percent, 95 % intervals below."
     )
     compared, _ = headline(protocol)
@@ -384,6 +410,8 @@ def _text(rows: Sequence[RunRecord]) -> str:
         "deterioration",
     ]
     lines = [*textwrap.wrap(plain(told), _WIDTH), "", *_text_table(rows, headings, _text_lines)]
+    if unreached := _unreached(rows):
+        lines += ["", *textwrap.wrap(plain(unreached), _WIDTH)]
     if _holds_out(rows):
         n_edits = _distinct(str(row.scores.held_out_edits) for row in rows)
         told = f"{_HELD_OUT} Edits of held-out relations: {n_edits}."
@@ -435,7 +463,8 @@ def _text_lines(record: RunRecord) -> tuple[list[str], list[str]]:
         scores.performance_deterioration,
     )
     failed = f"{scores.n_failures} failed, " if scores.n_failures else ""
-    aside = f"· {failed}{printed.seconds(record.cost.edit_seconds_p50)} s/edit"
+    edits = "" if record.setting.precision is None else f"{scores.edits} edits, "
+    aside = f"· {edits}{failed}{printed.seconds(record.cost.edit_seconds_p50)} s/edit"
     return _two_lines(record, aside, estimates)
 
 
