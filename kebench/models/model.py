@@ -4,19 +4,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from kebench.models.batching import Batching
 from kebench.models.rows import Rows, all_argmax, all_argmax_before_the_end, least_margin
 from kebench.task import Family, Task
 
-TOKENS_A_BATCH = 4096
-"""Padded prompt tokens answered in one forward pass."""
-
+T = TypeVar("T")
 
 Under = Callable[[Sequence[int]], AbstractContextManager[None]]
 """Puts edits in force over one batch: inside `under(indices)`, row i of the batch is answered by the
@@ -51,6 +50,8 @@ class AbstractModel(ABC):
         network: in evaluation mode, no parameter requiring a gradient.
         tokenizer: its own.
         asking: how prompts are put to it.
+        batching: how many rows it is asked at once; less from the first time that memory runs out.
+        tf32: whether its float32 products are rounded to TF32 (`kebench.numerics`).
     """
 
     family: ClassVar[Family]
@@ -64,6 +65,8 @@ class AbstractModel(ABC):
         self.network = network.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.asking = asking
+        self.batching = Batching()
+        self.tf32 = False
         self._prompt_ids: dict[str, list[int]] = {}
 
     @property
@@ -71,6 +74,11 @@ class AbstractModel(ABC):
         """Where the weights are."""
         device: torch.device = self.network.device
         return device
+
+    @property
+    def dtype(self) -> str:
+        """What it computes in: `float32`, `tf32` or `bfloat16`, as far as kebench loads it."""
+        return "tf32" if self.tf32 else str(self.network.dtype).removeprefix("torch.")
 
     # What a family defines -----------------------------------------------------------------------------
 
@@ -84,7 +92,7 @@ class AbstractModel(ABC):
 
     @abstractmethod
     def logits(self, rows: Rows) -> Float[Tensor, "scored vocab"]:
-        """The network's logits at the scored positions of `rows`."""
+        """The network's logits at the scored positions of `rows`; float32 or better (`at_least_float32`)."""
 
     @abstractmethod
     def decode(self, prompts: Sequence[str], beams: int) -> list[list[str]]:
@@ -106,12 +114,12 @@ class AbstractModel(ABC):
         return [self._prompt_ids[prompt] for prompt in prompts]
 
     def batches(self, prompts: Sequence[str]) -> Iterator[list[int]]:
-        """The prompts' indices, in batches of similar length and about `TOKENS_A_BATCH` tokens."""
+        """The prompts' indices, in batches of similar length, as large as `batching` lets them be."""
         lengths = [len(ids) for ids in self.prompt_ids(prompts)]
         order = sorted(range(len(prompts)), key=lambda index: (lengths[index], index))
         batch: list[int] = []
         for index in order:
-            if batch and (len(batch) + 1) * lengths[index] > TOKENS_A_BATCH:
+            if not self.batching.fits(len(batch) + 1, lengths[index]):
                 yield batch
                 batch = []
             batch.append(index)
@@ -157,13 +165,9 @@ class AbstractModel(ABC):
         self, prompts: Sequence[str], beams: int, *, under: Under = base_weights
     ) -> list[list[str]]:
         """The best free answers to each prompt, best first: one by greedy search, `beams` by beam search."""
-        found: list[list[str]] = [[] for _ in prompts]
-        for rows in self.batches(prompts):
-            with under(rows):
-                decoded = self.decode([prompts[row] for row in rows], beams)
-            for row, texts in zip(rows, decoded, strict=True):
-                found[row] = texts
-        return found
+        return self._in_batches(
+            prompts, under, lambda indices: self.decode([prompts[index] for index in indices], beams)
+        )
 
     def says(
         self, prompts: Sequence[str], answers: Sequence[str], *, under: Under = base_weights
@@ -198,14 +202,43 @@ class AbstractModel(ABC):
         under: Under,
     ) -> list[float]:
         """One number a row, taken from its logits when the model is fed the answer."""
-        found = [0.0] * len(prompts)
-        for indices in self.batches(prompts):
+
+        def ask(indices: Sequence[int]) -> list[float]:
             rows = self.rows([prompts[i] for i in indices], [answers[i] for i in indices])
+            return list(map(float, measure(self.logits(rows), rows).tolist()))
+
+        return self._in_batches(prompts, under, ask)
+
+    def _in_batches(
+        self, prompts: Sequence[str], under: Under, ask: Callable[[Sequence[int]], Sequence[T]]
+    ) -> list[T]:
+        """What `ask` finds for each prompt, asked of a batch of them at a time."""
+        found: dict[int, T] = {}
+        for indices in self.batches(prompts):
+            found.update(zip(indices, self._fitting(prompts, indices, under, ask), strict=True))
+        return [found[index] for index in range(len(prompts))]
+
+    def _fitting(
+        self, prompts: Sequence[str], indices: Sequence[int], under: Under,
+        ask: Callable[[Sequence[int]], Sequence[T]],
+    ) -> list[T]:  # fmt: skip
+        """A batch's answers; where it does not fit in memory, those of its halves.
+
+        Raises:
+            torch.OutOfMemoryError: one row alone does not fit.
+        """
+        try:
             with under(indices):
-                measured = measure(self.logits(rows), rows).tolist()
-            for index, value in zip(indices, measured, strict=True):
-                found[index] = float(value)
-        return found
+                return list(ask(indices))
+        except torch.OutOfMemoryError:
+            if len(indices) == 1:
+                raise
+        # Outside the handler, which would keep what the failed attempt held alive.
+        longest = max(map(len, self.prompt_ids([prompts[index] for index in indices])))
+        self.batching = self.batching.halved(len(indices), longest)
+        half = (len(indices) + 1) // 2
+        halves = indices[:half], indices[half:]
+        return [found for part in halves for found in self._fitting(prompts, part, under, ask)]
 
 
 def _of(rows: Sequence[int], under: Under) -> Under:
