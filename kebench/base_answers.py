@@ -15,6 +15,7 @@ from kebench.home import home
 from kebench.metrics import same
 from kebench.models.model import AbstractModel
 from kebench.normalise import normalise_decao2021
+from kebench.numerics import numerics
 from kebench.packs.record import Record
 from kebench.protocols import Protocol
 
@@ -83,7 +84,8 @@ def answered(
     path = home() / "answers" / f"{_key(model, identity, records, protocol)}.jsonl"
     if path.is_file():
         return tuple(_from_line(line) for line in path.read_text(encoding="utf-8").splitlines())
-    found = tuple(_answer_all(model, records, protocol, report))
+    with numerics(model.device, tf32=model.tf32):
+        found = tuple(_answer_all(model, records, protocol, report))
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}")
     lines = (json.dumps(asdict(record), ensure_ascii=True, sort_keys=True) for record in found)

@@ -101,7 +101,9 @@ def main() -> None:
 @click.option("--targets", help="alternative (default): another answer; gold: correct what is wrong.")
 @click.option("--retain", help="Test questions asked of each edit, or 'exact' for all. Default: the task's.")
 @click.option("--output", help="The run's folder. Default: runs/<task>-<key of the setting>.")
-@click.option("--device", help="cpu, cuda, … Default: an accelerator if there is one.")
+@click.option("--device", help="cpu, cuda, cuda:1, mps. Default: cuda if there is one.")
+@click.option("--dtype", help="float32 (default), tf32 (on cuda) or bfloat16: another setting each.")
+@click.option("--batch-size", help="Rows a forward pass. Default: auto, as many as should fit.")
 @click.option("--config", type=click.Path(dir_okay=False, path_type=Path), help="The same options as YAML.")
 def run(config: Path | None, editors: str | None, **options: Any) -> None:
     """Run editors on a task and print their scores. Makes what is missing; goes on where it was cut off."""
@@ -134,9 +136,10 @@ def _settings(fields: dict[str, Any], place: Path | str) -> RunSettings:
     from kebench.run_settings import RunSettings
     from kebench.yaml_files import validated
 
-    retain = fields.get("retain")
-    if isinstance(retain, str) and retain != "exact" and not retain.isdecimal():
-        raise BadSetting(f"--retain: found '{retain}', wanted a number or 'exact'")
+    for flag, word in (("retain", "exact"), ("batch-size", "auto")):
+        found = fields.get(flag.replace("-", "_"))
+        if isinstance(found, str) and found != word and not found.isdecimal():
+            raise BadSetting(f"--{flag}: found '{found}', wanted a number or '{word}'")
     if fields.get("targets", "alternative") not in ("alternative", "gold"):
         raise BadSetting(f"--targets: found '{fields['targets']}', wanted alternative or gold")
     settings = validated(RunSettings, fields, place)
@@ -247,7 +250,7 @@ def _runs() -> list[str]:
     type=click.Path(file_okay=False, path_type=Path),
     help="Where the base model goes, or all that --reproduce makes.",
 )
-@click.option("--device", help="cpu, cuda, … Default: an accelerator if there is one.")
+@click.option("--device", help="cpu, cuda, cuda:1, mps. Default: cuda if there is one.")
 def train(
     base: str | None,
     editor: str | None,

@@ -110,7 +110,10 @@ class EditedWeights(AbstractEdited):
             like = self.base.network.get_parameter(name)
             nothing = LowRank(like.new_zeros(d_out, 0), like.new_zeros(0, d_in))
             changes = [update.get(name, nothing) for update in self.updates]
-            stacked[name] = LowRankBatch.stack([c for c in changes if isinstance(c, LowRank)])
+            # An editor may reckon in another type than the model.
+            stacked[name] = LowRankBatch.stack(
+                [LowRank(c.B.to(like), c.A.to(like)) for c in changes if isinstance(c, LowRank)]
+            )
         return stacked
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from kebench.models.model import AbstractModel
+
 PACKAGES = ("kebench", "torch", "transformers", "tokenizers", "numpy", "rapidfuzz", "datasets", "evaluate")
 
 
@@ -41,16 +43,18 @@ def _commit() -> str | None:
         return None
 
 
-def hardware(device: torch.device) -> dict[str, str | int]:
-    """The processor, its threads, and the accelerator if one is used."""
+def hardware(model: AbstractModel) -> dict[str, str | int]:
+    """The processor, its threads, an accelerator if one is used; the model's number type and batches."""
     found: dict[str, str | int] = {
         "machine": platform.machine(),
         "cpu": _cpu_name(),
         "threads": torch.get_num_threads(),
-        "device": str(device),
+        "device": str(model.device),
+        "dtype": model.dtype,
+        **model.batching.facts(),
     }
-    if device.type == "cuda":
-        found["accelerator"] = torch.cuda.get_device_name(device)
+    if model.device.type == "cuda":
+        found["accelerator"] = torch.cuda.get_device_name(model.device)
     return found
 
 

@@ -14,7 +14,7 @@ from kebench.protocols import Protocol
 from kebench.record import RunRecord, editor_folder
 from kebench.run import run
 from kebench.run_folder import read_base, read_edits
-from kebench.run_settings import RunSettings
+from kebench.run_settings import BatchSize, DType, RunSettings
 from kebench.scorer import per_edit
 
 if TYPE_CHECKING:
@@ -48,6 +48,8 @@ def evaluate(
     retain: int | Literal["exact"] | None = None,
     output: str | Path | None = None,
     device: str | None = None,
+    dtype: DType = "float32",
+    batch_size: BatchSize = "auto",
     progress: bool = False,
 ) -> Evaluation:
     """Runs one editor on a task, as `kebench run` does.
@@ -65,7 +67,9 @@ def evaluate(
         targets: `alternative` or `gold`.
         retain: how many test questions each edit is asked, or `exact`; by default the task's number.
         output: the run's folder, kept and resumable; by default a temporary one.
-        device: where to compute; by default an accelerator if there is one.
+        device: where to compute; by default `cuda` if there is one. A loaded model stays where it is.
+        dtype: `float32`, `tf32` (with `cuda`) or `bfloat16`. A loaded model keeps its own.
+        batch_size: rows a forward pass, or `auto`. A loaded model keeps its own.
         progress: tell on stderr how far it is.
 
     Raises:
@@ -89,6 +93,8 @@ def evaluate(
             retain=retain,
             output=str(output if output is not None else temporary),
             device=device,
+            dtype=dtype,
+            batch_size=batch_size,
         )
         folder, (record,) = run(
             settings,

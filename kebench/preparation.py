@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -33,11 +34,13 @@ from kebench.errors import BadSetting, KebenchError, NotFound, did_you_mean
 from kebench.home import home, pack_folder
 from kebench.models import AbstractModel, Asking, load_model
 from kebench.models.identity import identity
+from kebench.numerics import numerics
 from kebench.packs.build import build_pack
 from kebench.packs.pack import LOCK, Pack, read_pack
 from kebench.progress import Progress
 from kebench.protocols import Protocol
 from kebench.record import write_json
+from kebench.run_settings import BatchSize, DType
 from kebench.shipped import MODEL_CARD, STATE, STATE_CARD, shipped_folder, shipped_state
 from kebench.task import PackRecipe, Task
 from kebench.updates import fingerprint
@@ -86,20 +89,32 @@ def _made_by(recipe: PackRecipe, pack: Pack) -> bool:
     return pinned <= held and dict(pack.lock.split) == dict(recipe.split)
 
 
-def device_or_default(device: str | None) -> str:
-    """The device asked for; else an accelerator if there is one.
+def device_or_default(device: str | None, dtype: DType = "float32") -> str:
+    """The device asked for; else `cuda` if there is one, else `cpu`.
 
     Raises:
-        BadSetting: torch knows no such device, or it is not here.
+        BadSetting: there is no such device here, or it does not compute in `dtype`.
     """
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise BadSetting(f"--device: found '{device}' ({str(error).splitlines()[0]})") from None
-    return device or ("cuda" if torch.cuda.is_available() else "cpu")
+    gpus = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    here = ["cpu", *(["cuda", *gpus] if gpus else []), *(["mps"] if torch.mps.is_available() else [])]
+    device = device or ("cuda" if gpus else "cpu")
+    if device not in here:
+        raise BadSetting(f"--device: found '{device}', wanted one that is here: {', '.join(here)}")
+    if dtype == "tf32" and not device.startswith("cuda"):
+        raise BadSetting(f"--dtype: found tf32 on the device {device}, wanted it on cuda, which alone has it")
+    return device
 
 
-def find_model(task: Task, name: str | None, pack: Pack, progress: Progress, device: str) -> AbstractModel:
+def find_model(
+    task: Task,
+    name: str | None,
+    pack: Pack,
+    progress: Progress,
+    device: str,
+    *,
+    dtype: DType = "float32",
+    batch_size: BatchSize = "auto",
+) -> AbstractModel:
     """The task's model of that name: the one that comes with kebench, or trained now if it is not yet.
 
     Any other name is a folder or a Hub model.
@@ -107,18 +122,19 @@ def find_model(task: Task, name: str | None, pack: Pack, progress: Progress, dev
     Raises:
         KebenchError: it cannot be had, or does not suit the task.
     """
+    load = partial(load_model, task=task, device=device, dtype=dtype, batch_size=batch_size)
     name = name or task.model_for(pack.name)
     if name not in task.models:
         try:
-            return load_model(name, task, device=device)
+            return load(name)
         except NotFound as error:
             raise KebenchError(f"{error}{did_you_mean(name, task.models)}") from None
     if (shipped := shipped_folder(task.models[name].shipped, MODEL_CARD)) is not None:
-        return load_model(str(shipped), task, device=device)
+        return load(str(shipped))
     folder = trained_model_folder(task, name, pack)
     if not (folder / MODEL_CARD).is_file():
         train_model(task, name, pack, folder, progress, device)
-    return load_model(str(folder), task, device=device)
+    return load(str(folder))
 
 
 def trained_model_folder(task: Task, name: str, pack: Pack) -> Path:
@@ -136,10 +152,11 @@ def train_model(task: Task, name: str, pack: Pack, folder: Path, progress: Progr
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not (folder / MODEL_CARD).is_file():
-            train_base(
-                name, task.models[name], task, pack.splits, folder,
-                pack_sha256=pack.sha256, device=device, report=progress,
-            )  # fmt: skip
+            with numerics(torch.device(device)):
+                train_base(
+                    name, task.models[name], task, pack.splits, folder,
+                    pack_sha256=pack.sha256, device=device, report=progress,
+                )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -152,6 +169,7 @@ class Ground:
         fingerprint: of its weights, before anything was done to them.
         test: the test set as the base model answers it.
         cases: the test split's edits.
+        in_float32: loads the model as editors learn on it; None where it is that already.
     """
 
     task: Task
@@ -164,6 +182,18 @@ class Ground:
     fingerprint: str
     test: tuple[AnsweredRecord, ...]
     cases: Cases
+    in_float32: Callable[[], AbstractModel] | None = None
+
+    def to_learn_on(self) -> "Ground":
+        """The same ground in float32: what is learnt does not depend on what a run computes in.
+
+        The test set and its cases stay as they are: no editor learns from them.
+        """
+        if self.in_float32 is None:
+            return self
+        model = self.in_float32()
+        weights = fingerprint(model.network)
+        return replace(self, model=model, identity=identity(model), fingerprint=weights, in_float32=None)
 
 
 def make_ground(
@@ -174,6 +204,8 @@ def make_ground(
     targets: Targets,
     seed: int,
     progress: Progress,
+    *,
+    in_float32: Callable[[], AbstractModel] | None = None,
 ) -> Ground:
     """The base pass over the test split, shared by all editors.
 
@@ -190,7 +222,9 @@ def make_ground(
         raise BadSetting(
             f"pack {pack.name}: no record of the test split can be edited ({reasons or 'it is empty'})"
         )
-    return Ground(task, pack, model, protocol, targets, seed, base, fingerprint(model.network), test, cases)
+    return Ground(
+        task, pack, model, protocol, targets, seed, base, fingerprint(model.network), test, cases, in_float32
+    )
 
 
 def _check_labels(task: Task, pack: Pack) -> None:
@@ -236,9 +270,10 @@ def prepare_editor(name: str, editor: AbstractEditor, ground: Ground, progress: 
     """The editor's state: from the cache, or learnt now. Interrupted, it goes on from its last checkpoint."""
     if not isinstance(editor, AbstractTrainedEditor):
         return Prepared({}, 0.0)
-    folder = state_folder(editor, ground)
+    learning = ground.to_learn_on()
+    folder = state_folder(editor, learning)
     if not (folder / STATE_CARD).is_file():
-        learn_state(name, editor, ground, folder, progress)
+        learn_state(name, editor, learning, folder, progress)
     card = json.loads((folder / STATE_CARD).read_text(encoding="utf-8"))
     state = {key: tensor.to(ground.model.device) for key, tensor in load_file(folder / STATE).items()}
     return Prepared(state, card["seconds"])
@@ -262,7 +297,8 @@ def learn_state(
             progress(done, steps, words)
 
         learner = editor.prepared_by()
-        state = learner.prepare(ground.model, training, Workspace(work, report))
+        with numerics(ground.model.device):
+            state = learner.prepare(ground.model, training, Workspace(work, report))
         save_tensors(state, folder / STATE)
         facts = {
             "name": name,

@@ -106,7 +106,7 @@ class RunRecord:
         base: facts about the base model's answers: accuracy, share of paraphrases set aside, …
         cost: what it took.
         versions: of Python, kebench and the packages that could move a number; git commit where known.
-        hardware: what it ran on.
+        hardware: what it ran on and in, and how often a batch did not fit since the run began.
     """
 
     format: int

@@ -2,6 +2,7 @@
 
 import statistics as numbers
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -12,6 +13,7 @@ from kebench.errors import BadSetting, BrokenEditor, Busy
 from kebench.leaderboard.printed import percent
 from kebench.metrics import BaseAnswers, retain
 from kebench.models import AbstractModel
+from kebench.numerics import numerics
 from kebench.plan import Plan
 from kebench.preparation import Ground, device_or_default, find_model, find_pack, make_ground, prepare_editor
 from kebench.progress import Progress
@@ -92,8 +94,15 @@ def ground_of(settings: RunSettings, progress: Progress, *, model: AbstractModel
     task = load_task(settings.task)
     protocol = find_protocol(settings.protocol, labels=task.family == "classifier")
     pack = find_pack(task, settings.pack)
-    model = model or find_model(task, settings.model, pack, progress, device_or_default(settings.device))
-    return make_ground(task, pack, model, protocol, settings.targets, settings.seed, progress)
+    in_float32 = None
+    if model is None:
+        device = device_or_default(settings.device, settings.dtype)
+        find = partial(find_model, task, settings.model, pack, progress, device)
+        model = find(dtype=settings.dtype, batch_size=settings.batch_size)
+        in_float32 = partial(find, batch_size=settings.batch_size) if settings.dtype != "float32" else None
+    return make_ground(
+        task, pack, model, protocol, settings.targets, settings.seed, progress, in_float32=in_float32
+    )
 
 
 # One editor ------------------------------------------------------------------------------------------
@@ -118,7 +127,8 @@ def _run_editor(name: str, editor: AbstractEditor, plan: Plan, folder: Path, pro
             while made < len(plan.cases) and not enough.reached():
                 progress(made, len(plan.cases), enough.words())
                 group = plan.cases[made : made + EDITS_AT_ONCE]
-                trials = edit_and_ask(editor, prepared.state, plan, group)
+                with numerics(model.device, tf32=model.tf32):
+                    trials = edit_and_ask(editor, prepared.state, plan, group)
                 if made == done:  # told before anything is on file, not hours later
                     _check_base(name, ground)
                 file.writelines(map(to_line, trials))
@@ -154,7 +164,7 @@ def _run_editor(name: str, editor: AbstractEditor, plan: Plan, folder: Path, pro
         base=plan.base_facts(),
         cost=_cost(trials, prepared.seconds, model),
         versions=versions(),
-        hardware=hardware(model.device),
+        hardware=hardware(model),
     )
     record.write(place / "record.json")
     return record

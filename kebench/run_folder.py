@@ -47,7 +47,7 @@ def open_run(folder: Path, plan: Plan) -> None:
             "pack_licence": ground.pack.lock.licence,
             "edits_at_once": EDITS_AT_ONCE,
             "versions": versions(),
-            "hardware": hardware(ground.model.device),
+            "hardware": hardware(ground.model),
         },
         file,
     )

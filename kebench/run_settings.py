@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from kebench.cases import Targets
 from kebench.errors import BadSetting, NotFound
 from kebench.protocols import PROTOCOLS, STRATA
+
+DType = Literal["float32", "tf32", "bfloat16"]
+BatchSize = int | Literal["auto"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,9 @@ class RunSettings:
         targets: `alternative` or `gold`.
         retain: how many test questions each edit is asked, or `exact` for all; by default the task's number.
         output: the run's folder; by default one in `runs/` named after the setting.
-        device: where to compute; by default an accelerator if there is one.
+        device: where to compute: `cpu`, `cuda`, `cuda:1`, `mps`; by default `cuda` if there is one.
+        dtype: what to compute in; another one is another setting. `tf32` needs `cuda`.
+        batch_size: rows a forward pass; `auto`: as many as should fit. Halved whenever memory runs out.
     """
 
     editors: tuple[str, ...]
@@ -42,18 +47,24 @@ class RunSettings:
     retain: int | Literal["exact"] | None = None
     output: str | None = None
     device: str | None = None
+    dtype: DType = "float32"
+    batch_size: BatchSize = "auto"
 
     def check(self) -> None:
         """Makes sure of what the types do not say.
 
         Raises:
             NotFound: there is no such protocol.
-            BadSetting: a number is out of range, or the targets are neither of the two.
+            BadSetting: a number is out of range, or a word is none of those there are.
         """
         if self.protocol not in PROTOCOLS:
             raise NotFound("protocol", self.protocol, PROTOCOLS)
         if self.targets not in ("alternative", "gold"):
             raise BadSetting(f"targets: found '{self.targets}', wanted alternative or gold")
+        if self.dtype not in get_args(DType):
+            raise BadSetting(f"dtype: found '{self.dtype}', wanted {', '.join(get_args(DType))}")
+        if self.batch_size != "auto" and not (isinstance(self.batch_size, int) and self.batch_size > 0):
+            raise BadSetting(f"batch-size: found {self.batch_size}, wanted 1 or more, or 'auto'")
         if self.limit is not None and self.limit < 0:
             raise BadSetting(f"limit: found {self.limit}, wanted 0 (all) or more")
         if self.precision is not None and not 0 < self.precision < 50:

@@ -209,7 +209,7 @@ def dense_weights(network: nn.Module, update: Update) -> dict[str, Tensor]:
         else:
             delta = change.B @ change.A
             delta = delta.T if isinstance(maps[name], Conv1D) else delta
-        weights[name] = theta + delta
+        weights[name] = (theta + delta).to(theta.dtype)  # rounded once
     return weights
 
 

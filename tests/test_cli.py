@@ -56,6 +56,11 @@ WORDS = [
     ((*RUN, "--precision", "0"), "precision: found 0, wanted percentage points, more than 0 and less"),
     ((*RUN, "--precision", "50"), "precision: found 50, wanted percentage points"),
     ((*RUN, "--precision", "nan"), "precision: found nan, wanted percentage points"),
+    ((*RUN, "--dtype", "float16"), "run: dtype: found 'float16', wanted: Input should be 'float32',"),
+    ((*RUN, "--dtype", "tf32", "--device", "cpu"), "--dtype: found tf32 on the device cpu, wanted it on"),
+    ((*RUN, "--device", "meta"), "--device: found 'meta', wanted one that is here: cpu"),
+    ((*RUN, "--batch-size", "many"), "--batch-size: found 'many', wanted a number or 'auto'"),
+    ((*RUN, "--batch-size", "0"), "batch-size: found 0, wanted 1 or more, or 'auto'"),
     ((*RUN, "--lmit", "3"), "No such option '--lmit'"),
     ((*RUN, "--limit"), "requires an argument"),
     ((*RUN, "--config", "none.yaml"), "none.yaml: cannot be read (FileNotFoundError)"),
@@ -337,12 +342,12 @@ def scored(folder: Path) -> dict[str, RunRecord]:
 
 FLAGS: dict[str, Any] = {
     "limit": 5, "precision": 30.0, "seed": 3, "protocol": "decao2021", "targets": "alternative", "retain": 7,
-    "device": "cpu",
+    "device": "cpu", "dtype": "bfloat16", "batch_size": 5,
 }  # fmt: skip
 
 
 def test_a_config_file_is_the_same_as_flags(classifier: World, kebench: Kebench, tmp_path: Path) -> None:
-    flags = [word for name, value in FLAGS.items() for word in (f"--{name}", str(value))]
+    flags = [word for name, value in FLAGS.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     words = ("--editor", "identity, oracle", "--task", classifier.task, "--model", classifier.model)
     assert kebench("run", *words, *flags, "--output", tmp_path / "flags")[0] == 0
     config = {
@@ -360,6 +365,8 @@ def test_a_config_file_is_the_same_as_flags(classifier: World, kebench: Kebench,
     assert (setting.edits, setting.seed, setting.protocol["name"]) == (5, 3, "decao2021")
     assert setting.precision == 30
     assert setting.retain == "sample of 7"
+    assert setting.model == "tiny (bfloat16)"
+    assert first["oracle"].hardware["batch_limit"] == "5 rows"
 
 
 def test_flags_win_over_the_file(classifier: World, kebench: Kebench, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from test_updates import random_low_rank
 
 from kebench.edited import EditedWeights
 from kebench.models import AbstractModel
+from kebench.models.batching import Batching
 from kebench.updates import Dense, LowRank, Update, editable, fingerprint
 
 KINDS = pytest.mark.parametrize("kind", tiny.KINDS)
@@ -76,7 +77,7 @@ def test_small_batches_keep_rows_with_their_edits(kind: str, monkeypatch: pytest
     edited = EditedWeights(base, [random_low_rank(base, seed) for seed in range(4)])
     prompts, which = tiny.prompts(kind, 20), [index * 7 % 4 for index in range(20)]
     whole = edited.answer(prompts, which, base.answer(prompts))
-    monkeypatch.setattr("kebench.models.model.TOKENS_A_BATCH", 30)
+    monkeypatch.setattr(base, "batching", Batching(limit=30))
     assert edited.answer(prompts, which, base.answer(prompts)) == whole
 
 

@@ -6,6 +6,7 @@ import json
 import random
 from functools import cache
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import tiny
@@ -17,8 +18,11 @@ from transformers import BertModel
 
 from kebench.errors import BadFile, BadSetting, NotFound
 from kebench.models import AbstractModel, load_model
+from kebench.models.batching import Batching
+from kebench.models.identity import identity
 from kebench.models.load import display_name, family_of, label_fields, load_pretrained
 from kebench.models.rows import target_loss
+from kebench.run_settings import DType
 
 KINDS = pytest.mark.parametrize("kind", tiny.KINDS)
 GENERATING = pytest.mark.parametrize("kind", tiny.GENERATING)
@@ -101,7 +105,7 @@ def test_order_batch_and_padding_change_no_answer(kind: str, seed: int, size: in
     prompts = tiny.prompts(kind, 72)
     chosen = random.Random(seed).choices(range(len(prompts)), k=size)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kebench.models.model.TOKENS_A_BATCH", random.Random(seed).choice([1, 40, 4096]))
+        patch.setattr(model(kind), "batching", Batching(limit=random.Random(seed).choice([1, 40, 4096])))
         answers = model(kind).answer([prompts[index] for index in chosen])
     assert answers == [free[index] for index in chosen]
 
@@ -110,8 +114,8 @@ def test_order_batch_and_padding_change_no_answer(kind: str, seed: int, size: in
 def test_batches_hold_every_prompt_once_within_their_tokens(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kebench.models.model.TOKENS_A_BATCH", 50)
     made, prompts = model(kind), tiny.prompts(kind, 40)
+    monkeypatch.setattr(made, "batching", Batching(limit=50))
     batches = list(made.batches(prompts))
     assert sorted(index for batch in batches for index in batch) == list(range(40))
     assert len(batches) > 1
@@ -267,6 +271,36 @@ def test_a_saved_model_answers_as_before(kind: str, tmp_path: Path) -> None:
     assert loaded.answer(prompts) == model(kind).answer(prompts)
     assert loaded.name == "m"
     assert family_of(loaded.network.config) == tiny.FAMILY[kind]
+
+
+@KINDS
+def test_a_model_is_loaded_in_the_type_asked_for(kind: str, tmp_path: Path) -> None:
+    folder = tiny.save(kind, tmp_path / "m")
+    prompts = tiny.prompts(kind, 4)
+    found = {dtype: load_model(str(folder), tiny.task(kind), dtype=dtype) for dtype in get_args(DType)}
+    for dtype, made in found.items():
+        assert made.dtype == dtype
+        assert made.name == ("m" if dtype == "float32" else f"m ({dtype})")
+        rows = made.rows(prompts, ["SUPPORTS" if kind == "bert" else "Oslo"] * 4)
+        assert made.logits(rows).dtype == torch.float32  # whatever the network computes in
+        assert len(made.answer(prompts)) == 4
+    half = found["bfloat16"].network
+    assert {p.dtype for p in half.parameters()} == {torch.bfloat16}
+    assert len({identity(made) for made in found.values()}) == 3
+    assert identity(found["float32"]) == identity(load_model(str(folder), tiny.task(kind)))
+
+
+@GENERATING
+def test_in_bfloat16_a_proof_and_decoding_agree_on_ties(kind: str) -> None:
+    """Where two tokens have the same logit, both take the first; in bfloat16 many have."""
+    made = tiny.fitted(kind, dtype=torch.bfloat16)
+    rows = made.network.get_output_embeddings().weight  # type: ignore[union-attr]
+    rows[32:64] = rows[:32].clone()  # type: ignore[index]
+    made.batching = Batching(1, 1)
+    prompts = tiny.prompts(kind, 12)
+    free = made.answer(prompts)
+    assert made.answer(prompts, guesses=free) == free
+    assert sum(made.margins(prompts, ["Oslo"] * 12)) == 0  # the likeliest of some step has a twin
 
 
 def test_the_family_is_in_the_configuration_not_the_name(tmp_path: Path) -> None:

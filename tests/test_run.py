@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,14 +23,14 @@ from kebench.baselines.fine_tuning import FineTuning
 from kebench.baselines.identity import Identity
 from worlds import World
 
-from kebench import metrics
+from kebench import base_answers, metrics
 from kebench import run as run_module
 from kebench.edit import Edit
 from kebench.edited import AbstractEdited, EditedWeights
 from kebench.editor import AbstractEditor, AbstractTrainedEditor, AbstractWeightEditor, State, load_editor
 from kebench.errors import BadFile, BadSetting, BrokenEditor, Busy, KebenchError
 from kebench.leaderboard import contradictions
-from kebench.models.model import AbstractModel
+from kebench.models import AbstractModel, load_model
 from kebench.packs.pack import Origin, write_pack
 from kebench.preparation import state_folder
 from kebench.progress import Silent
@@ -37,7 +38,8 @@ from kebench.record import RunRecord
 from kebench.run import run
 from kebench.run_folder import EDITS_AT_ONCE, read_base, read_edits
 from kebench.scorer import STOPPED_INTERVAL
-from kebench.updates import Update
+from kebench.task import load_task
+from kebench.updates import Update, linear_maps
 
 Kebench = Callable[..., tuple[int, str, str]]
 
@@ -401,6 +403,84 @@ def test_a_bug_in_an_editor_is_not_a_failed_edit(seq2seq: World, tmp_path: Path)
         ran(seq2seq, tmp_path, editors={"buggy": Buggy()})
 
 
+def test_batches_change_no_score_and_a_record_says_what_did_not_fit(seq2seq: World, tmp_path: Path) -> None:
+    tuned = {"tuned": FineTuning(layers="first", learning_rate=1e-2, max_steps=3)}
+    plain, in_threes = (
+        ran(seq2seq, tmp_path / str(size), editors=tuned, batch_size=size)[0] for size in ("auto", 3)
+    )
+    assert in_threes.scores == plain.scores
+    assert in_threes.setting == plain.setting
+    assert plain.hardware["batches_backed_off"] == 0
+    model = load_model(str(seq2seq.model), load_task(str(seq2seq.task)))
+    first = next(iter(linear_maps(model.network).values()))
+
+    def check(_: torch.nn.Module, inputs: Sequence[torch.Tensor]) -> None:
+        if len(inputs[0]) > 2:
+            raise torch.OutOfMemoryError("no more")
+
+    first.register_forward_pre_hook(check)
+    settings = seq2seq.settings(tmp_path / "short", "tuned")
+    (short,) = run(settings, editors=tuned, model=model, progress=Silent())[1]
+    assert short.scores == plain.scores
+    assert short.scores.failures == {}
+    assert short.hardware["batches_backed_off"] > 0
+    assert RunRecord.read(tmp_path / "short" / "tuned" / "record.json") == short
+
+
+# What is computed in ---------------------------------------------------------------------------------
+
+SMALL = """
+editor: kebench.baselines.knowledge_editor:KnowledgeEditor
+settings: {steps: 2, edits_per_step: 2, retain_per_edit: 2, lstm_size: 4, condition_size: 8, head_size: 4,
+  validate_every: 1, validate_edits: 2, scale: 11}
+"""
+
+
+def test_another_dtype_is_another_setting_and_shares_what_was_learnt_alone(
+    seq2seq: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEBENCH_HOME", str(tmp_path / "home"))
+    shutil.copytree(seq2seq.home / "packs", tmp_path / "home" / "packs")
+    shutil.copytree(seq2seq.home / "models", tmp_path / "home" / "models")
+    (tmp_path / "small.yaml").write_text(SMALL)
+    names = (str(tmp_path / "small.yaml"), "fine_tuning_first")
+    records = {
+        dtype: ran(seq2seq, tmp_path / dtype, *names, dtype=dtype, limit=4)
+        for dtype in ("bfloat16", "float32")
+    }
+    for half, full in zip(records["bfloat16"], records["float32"], strict=True):
+        assert (half.hardware["dtype"], full.hardware["dtype"]) == ("bfloat16", "float32")
+        assert (half.setting.model, full.setting.model) == ("tiny (bfloat16)", "tiny")
+        assert half.setting.model_fingerprint != full.setting.model_fingerprint
+        assert half.scores.failures == {}
+        assert RunRecord.read(tmp_path / "bfloat16" / half.editor / "record.json") == half
+    # Learnt once, in float32, by whichever run came first.
+    (state,) = (tmp_path / "home" / "states").iterdir()
+    ground = run_module.ground_of(seq2seq.settings(tmp_path, "x"), Silent())
+    assert state == state_folder(load_editor(names[0])[1], ground)  # type: ignore[arg-type]
+    with pytest.raises(BadSetting, match="holds a run with another model, model_fingerprint"):
+        ran(seq2seq, tmp_path / "float32", "identity", dtype="bfloat16", limit=4)
+
+
+def test_runs_of_another_dtype_share_no_base_answers(
+    classifier: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    plain = base_answers._answer_all
+
+    def watched(model: AbstractModel, *arguments: Any) -> Any:
+        asked.append(model.dtype)
+        return plain(model, *arguments)
+
+    monkeypatch.setattr(base_answers, "_answer_all", watched)
+    monkeypatch.setattr(base_answers, "home", lambda: tmp_path / "home")
+    for place, (dtype, size) in enumerate(
+        (("float32", "auto"), ("bfloat16", "auto"), ("bfloat16", 2), ("float32", 2))
+    ):
+        ran(classifier, tmp_path / str(place), "identity", limit=1, dtype=dtype, batch_size=size)
+    assert asked == ["float32", "bfloat16"]
+
+
 # Interruptions ---------------------------------------------------------------------------------------
 
 SLOW = """
@@ -657,6 +737,11 @@ class _Plain(AbstractWeightEditor):
         ({"retain": 2}, "retain: found 2, wanted 4 or more"),
         ({"device": "cdua"}, "--device: found 'cdua'"),
         ({"device": "cuda:77"}, "--device: found 'cuda:77'"),
+        ({"device": "hpu"}, "--device: found 'hpu', wanted one that is here: cpu"),
+        ({"device": "cpu", "dtype": "tf32"}, "--dtype: found tf32 on the device cpu, wanted it on cuda"),
+        ({"dtype": "float16"}, "dtype: found 'float16', wanted float32, tf32, bfloat16"),
+        ({"batch_size": 0}, "batch-size: found 0, wanted 1 or more, or 'auto'"),
+        ({"batch_size": "many"}, "batch-size: found many, wanted 1 or more, or 'auto'"),
         ({"targets": "golden"}, "targets: found 'golden'"),
         ({"protocol": "strikt"}, "no protocol named 'strikt'; did you mean 'strict'"),
     ],

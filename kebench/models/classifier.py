@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kebench.models.model import AbstractModel
-from kebench.models.rows import Rows, pad
+from kebench.models.rows import Rows, at_least_float32, pad
 from kebench.task import Family
 
 
@@ -48,7 +48,7 @@ class Classifier(AbstractModel):
         return answer if answer in self.asking.labels else None
 
     def _logits(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "scored vocab"]:
-        logits: Tensor = self.network(**inputs).logits
+        logits = at_least_float32(self.network(**inputs).logits)
         return torch.cat([torch.zeros_like(logits), logits], dim=-1) if logits.shape[-1] == 1 else logits
 
     def _inputs(self, prompts: Sequence[str]) -> dict[str, Tensor]:

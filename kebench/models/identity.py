@@ -16,6 +16,7 @@ def identity(model: AbstractModel) -> str:
     """SHA-256 over weights, tokenizer, configuration, and what decoding starts and ends with.
 
     The weights alone are not enough: the Hub's BART configurations, for one, came to force a first token.
+    In bfloat16 the weights are others than in float32; in TF32 they are the same, so there is a mark.
     """
     config = model.network.config.to_diff_dict()
     generation = getattr(model.network, "generation_config", None)  # a classifier has none
@@ -25,6 +26,7 @@ def identity(model: AbstractModel) -> str:
         _tokenizer(model),
         {name: value for name, value in config.items() if name not in NOT_PART_OF_IT},
         {} if generation is None else _tokens(generation.to_diff_dict()),
+        *(["tf32"] if model.tf32 else []),
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 

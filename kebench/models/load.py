@@ -26,10 +26,12 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from kebench.errors import BadFile, BadSetting, NotFound
+from kebench.models.batching import batching
 from kebench.models.causal import Causal
 from kebench.models.classifier import Classifier
 from kebench.models.model import AbstractModel, Asking
 from kebench.models.seq2seq import Seq2Seq
+from kebench.run_settings import BatchSize, DType
 from kebench.shipped import MODEL_CARD
 from kebench.task import Family, Task
 
@@ -59,8 +61,16 @@ def family_of(config: PreTrainedConfig) -> Family | None:
     return None
 
 
-def load_model(name: str, task: Task, *, device: str = "cpu", revision: str | None = None) -> AbstractModel:
-    """A base model ready to answer a task's prompts.
+def load_model(
+    name: str,
+    task: Task,
+    *,
+    device: str = "cpu",
+    dtype: DType = "float32",
+    batch_size: BatchSize = "auto",
+    revision: str | None = None,
+) -> AbstractModel:
+    """A base model ready to answer a task's prompts; its name says what it computes in, unless float32.
 
     Raises:
         NotFound: neither a folder nor a Hub model that can be reached.
@@ -76,9 +86,14 @@ def load_model(name: str, task: Task, *, device: str = "cpu", revision: str | No
         raise BadSetting(f"model {name}: found {config.num_labels} labels, wanted {len(task.labels)}")
     if family == "classifier":
         _check_order(name, config, task)
-    network, tokenizer = load_pretrained(name, task.family, revision=revision)
+    weights = torch.bfloat16 if dtype == "bfloat16" else torch.float32
+    network, tokenizer = load_pretrained(name, task.family, revision=revision, dtype=weights)
     nn.Module.to(network, torch.device(device))
-    return FAMILIES[task.family](display_name(name), network, tokenizer, Asking.of(task))
+    shown = display_name(name) + (f" ({dtype})" if dtype != "float32" else "")
+    model = FAMILIES[task.family](shown, network, tokenizer, Asking.of(task))
+    model.tf32 = dtype == "tf32"
+    model.batching = batching(batch_size, config, model.device)
+    return model
 
 
 def label_fields(labels: Sequence[str]) -> dict[str, Any]:
@@ -109,14 +124,20 @@ def load_config(name: str, *, revision: str | None = None) -> PreTrainedConfig:
 
 
 def load_pretrained(
-    name: str, family: Family, *, revision: str | None = None, **options: Any
+    name: str,
+    family: Family,
+    *,
+    revision: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    **options: Any,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Network (float32) and tokenizer; safetensors only.
+    """Network and tokenizer; safetensors only.
 
     Args:
         name: a folder, a Hub id, or `package:NAME/FOLDER` for a model that an installed package carries.
         family: which head to load.
         revision: the Hub commit.
+        dtype: of the weights, whatever they are on file.
         options: fields of the configuration to change.
 
     Raises:
@@ -125,7 +146,7 @@ def load_pretrained(
     """
     with _plain_errors(name) as place:
         network = LOADERS[family].from_pretrained(
-            place, revision=revision, dtype=torch.float32, use_safetensors=True, **options
+            place, revision=revision, dtype=dtype, use_safetensors=True, **options
         )
         return network, AutoTokenizer.from_pretrained(place, revision=revision)
 

@@ -4,19 +4,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from kebench.models.batching import Batching
 from kebench.models.reuse import Reuse
 from kebench.models.rows import Rows, all_argmax, all_argmax_before_the_end, least_margin
 from kebench.task import Family, Task
 
-TOKENS_A_BATCH = 4096
-"""Padded prompt tokens answered in one forward pass."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,8 @@ class AbstractModel(ABC):
         network: in evaluation mode, no parameter requiring a gradient.
         tokenizer: its own.
         asking: how prompts are put to it.
+        batching: how many rows it is asked at once; less from the first time that memory runs out.
+        tf32: whether its float32 products are rounded to TF32 (`kebench.numerics`).
     """
 
     family: ClassVar[Family]
@@ -81,6 +83,8 @@ class AbstractModel(ABC):
         self.tokenizer = tokenizer
         self.asking = asking
         self.reuse = Reuse(self.network, self.logits)
+        self.batching = Batching()
+        self.tf32 = False
         self._prompt_ids: dict[str, list[int]] = {}
 
     @property
@@ -88,6 +92,11 @@ class AbstractModel(ABC):
         """Where the weights are."""
         device: torch.device = self.network.device
         return device
+
+    @property
+    def dtype(self) -> str:
+        """What it computes in: `float32`, `tf32` or `bfloat16`, as far as kebench loads it."""
+        return "tf32" if self.tf32 else str(self.network.dtype).removeprefix("torch.")
 
     # What a family defines -----------------------------------------------------------------------------
 
@@ -101,7 +110,7 @@ class AbstractModel(ABC):
 
     @abstractmethod
     def logits(self, rows: Rows) -> Float[Tensor, "scored vocab"]:
-        """The network's logits at the scored positions of `rows`."""
+        """The network's logits at the scored positions of `rows`; float32 or better (`at_least_float32`)."""
 
     @abstractmethod
     def unanswered(self, prompts: Sequence[str]) -> Rows | None:
@@ -127,7 +136,7 @@ class AbstractModel(ABC):
         return [self._prompt_ids[prompt] for prompt in prompts]
 
     def batches(self, prompts: Sequence[str]) -> Iterator[list[int]]:
-        """The prompts' indices, in batches of similar length and about `TOKENS_A_BATCH` tokens.
+        """The prompts' indices, in batches of similar length, as large as `batching` lets them be.
 
         They ascend within a batch: prompts that came together, as those of one edit do, stay together.
         """
@@ -135,7 +144,7 @@ class AbstractModel(ABC):
         order = sorted(range(len(prompts)), key=lambda index: (lengths[index], index))
         batch: list[int] = []
         for index in order:
-            if batch and (len(batch) + 1) * lengths[index] > TOKENS_A_BATCH:
+            if not self.batching.fits(len(batch) + 1, lengths[index]):
                 yield sorted(batch)
                 batch = []
             batch.append(index)
@@ -181,14 +190,13 @@ class AbstractModel(ABC):
         self, prompts: Sequence[str], beams: int, *, under: Under = base_weights
     ) -> list[list[str]]:
         """The best free answers to each prompt, best first: one by greedy search, `beams` by beam search."""
-        found: list[list[str]] = [[] for _ in prompts]
-        for rows in self.batches(prompts):
-            asked = [prompts[row] for row in rows]
-            with self.reuse.below(under.changed, self.unanswered(asked)), under(rows):
-                decoded = self.decode(asked, beams)
-            for row, texts in zip(rows, decoded, strict=True):
-                found[row] = texts
-        return found
+
+        def ask(indices: Sequence[int]) -> list[list[str]]:
+            asked = [prompts[index] for index in indices]
+            with self.reuse.below(under.changed, self.unanswered(asked)), under(indices):
+                return self.decode(asked, beams)
+
+        return self._in_batches(prompts, ask)
 
     def says(
         self, prompts: Sequence[str], answers: Sequence[str], *, under: Under = base_weights
@@ -223,11 +231,37 @@ class AbstractModel(ABC):
         under: Under,
     ) -> list[float]:
         """One number a row, taken from its logits when the model is fed the answer."""
-        found = [0.0] * len(prompts)
-        for indices in self.batches(prompts):
+
+        def ask(indices: Sequence[int]) -> list[float]:
             rows = self.rows([prompts[i] for i in indices], [answers[i] for i in indices])
             with self.reuse.below(under.changed, rows), under(indices):
-                measured = measure(self.logits(rows), rows).tolist()
-            for index, value in zip(indices, measured, strict=True):
-                found[index] = float(value)
-        return found
+                return list(map(float, measure(self.logits(rows), rows).tolist()))
+
+        return self._in_batches(prompts, ask)
+
+    def _in_batches(self, prompts: Sequence[str], ask: Callable[[Sequence[int]], Sequence[T]]) -> list[T]:
+        """What `ask` finds for each prompt, asked of a batch of them at a time."""
+        found: dict[int, T] = {}
+        for indices in self.batches(prompts):
+            found.update(zip(indices, self._fitting(prompts, indices, ask), strict=True))
+        return [found[index] for index in range(len(prompts))]
+
+    def _fitting(
+        self, prompts: Sequence[str], indices: Sequence[int], ask: Callable[[Sequence[int]], Sequence[T]]
+    ) -> list[T]:
+        """A batch's answers; where it does not fit in memory, those of its halves.
+
+        Raises:
+            torch.OutOfMemoryError: one row alone does not fit.
+        """
+        try:
+            return list(ask(indices))
+        except torch.OutOfMemoryError:
+            if len(indices) == 1:
+                raise
+        # Outside the handler, which would keep what the failed attempt held alive.
+        longest = max(map(len, self.prompt_ids([prompts[index] for index in indices])))
+        self.batching = self.batching.halved(len(indices), longest)
+        half = (len(indices) + 1) // 2
+        halves = indices[:half], indices[half:]
+        return [found for part in halves for found in self._fitting(prompts, part, ask)]

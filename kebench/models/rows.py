@@ -90,6 +90,11 @@ def only_at(network: nn.Module, mask: Bool[Tensor, "batch tokens"]) -> Iterator[
         handle.remove()
 
 
+def at_least_float32(logits: Float[Tensor, "rows vocab"]) -> Float[Tensor, "rows vocab"]:
+    """Logits to reckon with: of a bfloat16 network, in float32; else as they are."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
 def target_loss(
     logits: Float[Tensor, "scored vocab"], rows: Rows, *, smoothing: float = 0.0
 ) -> Float[Tensor, " batch"]:

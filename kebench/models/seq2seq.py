@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from kebench.models.model import AbstractModel, Asking
-from kebench.models.rows import IGNORE, Rows, only_at, pad
+from kebench.models.rows import IGNORE, Rows, at_least_float32, only_at, pad
 from kebench.task import Family
 
 
@@ -55,7 +55,7 @@ class Seq2Seq(AbstractModel):
         assert rows.mask is not None
         with only_at(self.network, rows.mask):
             logits: Tensor = self.network(**rows.inputs, use_cache=False).logits
-        return logits
+        return at_least_float32(logits)
 
     def unanswered(self, prompts: Sequence[str]) -> Rows:
         """See `AbstractModel.unanswered`; the encoder's."""
