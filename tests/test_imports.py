@@ -12,6 +12,8 @@ import pytest
 import kebench
 
 HEAVY = ("torch", "transformers", "datasets", "evaluate", "kebench.baselines")
+SLOW = ("numpy", "pydantic", "yaml", "tqdm", "filelock", "rapidfuzz", "jaxtyping")
+"""Not heavy, but each a good part of the 0.3 seconds that help may take."""
 LIGHT = (
     "kebench",
     "kebench.cases",
@@ -40,10 +42,10 @@ except SystemExit as e:
 """
 
 
-def heavy_after(code: str) -> list[str]:
-    """What of `HEAVY` a fresh process holds after running `code`."""
+def heavy_after(code: str, heavy: tuple[str, ...] = HEAVY) -> list[str]:
+    """What of `heavy` a fresh process holds after running `code`."""
     script = (
-        f"import sys\n{code}\nprint([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)"
+        f"import sys\n{code}\nprint([name for name in {heavy!r} if name in sys.modules], file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     found = ast.literal_eval(done.stderr.splitlines()[-1])
@@ -69,6 +71,11 @@ def test_all_modules_without_torch_are_tried_one_by_one() -> None:
 @pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["ls"], ["--version"], ["data", "formats"]])
 def test_commands_that_compute_nothing_do_not_import_torch(words: list[str]) -> None:
     assert heavy_after(COMMAND.format(words=words, status=0)) == []
+
+
+@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["--version"]])
+def test_help_imports_click_and_little_else(words: list[str]) -> None:
+    assert heavy_after(COMMAND.format(words=words, status=0), HEAVY + SLOW) == []
 
 
 @pytest.mark.parametrize(
