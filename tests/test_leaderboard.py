@@ -246,7 +246,7 @@ def test_a_precision_is_told_and_whether_it_was_reached() -> None:
     assert (retain.low, retain.high) == (0, 1)  # four edits tell next to nothing
     note = "Precision not reached after all 4 edits: mend (± 50.00)."
     for text in (markdown_table([missed]), table_text([missed])):
-        assert note in text.replace("\\", "")  # Markdown is escaped
+        assert note in text
         assert "edits until retain is known to ± 1 points, 4 at most" in " ".join(text.split())
     assert "of retain accuracy a confidence sequence" in markdown_table([missed])
     assert "precision" not in csv_table([record()]).splitlines()[0]

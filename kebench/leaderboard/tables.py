@@ -106,8 +106,8 @@ def _section(
     if _holds_out(rows):
         parts += [f"{_HELD_OUT}\n", _pipe_table(rows, _HELD_OUT_HEADINGS, _held_out_cells)]
     failed = [row for row in rows if row.scores.n_failures]
-    if unreached := _unreached(rows):
-        parts.append(f"{markdown(unreached)}\n")
+    if unreached := _unreached(rows, markdown):
+        parts.append(f"{unreached}\n")
     if failed:
         parts.append("Failed edits, wrong in every score above:\n")
         parts.append("".join(f"- {markdown(row.editor)}: {markdown(_failures(row))}\n" for row in failed))
@@ -149,10 +149,10 @@ def _precision(setting: Setting) -> str:
     return f"edits until retain is known to ± {setting.precision:g} points, {setting.edits} at most"
 
 
-def _unreached(rows: Sequence[RunRecord]) -> str:
-    """Which editors' retain is not known to the wanted precision, though all edits were made."""
+def _unreached(rows: Sequence[RunRecord], harmless: Callable[[str], str]) -> str:
+    """Which editors' retain is not known to the wanted precision, though all edits were made; or nothing."""
     found = [
-        f"{row.editor} (± {printed.percent(half_width(row.scores.retain_accuracy))})"
+        f"{harmless(row.editor)} (± {printed.percent(half_width(row.scores.retain_accuracy))})"
         for row in rows
         if (stopping := row.setting.stopping) and not stopping.reached(row.scores.retain_accuracy)
     ]
@@ -410,8 +410,8 @@ def _text(rows: Sequence[RunRecord]) -> str:
         "deterioration",
     ]
     lines = [*textwrap.wrap(plain(told), _WIDTH), "", *_text_table(rows, headings, _text_lines)]
-    if unreached := _unreached(rows):
-        lines += ["", *textwrap.wrap(plain(unreached), _WIDTH)]
+    if unreached := _unreached(rows, plain):
+        lines += ["", *textwrap.wrap(unreached, _WIDTH)]
     if _holds_out(rows):
         n_edits = _distinct(str(row.scores.held_out_edits) for row in rows)
         told = f"{_HELD_OUT} Edits of held-out relations: {n_edits}."
