@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -121,6 +121,11 @@ def map_shape(module: nn.Module) -> tuple[int, int]:
     return (columns, rows) if isinstance(module, Conv1D) else (rows, columns)
 
 
+def as_stored(module: nn.Module, matrix: Float[Tensor, "d_out d_in"]) -> Tensor:
+    """A linear map the way round its module stores it: Conv1D has (d_in, d_out)."""
+    return matrix.T if isinstance(module, Conv1D) else matrix
+
+
 # Putting updates in force ----------------------------------------------------------------------------
 
 
@@ -132,21 +137,53 @@ def low_rank_applied(
 
     The base weights serve all rows at once; an edit costs two small batched products a layer.
     """
-    maps = linear_maps(network)
 
-    def add(change: LowRankBatch, x: Tensor, output: Tensor) -> Tensor:
+    def change(name: str, x: Tensor) -> Tensor:
         # Beam search asks several rows for each of ours; they stand next to each other.
         rows = which.repeat_interleave(x.shape[0] // len(which))
-        inner = x.reshape(len(rows), -1, x.shape[-1]) @ change.A[rows].transpose(
-            1, 2
-        )  # (batch, tokens, rank)
-        return output + (inner @ change.B[rows].transpose(1, 2)).reshape(output.shape)
+        factors = updates[name]
+        x = x.reshape(len(rows), -1, x.shape[-1])
+        inner = x @ factors.A[rows].transpose(1, 2)  # (batch, tokens, rank)
+        return inner @ factors.B[rows].transpose(1, 2)
 
+    with _added(network, updates, change):
+        yield
+
+
+@contextmanager
+def dense_applied(
+    network: nn.Module, deltas: Sequence[Mapping[str, Float[Tensor, "d_out d_in"]]]
+) -> Iterator[None]:
+    """Adds Δ_e x to the output of each edited linear map, where the rows of a batch are the edits' in order.
+
+    The base weights serve all rows at once. Two products, θ x and Δ_e x, take less time than one with
+    θ + Δ_e, and no memory: that sum would be kept, for every edit, until the backward pass.
+
+    Args:
+        network: the base network.
+        deltas: parameter name → Δ of each edit, the same parameters in all; linear maps, whichever way
+            round the module stores its own.
+    """
+
+    def change(name: str, x: Tensor) -> Tensor:
+        rows = x.reshape(len(deltas), -1, x.shape[-1])  # (edits, tokens, d_in)
+        return torch.stack([row @ delta[name].T for row, delta in zip(rows, deltas, strict=True)])
+
+    with _added(network, deltas[0], change):
+        yield
+
+
+@contextmanager
+def _added(
+    network: nn.Module, names: Iterable[str], change: Callable[[str, Tensor], Tensor]
+) -> Iterator[None]:
+    """Adds `change(name, x)` to what each of these linear maps makes of x."""
+    maps = linear_maps(network)
     handles = [
         maps[name].register_forward_hook(
-            lambda _, inputs, output, change=change: add(change, inputs[0], output)
+            lambda _, inputs, output, name=name: output + change(name, inputs[0]).reshape(output.shape)
         )
-        for name, change in updates.items()
+        for name in names
     ]
     try:
         yield
@@ -176,11 +213,7 @@ def dense_weights(network: nn.Module, update: Update) -> dict[str, Tensor]:
     weights = {}
     for name, change in update.items():
         theta = network.get_parameter(name)
-        if isinstance(change, Dense):
-            delta = change.delta
-        else:
-            delta = change.B @ change.A
-            delta = delta.T if isinstance(maps[name], Conv1D) else delta
+        delta = change.delta if isinstance(change, Dense) else as_stored(maps[name], change.B @ change.A)
         weights[name] = theta + delta
     return weights
 
