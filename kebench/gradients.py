@@ -17,7 +17,7 @@ class GradientFactors:
 
     Attributes:
         D: (batch, tokens, d_out). The loss's gradient at the layer's output; 0 at padding.
-        X: (batch, tokens, d_in). The layer's input.
+        X: (batch, tokens, d_in). The layer's input. A layer asked several times has the tokens of each.
     """
 
     D: Float[Tensor, "batch tokens d_out"]
@@ -28,24 +28,17 @@ class Probe:
     """Catches, in one forward pass, what the factors of the gradient are made of."""
 
     def __init__(self) -> None:
-        self._inputs: dict[str, Tensor] = {}
-        self._zeros: dict[str, Tensor] = {}
+        self._calls: list[tuple[str, Tensor, Tensor]] = []  # a layer's name, its input, the zero added
 
     @contextmanager
     def watching(self, network: nn.Module, names: Sequence[str]) -> Iterator[None]:
-        """Adds to each layer's output a zero whose gradient is D; the weights need none themselves.
-
-        Raises:
-            ValueError: a layer is asked twice, as a shared one is: its factors would be the last call's.
-        """
+        """Adds to each layer's output a zero whose gradient is D; the weights need none themselves."""
         maps = linear_maps(network)
 
         def watch(name: str, x: Tensor, output: Tensor) -> Tensor:
-            if name in self._inputs:
-                raise ValueError(f"{name}: asked twice in one forward pass (shared layers?), wanted once")
-            self._inputs[name] = x.detach()
-            self._zeros[name] = torch.zeros_like(output, requires_grad=True)
-            return output + self._zeros[name]
+            zeros = torch.zeros_like(output, requires_grad=True)
+            self._calls.append((name, x.detach(), zeros))
+            return output + zeros
 
         handles = [
             maps[name].register_forward_hook(
@@ -61,14 +54,17 @@ class Probe:
 
     def factors(self, losses: Float[Tensor, " batch"]) -> Mapping[str, GradientFactors]:
         """The factors of each row's own gradient; the rows of a batch do not mix."""
-        names = list(self._zeros)
-        found = torch.autograd.grad(losses.sum(), [self._zeros[name] for name in names])
-        return {
-            name: GradientFactors(D=_by_row(d), X=_by_row(self._inputs[name]))
-            for name, d in zip(names, found, strict=True)
-        }
+        found = torch.autograd.grad(losses.sum(), [zeros for _, _, zeros in self._calls])
+        factors: dict[str, GradientFactors] = {}
+        for (name, x, _), d in zip(self._calls, found, strict=True):
+            # A pooled layer has one position a row; some flatten rows and tokens into one.
+            call = GradientFactors(
+                D=d.reshape(len(losses), -1, d.shape[-1]), X=x.reshape(len(losses), -1, x.shape[-1])
+            )
+            factors[name] = _joined(factors[name], call) if name in factors else call
+        return factors
 
 
-def _by_row(tensor: Tensor) -> Float[Tensor, "batch tokens features"]:
-    """A pooled layer has one position a row; the others have theirs already."""
-    return tensor.unsqueeze(1) if tensor.ndim == 2 else tensor
+def _joined(first: GradientFactors, second: GradientFactors) -> GradientFactors:
+    """The factors of a sum of gradients: D₁ᵀX₁ + D₂ᵀX₂ = [D₁; D₂]ᵀ[X₁; X₂]."""
+    return GradientFactors(torch.cat([first.D, second.D], dim=1), torch.cat([first.X, second.X], dim=1))

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
@@ -138,6 +138,11 @@ def map_shape(module: nn.Module) -> tuple[int, int]:
     return (columns, rows) if isinstance(module, Conv1D) else (rows, columns)
 
 
+def as_stored(module: nn.Module, matrix: Float[Tensor, "d_out d_in"]) -> Tensor:
+    """A linear map the way round its module stores it: Conv1D has (d_in, d_out)."""
+    return matrix.T if isinstance(module, Conv1D) else matrix
+
+
 # Putting updates in force ----------------------------------------------------------------------------
 
 
@@ -150,31 +155,64 @@ def low_rank_applied(
     The base weights serve all rows at once. Rows of the same edit that stand next to each other are one pair
     of small products a layer, so sorted rows cost least; runs of equal length take two batched products.
     """
-    maps = linear_maps(network)
     runs = [(edit, len(list(rows))) for edit, rows in groupby(which)]
     equal = len({length for _, length in runs}) == 1
     edits = [edit for edit, _ in runs]
+    factors = {name: batch.of(edits) if equal else batch for name, batch in updates.items()}
 
-    def add(change: LowRankBatch, x: Tensor, output: Tensor) -> Tensor:
+    def added(name: str, x: Tensor, output: Tensor) -> Tensor:
+        batch = factors[name]
         if equal:
-            inner = x.reshape(len(runs), -1, x.shape[-1]) @ change.A.transpose(1, 2)  # (runs, tokens, rank)
-            output.view(len(runs), -1, output.shape[-1]).baddbmm_(inner, change.B.transpose(1, 2))
+            inner = x.reshape(len(runs), -1, x.shape[-1]) @ batch.A.transpose(1, 2)  # (runs, tokens, rank)
+            output.view(len(runs), -1, output.shape[-1]).baddbmm_(inner, batch.B.transpose(1, 2))
             return output
         # Beam search asks several rows for each of ours; they stand next to each other.
         x, flat = x.reshape(len(which), -1, x.shape[-1]), output.view(len(which), -1, output.shape[-1])
         start = 0
         for edit, length in runs:
-            factors, rows = change[edit], slice(start, start + length)
-            inner = x[rows].flatten(0, 1) @ factors.A.T  # (tokens, rank)
-            flat[rows].flatten(0, 1).addmm_(inner, factors.B.T)
+            change, rows = batch[edit], slice(start, start + length)
+            inner = x[rows].flatten(0, 1) @ change.A.T  # (tokens, rank)
+            flat[rows].flatten(0, 1).addmm_(inner, change.B.T)
             start += length
         return output
 
+    with _after(network, factors, added):
+        yield
+
+
+@contextmanager
+def dense_applied(
+    network: nn.Module, deltas: Sequence[Mapping[str, Float[Tensor, "d_out d_in"]]]
+) -> Iterator[None]:
+    """Adds Δ_e x to the output of each edited linear map, where the rows of a batch are the edits' in order.
+
+    The base weights serve all rows at once. Two products, θ x and Δ_e x, take less time than one with
+    θ + Δ_e, and no memory: that sum would be kept, for every edit, until the backward pass.
+
+    Args:
+        network: the base network.
+        deltas: parameter name → Δ of each edit, the same parameters in all; linear maps, whichever way
+            round the module stores its own.
+    """
+
+    def added(name: str, x: Tensor, output: Tensor) -> Tensor:
+        rows = x.reshape(len(deltas), -1, x.shape[-1])  # (edits, tokens, d_in)
+        change = torch.stack([row @ delta[name].T for row, delta in zip(rows, deltas, strict=True)])
+        return output + change.reshape(output.shape)
+
+    with _after(network, deltas[0], added):
+        yield
+
+
+@contextmanager
+def _after(
+    network: nn.Module, names: Iterable[str], change: Callable[[str, Tensor, Tensor], Tensor]
+) -> Iterator[None]:
+    """Gives `change(name, x, output)` for what each of these linear maps makes of x."""
+    maps = linear_maps(network)
     handles = [
-        maps[name].register_forward_hook(
-            lambda _, inputs, output, change=change: add(change, inputs[0], output)
-        )
-        for name, change in ((name, each.of(edits) if equal else each) for name, each in updates.items())
+        maps[name].register_forward_hook(lambda _, inputs, output, name=name: change(name, inputs[0], output))
+        for name in names
     ]
     try:
         yield
@@ -204,11 +242,7 @@ def dense_weights(network: nn.Module, update: Update) -> dict[str, Tensor]:
     weights = {}
     for name, change in update.items():
         theta = network.get_parameter(name)
-        if isinstance(change, Dense):
-            delta = change.delta
-        else:
-            delta = change.B @ change.A
-            delta = delta.T if isinstance(maps[name], Conv1D) else delta
+        delta = change.delta if isinstance(change, Dense) else as_stored(maps[name], change.B @ change.A)
         weights[name] = (theta + delta).to(theta.dtype)  # rounded once
     return weights
 

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
+from types import SimpleNamespace
+from typing import Any, Literal
 
 import pytest
 import tiny
@@ -15,11 +20,16 @@ from hypothesis import strategies as st
 from kebench.baselines.constrained_fine_tuning import ConstrainedFineTuning
 from kebench.baselines.constrained_fine_tuning.editor import nearest_in_ball, project
 from kebench.baselines.fine_tuning import FineTuning
-from torch import Tensor
+from kebench.baselines.fine_tuning import editor as fine_tuning
+from torch import Tensor, nn
 
+from kebench.cases import Case
 from kebench.edit import Edit
 from kebench.models import AbstractModel
-from kebench.updates import Dense, Update, editable, fingerprint
+from kebench.models.rows import all_argmax, target_loss
+from kebench.protocols import STRICT
+from kebench.trial import edit_and_ask
+from kebench.updates import Dense, Update, dense_applied, editable, fingerprint, substituted
 
 KINDS = pytest.mark.parametrize("kind", tiny.KINDS)
 QUICK = FineTuning(learning_rate=1e-3, max_steps=60)
@@ -126,15 +136,152 @@ def test_the_first_step_follows_the_loss_over_all_target_tokens(kind: str) -> No
         torch.testing.assert_close(deltas_of(update)[name], expected, rtol=1e-5, atol=1e-7)
 
 
-def test_edits_are_tuned_each_by_itself() -> None:
-    base = tiny.fitted("bart")
-    edits = tiny.edits(base, "bart", 3)
-    together = QUICK.update({}, base, edits)
-    for edit, update in zip(edits, together, strict=True):
-        (alone,) = QUICK.update({}, base, [edit])
-        assert set(alone) == set(update)
-        for name, delta in deltas_of(alone).items():
-            assert torch.equal(delta, deltas_of(update)[name])
+# --- many at a time
+
+
+def one_at_a_time(
+    editor: FineTuning, base: AbstractModel, edit: Edit, into_ball: Callable[[dict[str, Tensor]], None]
+) -> tuple[dict[str, Tensor], int]:
+    """The method with PyTorch's optimiser and autograd on replaced weights; θ' − θ, and the steps it took."""
+    theta = {name: base.network.get_parameter(name) for name in editable(base.network, editor.layers)}
+    deltas = {name: torch.zeros_like(weight, requires_grad=True) for name, weight in theta.items()}
+    optimizer = torch.optim.RMSprop(deltas.values(), lr=editor.learning_rate)
+    rows = base.rows([edit.prompt], [edit.target])
+    for step in range(editor.max_steps):
+        with substituted(base.network, {name: theta[name] + deltas[name] for name in theta}):
+            logits = base.logits(rows)
+        if bool(all_argmax(logits, rows)):
+            return {name: delta.detach() for name, delta in deltas.items()}, step
+        optimizer.zero_grad()
+        target_loss(logits, rows).sum().backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        with torch.no_grad():
+            into_ball(deltas)
+    return {name: delta.detach() for name, delta in deltas.items()}, editor.max_steps
+
+
+SLOW = {
+    kind: replace(QUICK, learning_rate=1e-4 if kind == "bert" else 1e-3, max_steps=12) for kind in tiny.KINDS
+}
+"""Steps so small that a group's edits finish one after the other."""
+
+
+def precise(kind: str) -> AbstractModel:
+    """Where rounding is far below what a step changes; the fitted classifier is too sure of itself."""
+    return (tiny.model if kind == "bert" else tiny.fitted)(kind, dtype=torch.float64)
+
+
+def group(base: AbstractModel, kind: str) -> list[Edit]:
+    """Edits of different lengths, one of them fulfilled already."""
+    asked = tiny.edits(base, kind, 6)
+    said = next(
+        (prompt, answer)
+        for prompt, answer in zip(tiny.prompts(kind, 60), base.answer(tiny.prompts(kind, 60)), strict=True)
+        if answer and base.says([prompt], [answer])[0]
+    )
+    return [*asked[:2], Edit("so", said[0], said[1], said[1]), *asked[2:]]
+
+
+def compare(
+    editor: FineTuning | ConstrainedFineTuning,
+    base: AbstractModel,
+    edits: list[Edit],
+    into_ball: Callable[[dict[str, Tensor]], None] = lambda _deltas: None,
+) -> set[int]:
+    """Holds a group's updates against those of one at a time; the numbers of steps that were taken.
+
+    A step is of the order of the learning rate, so equal changes took equally many.
+    """
+    plain = FineTuning(editor.layers, editor.learning_rate, editor.max_steps)
+    counts = set()
+    for edit, update in zip(edits, editor.update({}, base, edits), strict=True):
+        expected, steps = one_at_a_time(plain, base, edit, into_ball)
+        counts.add(steps)
+        found = deltas_of(update)
+        assert set(found) == (set(expected) if steps else set())
+        for name, delta in found.items():
+            torch.testing.assert_close(delta, expected[name], rtol=1e-6, atol=1e-4 * editor.learning_rate)
+        answers = [
+            copy.says([edit.prompt], [edit.target])
+            for copy in (
+                really_edited(base, update),
+                really_edited(base, {n: Dense(d) for n, d in expected.items()}),
+            )
+        ]
+        assert answers[0] == answers[1]
+    return counts
+
+
+@KINDS
+@pytest.mark.parametrize("layers", ["first", "last", "all"])
+def test_a_group_is_tuned_as_one_edit_at_a_time(kind: str, layers: Literal["first", "last", "all"]) -> None:
+    base = precise(kind)
+    before = fingerprint(base.network)
+    counts = compare(replace(SLOW[kind], layers=layers), base, group(base, kind))
+    assert 0 in counts, "one is right already"
+    assert len(counts) > 2, "they must finish at different steps"
+    assert fingerprint(base.network) == before
+    assert not [module for module in base.network.modules() if module._forward_hooks]
+
+
+@pytest.mark.parametrize("kind", ["bert", "gpt2"])
+@pytest.mark.parametrize("norm", ["1", "2", "inf"])
+@pytest.mark.parametrize("scope", ["parameter", "global"])
+def test_every_edit_of_a_group_has_a_ball_of_its_own(
+    kind: str, norm: Literal["1", "2", "inf"], scope: Literal["parameter", "global"]
+) -> None:
+    base = precise(kind)
+    radius = {"1": 0.05, "2": 0.01, "inf": 1e-3}[norm]
+    editor = ConstrainedFineTuning(norm, radius, scope, learning_rate=1e-3, max_steps=4)
+    compare(editor, base, group(base, kind), partial(project, norm=norm, radius=radius, scope=scope))
+
+
+@pytest.mark.parametrize(
+    ("edits_worth", "sizes"), [(0, {1}), (1, {1}), (2, {1, 2}), (3, {1, 2, 3}), (99, None)]
+)
+def test_how_many_fit_in_memory_changes_nothing(
+    edits_worth: int, sizes: set[int] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, editor = precise("bart"), SLOW["bart"]
+    edits = group(base, "bart")
+    expected = editor.update({}, base, edits)
+    each = 2 * sum(base.network.get_parameter(name).nbytes for name in editable(base.network))
+    monkeypatch.setattr(fine_tuning, "BYTES_AT_ONCE", edits_worth * each)
+    seen = set()
+
+    def spy(network: nn.Module, deltas: list[dict[str, Tensor]]) -> AbstractContextManager[None]:
+        seen.add(len(deltas))
+        return dense_applied(network, deltas)
+
+    monkeypatch.setattr(fine_tuning, "dense_applied", spy)
+    found = editor.update({}, base, edits)
+    assert seen <= sizes if sizes else max(seen) == len(edits)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(deltas_of(one), deltas_of(other), rtol=1e-6, atol=1e-7)
+
+
+def test_a_group_that_does_not_fit_is_tuned_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    base, editor = precise("bert"), SLOW["bert"]
+    cases = [
+        Case(edit, edit.id, paraphrases=(), held_out=False, held_out_wordings=frozenset())
+        for edit in group(base, "bert")
+    ]
+    ground = SimpleNamespace(model=base, protocol=STRICT)
+    plan: Any = SimpleNamespace(ground=ground, sample=lambda case: ())
+    expected = [trial.answers for trial in edit_and_ask(editor, {}, plan, cases)]
+
+    def scarce(network: nn.Module, deltas: list[dict[str, Tensor]]) -> AbstractContextManager[None]:
+        if len(deltas) > 1 and deltas[0]:  # in the second step
+            raise torch.OutOfMemoryError
+        return dense_applied(network, deltas)
+
+    monkeypatch.setattr(fine_tuning, "dense_applied", scarce)
+    assert [trial.answers for trial in edit_and_ask(editor, {}, plan, cases)] == expected
+    assert not [row for row in expected if row.failure]
+
+
+def test_no_edits_no_updates() -> None:
+    assert QUICK.update({}, tiny.model("bert"), []) == []
 
 
 def test_only_the_chosen_layers_move() -> None:

@@ -7,6 +7,7 @@ import tiny
 import torch
 from dense_reference import dense_gradients, really_edited
 from test_updates import random_low_rank, stacked
+from torch import Tensor
 
 from kebench.gradients import GradientFactors, Probe
 from kebench.models import AbstractModel
@@ -98,12 +99,23 @@ def test_the_gradient_factors_do_not_depend_on_the_batch(kind: str) -> None:
         torch.testing.assert_close(alone[name].D[0].T @ alone[name].X[0], mine, rtol=1e-10, atol=1e-13)
 
 
-def test_a_layer_asked_twice_is_refused() -> None:
-    network = torch.nn.ModuleDict({"fc": torch.nn.Linear(2, 2)})
-    with Probe().watching(network, ["fc.weight"]):
-        network["fc"](torch.ones(1, 2))
-        with pytest.raises(ValueError, match=r"fc\.weight: asked twice in one forward pass"):
-            network["fc"](torch.ones(1, 2))
+@pytest.mark.parametrize("flat", [False, True])
+def test_a_shared_layer_has_the_tokens_of_every_call_and_rows_may_be_flattened(flat: bool) -> None:
+    torch.manual_seed(0)
+    network = torch.nn.ModuleDict({"fc": torch.nn.Linear(2, 2)}).double()
+    weight = network["fc"].weight
+    x = torch.randn(3, 4, 2, dtype=torch.float64)  # 3 rows of 4 tokens
+
+    def losses() -> Tensor:
+        hidden = network["fc"](x.reshape(12, 2) if flat else x).tanh()
+        return network["fc"](hidden).reshape(3, 4, 2).square().sum((1, 2))
+
+    probe = Probe()
+    with probe.watching(network, ["fc.weight"]):
+        factors = probe.factors(losses())["fc.weight"]
+    for row in range(3):
+        (expected,) = torch.autograd.grad(losses()[row], weight)
+        torch.testing.assert_close(factors.D[row].T @ factors.X[row], expected)
 
 
 def test_the_probe_is_gone_after_an_exception() -> None:

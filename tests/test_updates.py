@@ -16,11 +16,14 @@ from torch import Tensor, nn
 
 from kebench.errors import BadSetting
 from kebench.models import AbstractModel
+from kebench.models.model import Under
 from kebench.updates import (
     Dense,
     LowRank,
     LowRankBatch,
     Update,
+    as_stored,
+    dense_applied,
     dense_weights,
     editable,
     fingerprint,
@@ -47,6 +50,21 @@ def random_low_rank(base: AbstractModel, seed: int, *, size: float = 0.3) -> dic
         b = torch.randn(d_out, rank, generator=generator).to(like) * size
         update[name] = LowRank(b, torch.randn(rank, d_in, generator=generator).to(like) * size)
     return update
+
+
+def dense_maps(base: AbstractModel, seed: int) -> dict[str, Tensor]:
+    """A random change of every matrix, (d_out, d_in)."""
+    maps, generator = linear_maps(base.network), torch.Generator().manual_seed(seed)
+    return {
+        name: 0.1
+        * torch.randn(map_shape(maps[name]), generator=generator).to(base.network.get_parameter(name))
+        for name in editable(base.network)
+    }
+
+
+def as_update(base: AbstractModel, deltas: dict[str, Tensor]) -> Update:
+    maps = linear_maps(base.network)
+    return {name: Dense(as_stored(maps[name], delta)) for name, delta in deltas.items()}
 
 
 def scored(base: AbstractModel, prompts: list[str]) -> Tensor:
@@ -114,6 +132,26 @@ def test_columns_of_zeros_take_no_place() -> None:
     small = LowRank(b, a).without_zeros()
     assert small.B.shape == (2, 2)
     torch.testing.assert_close(small.B @ small.A, b @ a)
+
+
+@KINDS
+def test_dense_maps_in_force_are_each_rows_replaced_weights(kind: str) -> None:
+    base = tiny.model(kind, dtype=torch.float64)
+    prompts = tiny.prompts(kind, 4)
+    updates = [dense_maps(base, seed) for seed in range(4)]
+    with torch.no_grad(), dense_applied(base.network, updates):
+        together = scored(base, prompts).chunk(4)
+    assert not torch.allclose(torch.cat(together), scored(base, prompts), atol=1e-2), "they must matter"
+    replaced = [really_edited(base, as_update(base, deltas)) for deltas in updates]
+    for row, prompt in enumerate(prompts):
+        torch.testing.assert_close(together[row], scored(replaced[row], [prompt]), rtol=1e-9, atol=1e-9)
+    if kind != "bert":  # beam search asks several rows for each
+        under = Under(
+            lambda rows: dense_applied(base.network, [updates[row] for row in rows]), frozenset(updates[0])
+        )
+        found = base.hypotheses(prompts, 3, under=under)
+        alone = [replaced[row].hypotheses([prompt], 3)[0] for row, prompt in enumerate(prompts)]
+        assert found == alone
 
 
 def test_gpt2s_weights_are_stored_the_other_way_round() -> None:
@@ -232,13 +270,16 @@ def in_force(base: AbstractModel, way: str) -> Iterator[None]:
     if way == "hooks":
         with low_rank_applied(base.network, stacked(base, updates), [0]):
             yield
+    elif way == "dense hooks":
+        with dense_applied(base.network, [dense_maps(base, 0)]):
+            yield
     else:
         with substituted(base.network, dense_weights(base.network, updates[0])):
             yield
 
 
 @KINDS
-@pytest.mark.parametrize("way", ["hooks", "substitution"])
+@pytest.mark.parametrize("way", ["hooks", "dense hooks", "substitution"])
 @pytest.mark.parametrize("fails", [False, True])
 def test_an_edit_in_force_is_taken_back_even_after_an_exception(kind: str, way: str, fails: bool) -> None:
     base = tiny.model(kind)

@@ -45,11 +45,11 @@ class ConstrainedFineTuning(AbstractWeightEditor):
         """See `AbstractWeightEditor`: fine-tuning, brought back into the ball after each step."""
         steps = FineTuning(self.layers, self.learning_rate, self.max_steps)
         into_ball = partial(project, norm=self.norm, radius=self.radius, scope=self.scope)
-        return [descend(steps, base, edit, into_ball) for edit in edits]
+        return descend(steps, base, edits, into_ball)
 
 
 def project(deltas: Mapping[str, Tensor], *, norm: str, radius: float, scope: str = "parameter") -> None:
-    """Moves θ' − θ, in place, to the nearest point of the Lp ball of that radius."""
+    """Moves an edit's θ' − θ, in place, to the nearest point of the Lp ball of that radius."""
     if scope == "parameter":
         for delta in deltas.values():
             delta.copy_(nearest_in_ball(delta.reshape(-1), norm, radius).view_as(delta))

@@ -1,18 +1,24 @@
 """Fine-tuning on the edit alone, the first baseline of De Cao et al. 2021."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from kebench.edit import Edit
 from kebench.editor import AbstractWeightEditor, State
 from kebench.errors import check_positive
+from kebench.gradients import Probe
 from kebench.models.model import AbstractModel
 from kebench.models.rows import all_argmax, target_loss
-from kebench.updates import Dense, Update, editable, substituted
+from kebench.updates import Dense, Update, as_stored, dense_applied, editable, linear_maps
+
+BYTES_AT_ONCE = 4 * 2**30
+"""What the edits tuned together may hold, each its change of the matrices and as much again for RMSprop (0.7
+GB for all of BERT-base's layers); one edit may hold more. How many are tuned together changes no result."""
 
 
 @dataclass(frozen=True)
@@ -38,40 +44,86 @@ class FineTuning(AbstractWeightEditor):
         check_positive(self, "max_steps", or_zero=True)
 
     def update(self, state: State, base: AbstractModel, edits: Sequence[Edit]) -> list[Update]:
-        """See `AbstractWeightEditor`: each edit is tuned by itself, from the base weights."""
-        return [descend(self, base, edit) for edit in edits]
+        """See `AbstractWeightEditor`: each edit is tuned from the base weights, whatever the others do."""
+        return descend(self, base, edits)
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """An edit on its way. Its tensors change in place.
+
+    Attributes:
+        edit: what to learn. The loss is teacher-forced over all target tokens, end of sequence included.
+        delta: parameter name → θ' − θ, as a linear map, (d_out, d_in). Empty before the first step.
+        square: the running mean of its squared gradient, likewise.
+    """
+
+    edit: Edit
+    delta: dict[str, Tensor] = field(default_factory=dict)
+    square: dict[str, Tensor] = field(default_factory=dict)
+
+    def step(self, name: str, gradient: Float[Tensor, "d_out d_in"], rate: float) -> None:
+        """RMSprop as PyTorch has it: v ← 0.99 v + 0.01 g²,  Δ ← Δ − rate · g / (√v + 1e-8)."""
+        if name not in self.delta:
+            self.delta[name], self.square[name] = torch.zeros_like(gradient), torch.zeros_like(gradient)
+        square = self.square[name].mul_(0.99).addcmul_(gradient, gradient, value=0.01)
+        self.delta[name].addcdiv_(gradient, square.sqrt().add_(1e-8), value=-rate)
 
 
 def descend(
     settings: FineTuning,
     base: AbstractModel,
-    edit: Edit,
-    project: Callable[[Mapping[str, Tensor]], None] = lambda _deltas: None,
-) -> Update:
-    """θ' − θ after the steps it takes until the argmax of every target token is right.
+    edits: Sequence[Edit],
+    project: Callable[[Mapping[str, Tensor]], None] = lambda _delta: None,
+) -> list[Update]:
+    """θ' − θ of each edit after the steps it takes until the argmax of every target token is right.
 
     Args:
         settings: which matrices, how fast, how long.
         base: the base model.
-        edit: what to learn. The loss is teacher-forced over all target tokens, end of sequence included.
-        project: called after each step with parameter name → θ' − θ, to be brought back in place to where
-            they may be.
+        edits: what to learn, each by itself.
+        project: called after each step of an edit with its parameter name → θ' − θ, to be brought back in
+            place to where they may be.
     """
-    theta = {name: base.network.get_parameter(name) for name in editable(base.network, settings.layers)}
-    deltas = {name: torch.zeros_like(weight, requires_grad=True) for name, weight in theta.items()}
-    optimizer = torch.optim.RMSprop(deltas.values(), lr=settings.learning_rate)
-    rows = base.rows([edit.prompt], [edit.target])
-    for step in range(settings.max_steps + 1):
-        with (
-            torch.enable_grad(),
-            substituted(base.network, {name: theta[name] + deltas[name] for name in theta}),
-        ):
-            logits = base.logits(rows)
-            if bool(all_argmax(logits, rows)) or step == settings.max_steps:
+    names, maps = editable(base.network, settings.layers), linear_maps(base.network)
+    bytes_each = 2 * sum(base.network.get_parameter(name).nbytes for name in names)
+    at_once = max(1, BYTES_AT_ONCE // bytes_each)
+    tunings = [Tuning(edit) for edit in edits]
+    for start in range(0, len(edits), at_once):
+        unfinished = tunings[start : start + at_once]
+        for _ in range(settings.max_steps):
+            unfinished = _step(unfinished, names, settings.learning_rate, base, project)
+            if not unfinished:
                 break
-            optimizer.zero_grad()
-            target_loss(logits, rows).sum().backward()
-        optimizer.step()
-        with torch.no_grad():
-            project(deltas)
-    return {name: Dense(delta.detach()) for name, delta in deltas.items()} if step else {}
+        for tuning in tunings[start : start + at_once]:
+            tuning.square.clear()
+    return [
+        {name: Dense(as_stored(maps[name], delta)) for name, delta in tuning.delta.items()}
+        for tuning in tunings
+    ]
+
+
+def _step(
+    tunings: Sequence[Tuning],
+    names: Sequence[str],
+    rate: float,
+    base: AbstractModel,
+    project: Callable[[Mapping[str, Tensor]], None],
+) -> list[Tuning]:
+    """One step of every edit whose target is not the answer yet; returns those."""
+    rows = base.rows([tuning.edit.prompt for tuning in tunings], [tuning.edit.target for tuning in tunings])
+    probe = Probe()
+    with (
+        torch.enable_grad(),
+        dense_applied(base.network, [tuning.delta for tuning in tunings]),
+        probe.watching(base.network, names),
+    ):
+        logits = base.logits(rows)
+        done = all_argmax(logits, rows).tolist()
+        gradients = {} if all(done) else probe.factors(target_loss(logits, rows))
+    unfinished = {row: tuning for row, tuning in enumerate(tunings) if not done[row]}
+    for row, tuning in unfinished.items():
+        for name, factors in gradients.items():
+            tuning.step(name, factors.D[row].T @ factors.X[row], rate)
+        project(tuning.delta)
+    return list(unfinished.values())
