@@ -14,7 +14,7 @@ from benchmarks.items import CONTESTS, ITEMS
 from benchmarks.lines import Line, table
 from benchmarks.machine import described
 from benchmarks.session import Session
-from benchmarks.settings import DTYPES, Settings
+from benchmarks.settings import DTYPES, LAYERS, Settings
 
 
 def chosen(_context: click.Context, _option: click.Parameter, text: str) -> list[str]:
@@ -50,6 +50,8 @@ def main(
             lines += ITEMS[letter](session)
             if out:  # after each item: what was measured for an hour is not lost
                 out.write_text(json.dumps(_to_json(session, lines), indent=1), encoding="utf-8")
+    if session.settings.layers < LAYERS:
+        click.echo(f"NOT TO BE QUOTED: base-size models are cut to {session.settings.layers} layers.\n")
     click.echo(f"{described(session.machine)}.\n\n{table(lines, session.settings.place.type)}")
 
 
