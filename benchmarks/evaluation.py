@@ -1,0 +1,165 @@
+"""(b) A whole evaluation, every test row asked after every edit: kebench against the original's way."""
+
+import statistics
+from dataclasses import dataclass
+from functools import cache
+
+from benchmarks import naive
+from benchmarks.floor import forward_operations
+from benchmarks.lines import Line, Target
+from benchmarks.session import Contests, Session
+from benchmarks.settings import Settings
+from benchmarks.timing import Contest, timed
+from benchmarks.worlds import World, base_size
+from kebench.run_folder import EDITS_AT_ONCE
+from kebench.scorer import per_edit, score
+from kebench.trial import Trial, edit_and_ask
+
+NEAR = 1e-4
+"""A classifier's rows nearer to the threshold may fall on either side: sums differ in their order."""
+TARGETS = {
+    "b FEVER": ("BERT-base", Target("≥", cpu=2.3, cuda=10)),
+    "b zsRE": ("BART-base", Target("≥", cpu=6, cuda=30)),
+}
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Seconds of making an edit, and of asking an edited model one row and counting its answer."""
+
+    edit: float
+    row: float
+
+
+class Race:
+    """Both ways over one world, and what they came to.
+
+    Attributes:
+        costs: way → what each run of it cost, warm-up first.
+    """
+
+    def __init__(self, world: World, settings: Settings) -> None:
+        self.world = world
+        self.settings = settings
+        self.cases = world.plan.cases[: settings.edits]
+        self.costs: dict[str, list[Costs]] = {"kebench": [], "original": []}
+        self._trials: list[Trial] = []
+        self._naive: list[naive.Answered] = []
+
+    @property
+    def rows(self) -> int:
+        """Answers asked for in a run: each edit's x and all test rows."""
+        return len(self.cases) * (1 + len(self.world.plan.base))
+
+    def contest(self) -> Contest:
+        """It as a contest over answers."""
+        return Contest(
+            {"kebench": self.kebench, "original": self.original},
+            forward_operations(self.world.model, self.world.prompts, self.world.answers),
+            {"kebench": self.rows, "original": self.rows},
+            self.agreement,
+        )
+
+    def kebench(self) -> float:
+        """As `kebench run --retain exact` does it, the scores at the end."""
+        plan = self.world.plan
+        seconds = timed(self.settings.place, self._run)
+        answers = [trial.answers for trial in self._trials]
+        # Of the scores, what grows with the rows: the intervals, made once a run, do not.
+        scoring = timed(self.settings.place, lambda: per_edit(answers, plan.base, plan.ground.protocol))
+        self._keep(
+            "kebench",
+            sum(trial.edit_seconds for trial in self._trials),
+            sum(trial.answer_seconds for trial in self._trials) + scoring,
+        )
+        return seconds
+
+    def original(self) -> float:
+        """As the original does it."""
+        seconds = timed(self.settings.place, self._run_naive)
+        self._keep(
+            "original",
+            sum(found.edit_seconds for found in self._naive),
+            sum(found.answer_seconds for found in self._naive),
+        )
+        return seconds
+
+    def median(self, way: str) -> Costs:
+        """The median costs over the runs that count."""
+        costs = self.costs[way][1:]
+        return Costs(statistics.median(c.edit for c in costs), statistics.median(c.row for c in costs))
+
+    def _run(self) -> None:
+        world, plan = self.world, self.world.plan
+        groups = range(0, len(self.cases), EDITS_AT_ONCE)
+        self._trials = [
+            trial
+            for start in groups
+            for trial in edit_and_ask(
+                world.editor, world.state, plan, self.cases[start : start + EDITS_AT_ONCE]
+            )
+        ]
+        score([trial.answers for trial in self._trials], plan.base, plan.ground.protocol)
+
+    def _run_naive(self) -> None:
+        self._naive = naive.evaluate(self.world, self.cases)
+
+    def _keep(self, way: str, edit_seconds: float, answer_seconds: float) -> None:
+        self.costs[way].append(Costs(edit_seconds / len(self.cases), answer_seconds / self.rows))
+
+    def agreement(self) -> str:
+        """How many answers are the same; a classifier's must all be, in float32.
+
+        A generating model is asked greedily by one and with beam 5 by the other, so nothing must agree.
+        """
+        same = differing = kept = 0
+        for trial, other in zip(self._trials, self._naive, strict=True):
+            rows = self.world.plan.base
+            mine = [trial.answers.answer, *(trial.answers.sample[row.id] for row in rows)]
+            kept += sum(answer == row.answer for answer, row in zip(mine[1:], rows, strict=True))
+            margins = other.margins or [0.0] * len(mine)
+            for answer, theirs, margin in zip(mine, other.answers, margins, strict=True):
+                same += answer == theirs
+                differing += answer != theirs and abs(margin) > NEAR
+        if self.world.model.family == "classifier" and self.settings.type == "float32" and differing:
+            raise RuntimeError(f"{differing} of {self.rows} answers are not those of the original's way")
+        share = kept / (self.rows - len(self.cases))
+        return f"{same:,} of {self.rows:,} answers agree; {share:.1%} are the base model's"
+
+
+@cache
+def fever(settings: Settings) -> Race:
+    """BERT-base over claims; its costs are there once `b FEVER` was timed."""
+    return Race(base_size("fever", settings.fever_rows, settings), settings)
+
+
+@cache
+def zsre(settings: Settings) -> Race:
+    """BART-base over questions."""
+    return Race(base_size("zsre", settings.zsre_rows, settings), settings)
+
+
+CONTESTS: Contests = {
+    "b FEVER": lambda settings: fever(settings).contest(),
+    "b zsRE": lambda settings: zsre(settings).contest(),
+}
+
+
+def lines(session: Session) -> list[Line]:
+    """One line a task."""
+    found = []
+    for name, (model, target) in TARGETS.items():
+        timings = session.timings(name)
+        found.append(
+            Line(
+                "b",
+                f"{name[2:]}, {model}: the original's seconds / kebench's",
+                timings.ratio("original", "kebench"),
+                target=target,
+                seconds=timings.median("kebench"),
+                unit_of_seconds="row",
+                floor=session.floor(name),
+                note=timings.note,
+            )
+        )
+    return found

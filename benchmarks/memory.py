@@ -1,0 +1,55 @@
+"""(f) The most memory each way holds while it works, each measured in a process of its own."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from benchmarks.lines import Line
+from benchmarks.session import Session
+from benchmarks.settings import Settings
+from benchmarks.timing import Ratio
+from kebench.environment import peak_memory_bytes, reset_peak_memory
+
+NOT_ASKED = ("i",)  # a command, with no memory of ours
+MIB = 1 << 20
+
+
+def lines(session: Session) -> list[Line]:
+    """One line a contest: ours, the first of its ways, against the last."""
+    found = []
+    for name, make in session.contests.items():
+        if name.startswith(NOT_ASKED):
+            continue
+        ways = list(make(session.settings).ways)
+        ours, theirs = (_in_a_process(session.settings, name, way) for way in (ways[0], ways[-1]))
+        found.append(
+            Line(
+                "f",
+                f"{name[2:]} ({name[0]}): peak memory, {ways[0]} / {ways[-1]}",
+                Ratio(ours / theirs, ours / theirs, ours / theirs),
+                note=f"{ours / MIB:,.0f} MiB against {theirs / MIB:,.0f} MiB",
+            )
+        )
+    return found
+
+
+def _in_a_process(settings: Settings, name: str, way: str) -> int:
+    sys.stderr.write(f"f {name}: {way}\n")
+    words = ["-m", "benchmarks.memory", settings.to_json(), name, way]
+    done = subprocess.run([sys.executable, *words], check=True, stdout=subprocess.PIPE, text=True)
+    return int(done.stdout.split()[-1])
+
+
+def main(words: Sequence[str]) -> None:
+    """Does one way once, and says the bytes: of the process, or on the accelerator where one is used."""
+    from benchmarks.items import CONTESTS as ALL
+
+    settings, name, way = Settings.from_json(words[0]), words[1], words[2]
+    do = ALL[name](settings).ways[way]
+    reset_peak_memory(settings.place)
+    do()
+    sys.stdout.write(f"{peak_memory_bytes(settings.place)}\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

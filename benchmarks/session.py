@@ -1,0 +1,45 @@
+"""One run of the benchmarks: each contest is timed once, whichever lines are made of it."""
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+
+from benchmarks.machine import machine
+from benchmarks.settings import Settings
+from benchmarks.timing import Contest, Timings, take_turns
+
+Contests = Mapping[str, Callable[[Settings], Contest]]
+"""Name, its item's letter first → what makes it."""
+
+
+class Session:
+    """What the items share.
+
+    Attributes:
+        settings: what was asked for.
+        contests: all there are.
+    """
+
+    def __init__(self, settings: Settings, contests: Contests) -> None:
+        self.settings = settings
+        self.contests = contests
+        self._timings: dict[str, Timings] = {}
+
+    @cached_property
+    def machine(self) -> dict[str, str | int | float]:
+        """What is measured on."""
+        return machine(self.settings)
+
+    @property
+    def rate(self) -> float:
+        """Operations a second of a large matrix product."""
+        return float(self.machine["matmul_flops"])
+
+    def timings(self, name: str) -> Timings:
+        """A contest's, made on the first call."""
+        if name not in self._timings:
+            self._timings[name] = take_turns(name, self.contests[name](self.settings), self.settings.runs)
+        return self._timings[name]
+
+    def floor(self, name: str) -> float:
+        """The seconds of a contest's unit at the machine's rate of matrix products."""
+        return self.timings(name).contest.operations / self.rate

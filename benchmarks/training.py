@@ -1,0 +1,86 @@
+"""(d) Training the hypernetwork: sixteen edits a step against one, the same retain questions an edit."""
+
+import tempfile
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from benchmarks.floor import forward_operations
+from benchmarks.lines import Line, Target
+from benchmarks.session import Contests, Session
+from benchmarks.settings import Settings
+from benchmarks.timing import Contest, clock
+from benchmarks.worlds import World, base_size, mini
+from kebench.editor import Known, TrainingEdit, TrainingSet, Workspace
+
+BATCHED = 16
+STEPS = {BATCHED: 1, 1: 4}
+"""Steps timed in a run, after one that is not."""
+FOREVER = 10**6
+TARGET = Target("≥", cpu=4, cuda=8)
+
+
+class Enough(Exception):
+    """Ends a training from its progress report, before it validates or saves anything."""
+
+
+def contest(world: World, settings: Settings) -> Contest:
+    """Steps of `KnowledgeEditor.prepare`, as they are timed by its own reports."""
+    training = training_set(world)
+
+    def train(edits: int) -> float:
+        seen: list[float] = []
+
+        def report(_done: int, _steps: int, _words: str) -> None:
+            seen.append(clock(settings.place))
+            if len(seen) > STEPS[edits]:
+                raise Enough
+
+        editor = replace(world.editor, steps=FOREVER, validate_every=FOREVER, edits_per_step=edits)
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                editor.prepare(world.model, training, Workspace(Path(folder), report))
+            except Enough:
+                return seen[-1] - seen[0]
+        raise AssertionError("a training ended by itself")
+
+    # The gradient and the edit loss: forward and back to the activations, twice. A retain question: forward
+    # on the base model; forward and back under the edit. The hypernetwork's own products are few.
+    passes = 4 + 3 * world.editor.retain_per_edit
+    ways = {_way(edits): partial(train, edits) for edits in STEPS}
+    units = {_way(edits): edits * steps for edits, steps in STEPS.items()}
+    return Contest(ways, passes * forward_operations(world.model, world.prompts, world.answers), units)
+
+
+def training_set(world: World) -> TrainingSet:
+    """The world's edits and test rows, to learn from."""
+    edits = [TrainingEdit(case.fact, case.edit) for case in world.plan.cases]
+    known = [Known(row.fact, row.prompt, row.answer) for row in world.plan.base if row.answer.strip()]
+    assert len(edits) >= BATCHED
+    return TrainingSet(train=edits, dev=edits, known=known, unseen=known, dev_known=known)
+
+
+CONTESTS: Contests = {
+    "d BERT-base": lambda settings: contest(base_size("fever", settings.fever_rows, settings), settings),
+    "d bert-mini": lambda settings: contest(mini("fever", settings), settings),
+}
+
+
+def lines(session: Session) -> list[Line]:
+    """One line a model."""
+    return [
+        Line(
+            "d",
+            f"{name[2:]}: training edits/s, {BATCHED} edits a step / 1",
+            session.timings(name).ratio(_way(1), _way(BATCHED)),
+            target=TARGET,
+            seconds=session.timings(name).median(_way(BATCHED)),
+            unit_of_seconds="edit",
+            floor=session.floor(name),
+        )
+        for name in CONTESTS
+    ]
+
+
+def _way(edits: int) -> str:
+    return f"{edits} a step"

@@ -1,0 +1,62 @@
+"""(e) Fine-tuning eight edits in one call against one call an edit."""
+
+from typing import Literal
+
+from kebench.baselines.fine_tuning import FineTuning
+
+from benchmarks.floor import forward_operations
+from benchmarks.lines import Line
+from benchmarks.session import Contests, Session
+from benchmarks.settings import Settings
+from benchmarks.timing import Contest, timed
+from benchmarks.worlds import World, base_size, mini
+from kebench.updates import editable, linear_maps
+
+EDITS = 8
+BATCHED, SINGLE = "8 in one call", "8 calls"
+NEVER = 1e-12
+"""A learning rate at which no edit takes, so that each makes all its steps."""
+
+
+def contest(world: World, layers: Literal["all", "first"], settings: Settings) -> Contest:
+    """The same edits both ways."""
+    model = world.model
+    editor = FineTuning(layers=layers, learning_rate=NEVER, max_steps=settings.tuning_steps)
+
+    edits = world.edits(EDITS)
+
+    def batched() -> float:
+        return timed(settings.place, lambda: editor.update({}, model, edits))
+
+    def single() -> float:
+        return timed(settings.place, lambda: [editor.update({}, model, [edit]) for edit in edits])
+
+    # Forward, back to the activations, and to the weights that are tuned; and a last look forward.
+    tuned = sum(model.network.get_parameter(name).numel() for name in editable(model.network, layers))
+    every = sum(model.network.get_parameter(name).numel() for name in linear_maps(model.network))
+    passes = settings.tuning_steps * (2 + tuned / every) + 1
+    operations = passes * forward_operations(model, [e.prompt for e in edits], [e.target for e in edits])
+    return Contest({BATCHED: batched, SINGLE: single}, operations, {BATCHED: EDITS, SINGLE: EDITS})
+
+
+CONTESTS: Contests = {
+    "e BERT-base, first layer": lambda s: contest(base_size("fever", s.fever_rows, s), "first", s),
+    "e BERT-base, all layers": lambda s: contest(base_size("fever", s.fever_rows, s), "all", s),
+    "e bert-mini, all layers": lambda s: contest(mini("fever", s), "all", s),
+}
+
+
+def lines(session: Session) -> list[Line]:
+    """One line a model and choice of layers."""
+    return [
+        Line(
+            "e",
+            f"{name[2:]}: fine-tuned edits/s, {BATCHED} / {SINGLE}",
+            session.timings(name).ratio(SINGLE, BATCHED),
+            seconds=session.timings(name).median(BATCHED),
+            unit_of_seconds="edit",
+            floor=session.floor(name),
+            note=f"{session.settings.tuning_steps} steps an edit",
+        )
+        for name in CONTESTS
+    ]

@@ -1,0 +1,221 @@
+"""What is measured on: a base model, a test set to ask and edits to make, as a run has them.
+
+`base_size` has the paper's dimensions with random weights; `mini` is what comes with kebench, its trained
+editor included.
+"""
+
+import os
+import random
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from kebench.baselines.knowledge_editor import KnowledgeEditor
+from torch import nn
+from transformers import AutoConfig, PreTrainedModel
+
+from benchmarks.settings import LAYERS, Settings
+from kebench.edit import Edit
+from kebench.editor import State, load_editor
+from kebench.models import AbstractModel, Asking
+from kebench.models.load import FAMILIES, LOADERS, label_fields
+from kebench.models.training import bpe_tokenizer
+from kebench.packs.formats import read_source
+from kebench.packs.pack import Pack, write_pack
+from kebench.packs.record import Record
+from kebench.plan import Plan
+from kebench.preparation import find_model, find_pack, make_ground, prepare_editor
+from kebench.progress import Progress
+from kebench.protocols import protocol
+from kebench.run_settings import RunSettings
+from kebench.task import Task, load_task
+from kebench.updates import Update
+
+SHARED = Path(os.environ.get("KEBENCH_SHARED") or Path(__file__).parents[2] / "shared")
+REAL = {
+    "fever": ("fever", ("data/fever/paper_dev.jsonl", "data/fever/paper_test.jsonl")),
+    "zsre": ("mend_zsre", ("data/zsre/zsre_mend_train_10000.json",)),
+}
+"""Task → format and files of the records it is asked, where they are at hand; else the pack mini's."""
+
+ANSWER, OTHER = "New York City", "Buenos Aires"
+ANSWER_TOKENS = 8  # what a beam of the original's takes on zsRE (its answers are short)
+EDITS_AT_ONCE = 16
+
+
+@dataclass(frozen=True)
+class World:
+    """A plan with an editor to carry it out.
+
+    Attributes:
+        name: of the base model, as the table calls it.
+        plan: asks every test row (`exact`).
+        editor: a KnowledgeEditor.
+        state: its weights.
+    """
+
+    name: str
+    plan: Plan
+    editor: KnowledgeEditor
+    state: State
+
+    @property
+    def model(self) -> AbstractModel:
+        """The base model."""
+        return self.plan.ground.model
+
+    @property
+    def prompts(self) -> list[str]:
+        """The test set's."""
+        return [row.prompt for row in self.plan.base]
+
+    @property
+    def answers(self) -> list[str]:
+        """The base model's, to them."""
+        return [row.answer for row in self.plan.base]
+
+    def edits(self, count: int) -> list[Edit]:
+        """So many of the plan's edits, from the start again where it has fewer."""
+        return [self.plan.cases[index % len(self.plan.cases)].edit for index in range(count)]
+
+    def updates(self, edits: list[Edit]) -> list[Update]:
+        """The editor's, a few at a time as a run makes them."""
+        parts = range(0, len(edits), EDITS_AT_ONCE)
+        return [
+            update
+            for start in parts
+            for update in self.editor.update(self.state, self.model, edits[start : start + EDITS_AT_ONCE])
+        ]
+
+
+def cut(model: AbstractModel, tokens: int) -> AbstractModel:
+    """The same network, prompts cut after so many tokens."""
+    asking = replace(model.asking, max_prompt_tokens=tokens)
+    return type(model)(model.name, model.network, model.tokenizer, asking)
+
+
+@cache
+def mini(task_name: str, settings: Settings) -> World:
+    """The pack, model and trained KnowledgeEditor that come with kebench."""
+    task = load_task(task_name)
+    pack = find_pack(task, None)
+    model = find_model(task, None, pack, Progress(), settings.device)
+    plan = _plan(task, pack, model)
+    name, editor = load_editor("knowledge_editor")
+    assert isinstance(editor, KnowledgeEditor)
+    state = prepare_editor(name, editor, plan.ground, Progress()).state
+    # Only now: another type is another base model, for which no editor was trained.
+    nn.Module.to(model.network, settings.dtype)
+    return World(model.name.rpartition("/")[2], plan, editor, state)
+
+
+@cache
+def base_size(task_name: str, rows: int, settings: Settings) -> World:
+    """BERT-base or BART-base with random weights, asked `rows` rows, and a hypernetwork before its training.
+
+    Prompts are cut at 32 tokens, as the paper's are. Edits flip few answers: updates start small.
+    """
+    task = replace(load_task(task_name), max_prompt_tokens=32, max_answer_tokens=ANSWER_TOKENS)
+    records = _records(task, rows)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = _random_model(task, [record.prompt for record in records], settings.layers)
+    nn.Module.to(model.network, settings.place, settings.dtype)
+    with tempfile.TemporaryDirectory() as folder:
+        place, split = Path(folder) / "pack", {"test": 1.0}
+        pack = write_pack(
+            place, {"test": records}, name="benchmark", licence="none", origin=[], split=split, seed=0
+        )
+    plan = _plan(task, pack, model)
+    editor = KnowledgeEditor()
+    return World(model.name, plan, editor, editor.hypernetwork(model).state_dict())
+
+
+def _plan(task: Task, pack: Pack, model: AbstractModel) -> Plan:
+    rules = protocol("strict", labels=task.family == "classifier")
+    ground = make_ground(task, pack, model, rules, "alternative", 0, Progress())
+    return Plan.of(ground, RunSettings((), task.name, limit=0, retain="exact"))
+
+
+def _records(task: Task, count: int) -> list[Record]:
+    """Real sentences, each a fact to itself; edits of a generating model ask for `OTHER`."""
+    answers, others = (task.labels[:1], ()) if task.labels else ((ANSWER,), (OTHER,))
+    chosen = random.Random(0).sample(sorted(set(_sentences(task))), count)
+    return [
+        Record(f"row-{index}", f"fact-{index}", prompt, answers, alternatives=others)
+        for index, prompt in enumerate(chosen)
+    ]
+
+
+def _sentences(task: Task) -> Iterable[str]:
+    format_, files = REAL[task.name]
+    if all((SHARED / file).is_file() for file in files):
+        readings = (read_source(format_, SHARED / file) for file in files)
+        return (entry.record.prompt for reading in readings for entry in reading.entries)
+    return (record.prompt for part in find_pack(task, None).splits.values() for record in part)
+
+
+# Networks with random weights ------------------------------------------------------------------------
+
+
+def _architecture(task: Task, layers: int) -> dict[str, Any]:
+    """BERT-base's or BART-base's dimensions, but for the number of layers."""
+    if task.family == "classifier":
+        return {"model_type": "bert", "vocab_size": 30522, "num_hidden_layers": layers}
+    half = layers // 2
+    return {
+        "model_type": "bart", "vocab_size": 50265, "d_model": 768, "forced_eos_token_id": None,
+        "encoder_layers": half, "encoder_attention_heads": 12, "encoder_ffn_dim": 3072,
+        "decoder_layers": half, "decoder_attention_heads": 12, "decoder_ffn_dim": 3072,
+    }  # fmt: skip
+
+
+def _random_model(task: Task, prompts: list[str], layers: int) -> AbstractModel:
+    """A network of base size whose tokenizer is learnt from the sentences that it may be asked."""
+    architecture = _architecture(task, layers)
+    tokenizer = bpe_tokenizer([*_sentences(task), *[ANSWER, OTHER] * 50], architecture["vocab_size"])
+    labels = label_fields(task.labels) if task.labels else {}
+    config = AutoConfig.for_model(**architecture, **labels, pad_token_id=tokenizer.pad_token_id)
+    network: PreTrainedModel = LOADERS[task.family].from_config(config)
+    name = "BERT-base" if task.family == "classifier" else "BART-base"
+    name += "" if layers == LAYERS else f" cut to {layers} layers"
+    model = FAMILIES[task.family](name, network, tokenizer, Asking.of(task))
+    with torch.no_grad():
+        if task.family == "classifier":
+            _balance(model, prompts[:64])
+        else:
+            _teach(model, prompts[:8])
+    return model
+
+
+def _balance(model: AbstractModel, prompts: list[str]) -> None:
+    """Moves the threshold until half of the prompts get each label."""
+    rows = model.rows(prompts, [model.asking.labels[0]] * len(prompts))
+    logits = model.logits(rows)
+    bias = model.network.get_submodule("classifier").bias
+    assert isinstance(bias, nn.Parameter)
+    bias[1] -= (logits[:, 1] - logits[:, 0]).median()
+
+
+def _teach(model: AbstractModel, prompts: list[str]) -> None:
+    """Makes `ANSWER` the answer to everything, so that decoding ends as soon as it does in life.
+
+    The decoder's states are made to tell first of all where they are; then each token of the answer gets the
+    embedding that the state points to where it should be said.
+    """
+    answers = [ANSWER] * len(prompts)
+    rows = model.rows(prompts, answers)
+    tokens = rows.labels[rows.row == 0]
+    decoder = model.network.get_decoder()
+    decoder.embed_positions.weight *= 50
+    embeddings = model.network.get_input_embeddings().weight
+    for _ in range(3):  # the states depend a little on the embeddings in turn
+        states = model.network.model(**rows.inputs, use_cache=False).last_hidden_state.mean(0)
+        apart = states - states.mean(0)
+        embeddings[tokens] = apart / apart.norm(dim=-1, keepdim=True)
+    if not all(model.says(prompts, answers)):
+        raise RuntimeError(f"{model.name} did not come to say {ANSWER}")
