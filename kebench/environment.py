@@ -43,19 +43,22 @@ def _commit() -> str | None:
         return None
 
 
-def hardware(model: AbstractModel) -> dict[str, str | int]:
-    """The processor, its threads, an accelerator if one is used; the model's number type and batches."""
+def hardware(device: torch.device) -> dict[str, str | int]:
+    """The processor, its threads, and the accelerator if one is used."""
     found: dict[str, str | int] = {
         "machine": platform.machine(),
         "cpu": _cpu_name(),
         "threads": torch.get_num_threads(),
-        "device": str(model.device),
-        "dtype": model.dtype,
-        **model.batching.facts(),
+        "device": str(device),
     }
-    if model.device.type == "cuda":
-        found["accelerator"] = torch.cuda.get_device_name(model.device)
+    if device.type == "cuda":
+        found["accelerator"] = torch.cuda.get_device_name(device)
     return found
+
+
+def execution(model: AbstractModel) -> dict[str, str | int]:
+    """The hardware a model is on, its number type and its batches."""
+    return {**hardware(model.device), "dtype": model.dtype, **model.batching.facts()}
 
 
 def _cpu_name() -> str:

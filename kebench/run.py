@@ -8,7 +8,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from kebench.editor import AbstractEditor, editor_path, load_editor, settings_of
-from kebench.environment import hardware, peak_memory_bytes, reset_peak_memory, versions
+from kebench.environment import execution, peak_memory_bytes, reset_peak_memory, versions
 from kebench.errors import BadSetting, BrokenEditor, Busy
 from kebench.leaderboard.printed import percent
 from kebench.metrics import BaseAnswers, retain
@@ -164,7 +164,7 @@ def _run_editor(name: str, editor: AbstractEditor, plan: Plan, folder: Path, pro
         base=plan.base_facts(),
         cost=_cost(trials, prepared.seconds, model),
         versions=versions(),
-        hardware=hardware(model),
+        hardware=execution(model),
     )
     record.write(place / "record.json")
     return record

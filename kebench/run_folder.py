@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kebench.answers import BaseAnswer, EditAnswers, ParaphraseAnswer
 from kebench.editor import AbstractEditor, editor_path, settings_of
-from kebench.environment import hardware, versions
+from kebench.environment import execution, versions
 from kebench.errors import BadFile, BadSetting
 from kebench.plan import Plan
 from kebench.record import RunRecord, write_json
@@ -47,7 +47,7 @@ def open_run(folder: Path, plan: Plan) -> None:
             "pack_licence": ground.pack.lock.licence,
             "edits_at_once": EDITS_AT_ONCE,
             "versions": versions(),
-            "hardware": hardware(ground.model),
+            "hardware": execution(ground.model),
         },
         file,
     )
