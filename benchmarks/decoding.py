@@ -45,7 +45,7 @@ def some_wrong(world: World) -> Questions:
 
 def contest(world: World, questions: Questions, settings: Settings) -> Contest:
     """Free answers, guesses helping, and the one pass that checks the guesses."""
-    edited = EditedWeights(world.model, world.updates(world.edits(EDITS)))
+    edited = EditedWeights(world.model, world.updates(world.edits(EDITS), world.model))
     said: list[str] = []
 
     def free() -> float:

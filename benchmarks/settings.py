@@ -32,9 +32,9 @@ class Settings:
     type: str = "float32"
     runs: int = 5
     rows: int = 512
-    fever_rows: int = 512
-    zsre_rows: int = 64
-    edits: int = 2
+    fever_rows: int = 256
+    zsre_rows: int = 96
+    edits: int = 8
     mini_edits: int = 200
     tuning_steps: int = 4
     layers: int = LAYERS

@@ -82,13 +82,13 @@ class World:
         """So many of the plan's edits, from the start again where it has fewer."""
         return [self.plan.cases[index % len(self.plan.cases)].edit for index in range(count)]
 
-    def updates(self, edits: list[Edit]) -> list[Update]:
-        """The editor's, a few at a time as a run makes them."""
+    def updates(self, edits: list[Edit], model: AbstractModel) -> list[Update]:
+        """The editor's for this model, a few at a time as a run makes them."""
         parts = range(0, len(edits), EDITS_AT_ONCE)
         return [
             update
             for start in parts
-            for update in self.editor.update(self.state, self.model, edits[start : start + EDITS_AT_ONCE])
+            for update in self.editor.update(self.state, model, edits[start : start + EDITS_AT_ONCE])
         ]
 
 

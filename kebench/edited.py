@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 
 from torch import Tensor, nn
 
@@ -90,17 +91,20 @@ class EditedWeights(AbstractEdited):
         """
         network = self.base.network
         if self.low_rank:
-            batch = self._stacked()
+            batch = self._stacked
+            order = sorted(range(len(which)), key=which.__getitem__)  # rows of one edit cost least together
+            tags = [which[index] for index in order]
             under = Under(
-                lambda rows: low_rank_applied(network, batch, [which[row] for row in rows]), frozenset(batch)
+                lambda rows: low_rank_applied(network, batch, [tags[row] for row in rows]), frozenset(batch)
             )
-            yield list(range(len(which))), under
+            yield order, under
             return
         for edit in dict.fromkeys(which):
             weights = dense_weights(network, self.updates[edit])
             indices = [index for index, tag in enumerate(which) if tag == edit]
             yield indices, _always(network, weights)
 
+    @cached_property
     def _stacked(self) -> dict[str, LowRankBatch]:
         """All edits' factors by parameter; an edit that leaves a parameter alone has rank 0 there."""
         maps = linear_maps(self.base.network)

@@ -76,9 +76,11 @@ class LowRankBatch:
 
     def of(self, edits: Sequence[int]) -> "LowRankBatch":
         """The factors of some edits, in that order."""
-        if list(edits) == list(range(len(self.B))):
-            return self
-        places = torch.tensor(edits, device=self.B.device)
+        first = edits[0]
+        if list(edits) == list(range(first, first + len(edits))):
+            places: slice | Tensor = slice(first, first + len(edits))  # a view: nothing is copied
+        else:
+            places = torch.tensor(edits, device=self.B.device)
         return LowRankBatch(self.B[places], self.A[places])
 
     @staticmethod

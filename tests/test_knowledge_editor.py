@@ -13,7 +13,7 @@ import torch
 from at_hand import SHARED
 from dense_reference import dense_gradients, knowledge_editor, really_edited
 from kebench.baselines.knowledge_editor import KnowledgeEditor
-from kebench.baselines.knowledge_editor.training import draw, losses, update_size
+from kebench.baselines.knowledge_editor.training import Batch, draw, losses, update_size
 from kebench.baselines.random_update import RandomUpdate
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -25,6 +25,7 @@ from kebench.edited import EditedWeights
 from kebench.editor import Known, State, TrainingEdit, TrainingSet, Workspace
 from kebench.errors import BadSetting
 from kebench.models import AbstractModel, Asking
+from kebench.models.base_logits import BaseLogits
 from kebench.models.classifier import Classifier
 from kebench.models.rows import pad
 from kebench.updates import LowRank, LowRankBatch, Update, editable, fingerprint
@@ -421,6 +422,10 @@ def uninterrupted(
 Trained = Callable[[str], tuple[Path, dict[str, Tensor]]]
 
 
+def base_logits(base: AbstractModel, batch: Batch) -> BaseLogits:
+    return BaseLogits(base, [(known.prompt, known.prediction) for known in batch.retain])
+
+
 def same_tensors(one: State, other: State) -> bool:
     return set(one) == set(other) and all(torch.equal(tensor, other[name]) for name, tensor in one.items())
 
@@ -434,12 +439,12 @@ def test_training_lowers_the_loss(kind: str, uninterrupted: Trained) -> None:
     batch = draw(data.train, (data.known, data.unseen), TINY, "held", 12)
     hypernetwork = TINY.hypernetwork(base)
     with torch.no_grad():
-        start, _ = losses(TINY, hypernetwork, base, batch)
+        start, _ = losses(TINY, hypernetwork, base, base_logits(base, batch), batch)
         prefix = "module.hypernetwork."
         hypernetwork.load_state_dict(
             {name.removeprefix(prefix): t for name, t in last.items() if name.startswith(prefix)}
         )
-        end, _ = losses(TINY, hypernetwork, base, batch)
+        end, _ = losses(TINY, hypernetwork, base, base_logits(base, batch), batch)
     assert end < 0.8 * start
     assert fingerprint(base.network) == before
 
@@ -507,7 +512,7 @@ def test_an_edit_without_paraphrases_is_learnt_from_in_its_own_words() -> None:
     assert asked[one.edit.id] == one.edit.prompt
     assert all(asked[item.edit.id] in item.edit.paraphrases for item in others)
     with torch.no_grad():
-        edit_loss, _ = losses(editor, editor.hypernetwork(base), base, batch)
+        edit_loss, _ = losses(editor, editor.hypernetwork(base), base, base_logits(base, batch), batch)
     assert edit_loss.isfinite()
 
 

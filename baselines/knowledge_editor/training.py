@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from kebench.checkpoints import load_checkpoint, save_checkpoint, save_tensors
 from kebench.editor import Known, State, TrainingEdit, TrainingSet, Workspace
 from kebench.errors import BadSetting
+from kebench.models.base_logits import BaseLogits
 from kebench.models.model import AbstractModel
 from kebench.models.rows import all_argmax, kl_divergence, target_loss
 from kebench.schedule import warmup_then_decay
@@ -67,6 +68,8 @@ def train(
         {"params": [relaxed.multiplier], "maximize": True},  # ascent in λ
     ]
     optimizer = torch.optim.RMSprop(groups, centered=True)
+    pools = (training.known, training.unseen)
+    before = BaseLogits(base, [(known.prompt, known.prediction) for pool in pools for known in pool])
     checkpoint, best_file = workspace.folder / "last.safetensors", workspace.folder / "best.safetensors"
     start = {"step": 0, "margin": editor.margin, "best": -1.0, "history": []}
     counters: dict[str, Any] = load_checkpoint(checkpoint, relaxed, optimizer) or start
@@ -74,9 +77,8 @@ def train(
         rate = warmup_then_decay(step, editor.warmup_steps, editor.decay_steps)
         optimizer.param_groups[0]["lr"] = rate * editor.learning_rate
         optimizer.param_groups[1]["lr"] = rate * editor.multiplier_rate
-        pools = (training.known, training.unseen)
         batch = draw(training.train, pools, editor, f"{editor.seed}:{step}", editor.edits_per_step)
-        edit_loss, constraint = losses(editor, relaxed.hypernetwork, base, batch)
+        edit_loss, constraint = losses(editor, relaxed.hypernetwork, base, before, batch)
         told = f"loss {edit_loss.item():.3f}, C {constraint.item():.2g}"
         loss = edit_loss + relaxed.multiplier * (constraint - counters["margin"])
         optimizer.zero_grad()
@@ -152,9 +154,16 @@ def draw(
 
 
 def losses(
-    editor: "KnowledgeEditor", hypernetwork: Hypernetwork, base: AbstractModel, batch: Batch
+    editor: "KnowledgeEditor",
+    hypernetwork: Hypernetwork,
+    base: AbstractModel,
+    before: BaseLogits,
+    batch: Batch,
 ) -> tuple[Tensor, Tensor]:
-    """The edit loss, and the constraint's value C, under the updates of one batch."""
+    """The edit loss, and the constraint's value C, under the updates of one batch.
+
+    `before` knows the base model's logits of every retain question.
+    """
     updates = editor.predict(hypernetwork, base, [item.edit for item in batch.edits])
     asked = [
         (index, prompt, item.edit.target)
@@ -169,12 +178,11 @@ def losses(
     if editor.constraint == "l2":
         return edit_loss, update_size(updates, base)
 
-    rows = base.rows([known.prompt for known in batch.retain], [known.prediction for known in batch.retain])
-    with torch.no_grad():
-        before = base.logits(rows)
+    questions = [(known.prompt, known.prediction) for known in batch.retain]
+    rows = base.rows([prompt for prompt, _ in questions], [prediction for _, prediction in questions])
     with low_rank_applied(base.network, updates, batch.retain_edit):
         after = base.logits(rows)
-    return edit_loss, kl_divergence(before, after)
+    return edit_loss, kl_divergence(before.of(questions), after)
 
 
 def update_size(updates: Mapping[str, LowRankBatch], base: AbstractModel) -> Tensor:

@@ -1,0 +1,68 @@
+"""The base model's logits of questions that are asked again and again, each worked out once."""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from kebench.models.model import AbstractModel
+from kebench.models.rows import at_least_float32
+
+Question = tuple[str, str]
+"""A prompt, and the answer that is fed after it."""
+
+BLOCK = 32
+"""Questions worked out together, of similar length. Which ones is settled beforehand: so the order in which
+they are needed, another one after an interruption, changes no bit of their logits."""
+
+
+class BaseLogits:
+    """What `AbstractModel.logits` says of known questions on the base weights.
+
+    A classifier's logits are kept. A generator's are as wide as its vocabulary: what is kept is the input of
+    its output layer, which is applied anew. Where a network does more to its logits than that layer, which
+    the first block shows, nothing is kept.
+    """
+
+    def __init__(self, base: AbstractModel, questions: Iterable[Question]) -> None:
+        self._base = base
+        distinct = list(dict.fromkeys(questions))
+        ids = base.prompt_ids([prompt for prompt, _ in distinct])
+        length = dict(zip(distinct, map(len, ids), strict=True))
+        self._order = sorted(distinct, key=lambda question: (length[question], question))
+        self._place = {question: place for place, question in enumerate(self._order)}
+        self._head = nn.Identity() if base.family == "classifier" else base.network.get_output_embeddings()
+        self._kept: dict[Question, Tensor] = {}
+        self._keeps = self._repeats(self._order[:BLOCK])
+
+    @torch.no_grad()
+    def of(self, questions: Sequence[Question]) -> Float[Tensor, "scored vocab"]:
+        """The logits at the scored positions of these questions, one after the other."""
+        if not self._keeps:
+            return self._ask(questions)[0]
+        for question in questions:
+            if question not in self._kept:
+                start = self._place[question] // BLOCK * BLOCK
+                block = self._order[start : start + BLOCK]
+                self._kept.update(zip(block, self._ask(block)[1], strict=True))
+        return at_least_float32(self._head(torch.cat([self._kept[question] for question in questions])))
+
+    @torch.no_grad()
+    def _repeats(self, questions: Sequence[Question]) -> bool:
+        """Whether the output layer alone gives the logits."""
+        logits, states = self._ask(questions)
+        return torch.equal(at_least_float32(self._head(torch.cat(states))), logits)
+
+    def _ask(self, questions: Sequence[Question]) -> tuple[Tensor, list[Tensor]]:
+        """The logits, (scored, vocab), and what the output layer was given for each question."""
+        prompts, answers = zip(*questions, strict=True)
+        rows = self._base.rows(prompts, answers)
+        given: list[Tensor] = []
+        watch = self._head.register_forward_hook(lambda _, inputs, __: given.append(inputs[0]))
+        try:
+            logits = self._base.logits(rows)
+        finally:
+            watch.remove()
+        states = given[0] if given else logits  # a classifier's own: the identity was not asked
+        return logits, list(states.split(torch.bincount(rows.row).tolist()))
