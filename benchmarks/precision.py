@@ -43,7 +43,7 @@ def line(race: Race, variances: "Variances", size: int, floor: float) -> Line:
     ours, theirs = more * seconds(race.median("kebench"), size), seconds(race.median("original"), ROWS)
     return Line(
         "c",
-        f"FEVER, BERT-base: edits/h at equal half-width of mean retain, samples of {size} / the original's way",
+        f"FEVER, BERT-base: edits/h at equal half-width of mean retain, samples of {size} / all {ROWS:,}",
         Ratio.of(ratios),
         target=TARGET,
         seconds=ours,
@@ -70,7 +70,7 @@ class Variances:
     def ratio(self, size: int) -> float:
         """V: how many times as many edits a mean over samples needs, (σ_b² + σ_w²) / σ_b².
 
-        σ_w² is the variance of a stratified sample's mean, were it drawn from `ROWS` rows as kebench draws it:
+        σ_w² is the variance of a stratified sample's mean, were it drawn from `ROWS` rows by kebench:
 
             σ_w² = Σ_h (N_h/N)² · s_h²/n_h · (1 − n_h/N_h)      (Cochran 1977, Eq. 5.6)
         """

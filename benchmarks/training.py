@@ -57,9 +57,7 @@ def training_set(world: World) -> TrainingSet:
     """The world's edits and test rows, to learn from."""
     edits = [TrainingEdit(case.fact, case.edit) for case in world.plan.cases]
     known = [Known(row.fact, row.prompt, row.answer) for row in world.plan.base if row.answer.strip()]
-    known = known[
-        : 2 * BLOCK
-    ]  # few enough that the step before the clock sees the base model's logits of all
+    known = known[: 2 * BLOCK]  # few enough that the step before the clock meets them all
     assert len(edits) >= BATCHED
     return TrainingSet(train=edits, dev=edits, known=known, unseen=known, dev_known=known)
 
