@@ -100,6 +100,7 @@ def main() -> None:
 @click.option("--protocol", help="strict (default) or decao2021.")
 @click.option("--targets", help="alternative (default): another answer; gold: correct what is wrong.")
 @click.option("--retain", help="Test questions asked of each edit, or 'exact' for all. Default: the task's.")
+@click.option("--split", help="test (default); dev, to choose an editor's settings with.")
 @click.option("--output", help="The run's folder. Default: runs/<task>-<key of the setting>.")
 @click.option("--device", help="cpu, cuda, cuda:1, mps. Default: cuda if there is one.")
 @click.option("--dtype", help="float32 (default), tf32 (on cuda) or bfloat16: another setting each.")
@@ -140,6 +141,8 @@ def _settings(fields: dict[str, Any], place: Path | str) -> RunSettings:
         found = fields.get(flag.replace("-", "_"))
         if isinstance(found, str) and found != word and not found.isdecimal():
             raise BadSetting(f"--{flag}: found '{found}', wanted a number or '{word}'")
+    if fields.get("split", "test") not in ("test", "dev"):
+        raise BadSetting(f"--split: found '{fields['split']}', wanted test or dev")
     if fields.get("targets", "alternative") not in ("alternative", "gold"):
         raise BadSetting(f"--targets: found '{fields['targets']}', wanted alternative or gold")
     settings = validated(RunSettings, fields, place)
@@ -338,6 +341,49 @@ def _prepare_editor(name: str, fields: dict[str, Any], device: str | None, progr
     size = sum(tensor.numel() for tensor in prepared.state.values())
     click.echo(f"{shown}: {size:,} numbers, learnt in {prepared.seconds:.0f} s")
     click.echo(str(state_folder(editor, ground)))
+
+
+# beliefs ---------------------------------------------------------------------------------------------
+
+
+@cli.command()
+@click.option("--editor", "editors", required=True, help="Editors, comma-separated.")
+@click.option("--task", required=True, help="A task's name, or a YAML path.")
+@click.option("--model", help="One of the task's models, a folder, or a Hub id. Default: the pack's.")
+@click.option("--pack", help="One of the task's packs, or a folder. Default: the task's.")
+@click.option("--limit", type=click.IntRange(min=1), default=30, show_default=True, help="How many edits.")
+@click.option("--retain", type=int, default=20, show_default=True, help="Other questions asked of each.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the choice of edits and questions.")
+@click.option("--device", help="cpu, cuda, cuda:1, mps. Default: cuda if there is one.")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("beliefs"),
+    show_default=True,
+    help="The folder for a CSV and an SVG of each editor.",
+)
+def beliefs(editors: str, out: Path, **fields: Any) -> None:
+    """Draw how an edit moves the log-odds of its claim, of its paraphrases and of everything else."""
+    settings = _settings({"editors": editors.split(","), **fields}, "beliefs")
+    _check_names(settings)
+    click.echo(_what_runs(settings), err=True)
+
+    from kebench.beliefs import write_beliefs
+    from kebench.drawing import draw_beliefs, needs_matplotlib
+    from kebench.progress import Progress
+    from kebench.record import editor_folder
+    from kebench.run import beliefs_of
+
+    needs_matplotlib()  # told before the work, not after it
+    progress = Progress()
+    out.mkdir(parents=True, exist_ok=True)
+    for name, setting, found in beliefs_of(settings, progress):
+        numbers = editor_folder(out, name).with_name(f"{editor_folder(out, name).name}.csv")
+        write_beliefs(found, numbers)
+        title = f"{name}\n{setting.task}, {setting.pack}, {setting.model}"
+        draw_beliefs(found, title, numbers.with_suffix(".svg"))
+        progress.close()
+        click.echo(str(numbers.with_suffix(".svg")))
 
 
 # data ------------------------------------------------------------------------------------------------

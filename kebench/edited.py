@@ -1,8 +1,9 @@
 """Edited models: what an editor returns, and the only thing the harness asks questions of."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
+from typing import TypeVar
 
 from torch import Tensor, nn
 
@@ -18,6 +19,8 @@ from kebench.updates import (
     map_shape,
     substituted,
 )
+
+T = TypeVar("T")
 
 
 class AbstractEdited(ABC):
@@ -44,6 +47,12 @@ class AbstractEdited(ABC):
     ) -> list[bool] | None:
         """Whether each target's tokens are the likeliest under teacher forcing; None if unknowable."""
 
+    def log_odds(
+        self, prompts: Sequence[str], which: Sequence[int], answers: Sequence[str]
+    ) -> list[float] | None:
+        """How strongly edited model `which[i]` believes `answers[i]`, in nats; None if unknowable."""
+        return None
+
 
 class EditedWeights(AbstractEdited):
     """The base model with one update an edit. The base weights are never written to."""
@@ -61,28 +70,40 @@ class EditedWeights(AbstractEdited):
         self, prompts: Sequence[str], which: Sequence[int], guesses: Sequence[str], *, beams: int = 1
     ) -> list[str]:
         """See `AbstractEdited.answer`."""
-        answers = [""] * len(prompts)
-        for indices, under in self._groups(which):
-            found = self.base.answer(
-                [prompts[i] for i in indices],
-                guesses=[guesses[i] for i in indices],
+        return self._asked(
+            which,
+            lambda rows, under: self.base.answer(
+                [prompts[row] for row in rows],
+                guesses=[guesses[row] for row in rows],
                 beams=beams,
                 under=under,
-            )
-            for index, text in zip(indices, found, strict=True):
-                answers[index] = text
-        return answers
+            ),
+        )
 
     def prefers(self, prompts: Sequence[str], which: Sequence[int], targets: Sequence[str]) -> list[bool]:
         """See `AbstractEdited.prefers`."""
-        verdict = [False] * len(prompts)
-        for indices, under in self._groups(which):
-            found = self.base.prefers(
-                [prompts[i] for i in indices], [targets[i] for i in indices], under=under
-            )
-            for index, value in zip(indices, found, strict=True):
-                verdict[index] = value
-        return verdict
+        return self._asked(
+            which,
+            lambda rows, under: self.base.prefers(
+                [prompts[row] for row in rows], [targets[row] for row in rows], under=under
+            ),
+        )
+
+    def log_odds(self, prompts: Sequence[str], which: Sequence[int], answers: Sequence[str]) -> list[float]:
+        """See `AbstractEdited.log_odds`."""
+        return self._asked(
+            which,
+            lambda rows, under: self.base.log_odds(
+                [prompts[row] for row in rows], [answers[row] for row in rows], under=under
+            ),
+        )
+
+    def _asked(self, which: Sequence[int], ask: Callable[[list[int], Under], Sequence[T]]) -> list[T]:
+        """What `ask` finds for each row, asked of a group of them at a time."""
+        found: dict[int, T] = {}
+        for rows, under in self._groups(which):
+            found.update(zip(rows, ask(rows, under), strict=True))
+        return [found[row] for row in range(len(which))]
 
     def _groups(self, which: Sequence[int]) -> Iterator[tuple[list[int], Under]]:
         """Rows that one pass can answer together, and what puts their edits in force.

@@ -14,7 +14,7 @@ from kebench.protocols import Protocol
 from kebench.record import RunRecord, editor_folder
 from kebench.run import run
 from kebench.run_folder import read_base, read_edits
-from kebench.run_settings import BatchSize, DType, RunSettings
+from kebench.run_settings import BatchSize, DType, RunSettings, Split
 from kebench.scorer import per_edit
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def evaluate(
     protocol: str = "strict",
     targets: Targets = "alternative",
     retain: int | Literal["exact"] | None = None,
+    split: Split = "test",
     output: str | Path | None = None,
     device: str | None = None,
     dtype: DType = "float32",
@@ -66,6 +67,7 @@ def evaluate(
         protocol: `strict` or `decao2021`.
         targets: `alternative` or `gold`.
         retain: how many test questions each edit is asked, or `exact`; by default the task's number.
+        split: `test`, or `dev` to choose settings with: the half of it that no editor learns from.
         output: the run's folder, kept and resumable; by default a temporary one.
         device: where to compute; by default `cuda` if there is one. A loaded model stays where it is.
         dtype: `float32`, `tf32` (with `cuda`) or `bfloat16`. A loaded model keeps its own.
@@ -91,6 +93,7 @@ def evaluate(
             protocol=protocol,
             targets=targets,
             retain=retain,
+            split=split,
             output=str(output if output is not None else temporary),
             device=device,
             dtype=dtype,

@@ -68,6 +68,7 @@ class Plan:
             ),
             test_sha256=_digest(asdict(row) for row in base),
             precision=None if settings.precision is None else float(settings.precision),  # 1 is 1.0
+            split=ground.split,
         )
         return Plan(ground, setting, cases, base, len(base) if exact else int(size))
 

@@ -37,10 +37,11 @@ from kebench.models.identity import identity
 from kebench.numerics import numerics
 from kebench.packs.build import build_pack
 from kebench.packs.pack import LOCK, Pack, read_pack
+from kebench.packs.record import Record
 from kebench.progress import Progress
 from kebench.protocols import Protocol
 from kebench.record import write_json
-from kebench.run_settings import BatchSize, DType
+from kebench.run_settings import BatchSize, DType, Split
 from kebench.shipped import MODEL_CARD, STATE, STATE_CARD, shipped_folder, shipped_state
 from kebench.task import PackRecipe, Task
 from kebench.updates import fingerprint
@@ -167,8 +168,8 @@ class Ground:
         task, pack, model, protocol, targets, seed: as resolved.
         identity: of the base model (`kebench.models.identity`).
         fingerprint: of its weights, before anything was done to them.
-        test: the test set as the base model answers it.
-        cases: the test split's edits.
+        test: the test set as the base model answers it; or, of the split dev, what stands for it.
+        cases: its edits.
         in_float32: loads the model as editors learn on it; None where it is that already.
     """
 
@@ -183,6 +184,7 @@ class Ground:
     test: tuple[AnsweredRecord, ...]
     cases: Cases
     in_float32: Callable[[], AbstractModel] | None = None
+    split: Split = "test"
 
     def to_learn_on(self) -> "Ground":
         """The same ground in float32: what is learnt does not depend on what a run computes in.
@@ -206,25 +208,30 @@ def make_ground(
     progress: Progress,
     *,
     in_float32: Callable[[], AbstractModel] | None = None,
+    split: Split = "test",
 ) -> Ground:
-    """The base pass over the test split, shared by all editors.
+    """The base pass over the split that is edited, shared by all editors.
 
     Raises:
-        BadSetting: not one record of the test split can be edited, or the labels are not the task's.
+        BadSetting: not one record of the split can be edited, or the labels are not the task's.
     """
     _check_labels(task, pack)
     base = identity(model)
-    progress.stage("base answers (test)")
-    test = answered(model, base, pack.records("test"), protocol, progress)
+    progress.stage(f"base answers ({split})")
+    records = pack.records(split)
+    if split == "dev":
+        records = tuple(record for record in records if _to_choose_with(record) and not record.held_out)
+    test = answered(model, base, records, protocol, progress)
     cases = make_cases(test, protocol, targets=targets, seed=seed)
     if not cases.cases:
         reasons = ", ".join(f"{count} {reason}" for reason, count in cases.set_aside.items())
         raise BadSetting(
-            f"pack {pack.name}: no record of the test split can be edited ({reasons or 'it is empty'})"
+            f"pack {pack.name}: no record of the {split} split can be edited ({reasons or 'it is empty'})"
         )
     return Ground(
-        task, pack, model, protocol, targets, seed, base, fingerprint(model.network), test, cases, in_float32
-    )
+        task, pack, model, protocol, targets, seed, base, fingerprint(model.network), test, cases, in_float32,
+        split,
+    )  # fmt: skip
 
 
 def _check_labels(task: Task, pack: Pack) -> None:
@@ -341,17 +348,20 @@ def training_set(ground: Ground, progress: Progress) -> TrainingSet:
         progress.stage(f"base answers ({name})")
         records = [record for record in ground.pack.records(name) if not record.held_out]
         split[name] = answered(ground.model, ground.identity, records, ground.protocol, progress)
-    # By fact, so that no fact is both learnt from and chosen with.
-    halves: tuple[list[AnsweredRecord], list[AnsweredRecord]] = ([], [])
-    for record in split["dev"]:
-        halves[hashlib.sha256(record.fact.encode()).digest()[0] % 2].append(record)
+    to_learn = [record for record in split["dev"] if not _to_choose_with(record)]
+    to_choose = [record for record in split["dev"] if _to_choose_with(record)]
     return TrainingSet(
         train=_training_edits(split["train"], ground),
         known=_known(split["train"]),
-        unseen=_known(halves[0]),
-        dev=_training_edits(halves[1], ground),
-        dev_known=_known(halves[1]),
+        unseen=_known(to_learn),
+        dev=_training_edits(to_choose, ground),
+        dev_known=_known(to_choose),
     )
+
+
+def _to_choose_with(record: Record | AnsweredRecord) -> bool:
+    """Whether a record of the dev split is of its half to choose with; by fact, so that none is in both."""
+    return hashlib.sha256(record.fact.encode()).digest()[0] % 2 == 1
 
 
 def _known(records: Sequence[AnsweredRecord]) -> list[Known]:

@@ -35,6 +35,7 @@ class Setting:
         test_sha256: over the test set with the base model's answers and the strata.
         precision: edits stop when retain accuracy is known to this, in percentage points; None where their
             number was fixed. Not in the JSON then, so that records older than it stay what they are.
+        split: `test`, and then not in the JSON either; or `dev`, on which settings are chosen.
     """
 
     task: str
@@ -52,6 +53,7 @@ class Setting:
     edits_sha256: str
     test_sha256: str
     precision: float | None = None
+    split: str = "test"
 
     @property
     def key(self) -> str:
@@ -68,6 +70,8 @@ class Setting:
         fields = asdict(self)
         if self.precision is None:
             del fields["precision"]
+        if self.split == "test":
+            del fields["split"]
         return fields
 
 

@@ -1,12 +1,13 @@
 """The loop over edits: edit, ask, write down; resumed where it was cut off; scored at the end."""
 
 import statistics as numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from kebench.beliefs import Belief, beliefs
 from kebench.editor import AbstractEditor, editor_path, load_editor, settings_of
 from kebench.environment import execution, peak_memory_bytes, reset_peak_memory, versions
 from kebench.errors import BadSetting, BrokenEditor, Busy
@@ -18,7 +19,7 @@ from kebench.plan import Plan
 from kebench.preparation import Ground, device_or_default, find_model, find_pack, make_ground, prepare_editor
 from kebench.progress import Progress
 from kebench.protocols import protocol as find_protocol
-from kebench.record import FORMAT, Cost, RunRecord, editor_folder, write_json
+from kebench.record import FORMAT, Cost, RunRecord, Setting, editor_folder, write_json
 from kebench.run_folder import EDITS_AT_ONCE, finished, open_editor, open_run, read_trials, recover, to_line
 from kebench.run_settings import RunSettings
 from kebench.scorer import score
@@ -101,8 +102,22 @@ def ground_of(settings: RunSettings, progress: Progress, *, model: AbstractModel
         model = find(dtype=settings.dtype, batch_size=settings.batch_size)
         in_float32 = partial(find, batch_size=settings.batch_size) if settings.dtype != "float32" else None
     return make_ground(
-        task, pack, model, protocol, settings.targets, settings.seed, progress, in_float32=in_float32
-    )
+        task, pack, model, protocol, settings.targets, settings.seed, progress,
+        in_float32=in_float32, split=settings.split,
+    )  # fmt: skip
+
+
+def beliefs_of(settings: RunSettings, progress: Progress) -> Iterator[tuple[str, Setting, list[Belief]]]:
+    """Each editor's name, the setting, and how the edits that a run would make with it move beliefs.
+
+    Raises:
+        KebenchError: a setting or a file is wrong, or an editor's models have no probabilities.
+    """
+    chosen = _load_editors(settings.editors)
+    plan = Plan.of(ground_of(settings, progress), settings)
+    for name, editor in chosen.items():
+        state = prepare_editor(name, editor, plan.ground, progress).state
+        yield name, plan.setting, beliefs(name, editor, state, plan, progress)
 
 
 # One editor ------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from kebench.cases import Targets
 from kebench.errors import BadSetting, NotFound
 from kebench.protocols import PROTOCOLS, STRATA
 
+Split = Literal["test", "dev"]
 DType = Literal["float32", "tf32", "bfloat16"]
 BatchSize = int | Literal["auto"]
 
@@ -29,6 +30,7 @@ class RunSettings:
         protocol: `strict` or `decao2021`.
         targets: `alternative` or `gold`.
         retain: how many test questions each edit is asked, or `exact` for all; by default the task's number.
+        split: `test`, or `dev` to choose settings with: the half of it that no editor learns from.
         output: the run's folder; by default one in `runs/` named after the setting.
         device: where to compute: `cpu`, `cuda`, `cuda:1`, `mps`; by default `cuda` if there is one.
         dtype: what to compute in; another one is another setting. `tf32` needs `cuda`.
@@ -45,6 +47,7 @@ class RunSettings:
     protocol: str = "strict"
     targets: Targets = "alternative"
     retain: int | Literal["exact"] | None = None
+    split: Split = "test"
     output: str | None = None
     device: str | None = None
     dtype: DType = "float32"
@@ -61,6 +64,8 @@ class RunSettings:
             raise NotFound("protocol", self.protocol, PROTOCOLS)
         if self.targets not in ("alternative", "gold"):
             raise BadSetting(f"targets: found '{self.targets}', wanted alternative or gold")
+        if self.split not in get_args(Split):
+            raise BadSetting(f"split: found '{self.split}', wanted {' or '.join(get_args(Split))}")
         if self.dtype not in get_args(DType):
             raise BadSetting(f"dtype: found '{self.dtype}', wanted {', '.join(get_args(DType))}")
         if self.batch_size != "auto" and not (isinstance(self.batch_size, int) and self.batch_size > 0):

@@ -169,13 +169,17 @@ def low_rank_applied(
             output.view(len(runs), -1, output.shape[-1]).baddbmm_(inner, batch.B.transpose(1, 2))
             return output
         # Beam search asks several rows for each of ours; they stand next to each other.
-        x, flat = x.reshape(len(which), -1, x.shape[-1]), output.view(len(which), -1, output.shape[-1])
-        start = 0
-        for edit, length in runs:
-            change, rows = batch[edit], slice(start, start + length)
-            inner = x[rows].flatten(0, 1) @ change.A.T  # (tokens, rank)
-            flat[rows].flatten(0, 1).addmm_(inner, change.B.T)
-            start += length
+        changes = [batch[edit] for edit, _ in runs]
+        parts = x.reshape(len(which), -1, x.shape[-1]).split([length for _, length in runs])
+        inners = [part.flatten(0, 1) @ change.A.T for part, change in zip(parts, changes, strict=True)]
+        if (
+            torch.is_grad_enabled()
+        ):  # written into its slices, an output would be copied once a run on the way back
+            added = [inner @ change.B.T for inner, change in zip(inners, changes, strict=True)]
+            return output + torch.cat(added).view_as(output)
+        slices = output.view(len(which), -1, output.shape[-1]).split([length for _, length in runs])
+        for slice_, inner, change in zip(slices, inners, changes, strict=True):
+            slice_.flatten(0, 1).addmm_(inner, change.B.T)
         return output
 
     with _after(network, factors, added):

@@ -44,6 +44,8 @@ def test_many_edited_models_at_once_answer_as_each_alone(kind: str, form: str, b
     answers = edited.answer(prompts, which, base.answer(prompts), beams=beams)
     preferred = edited.prefers(prompts, which, base.answer(prompts) if kind == "bert" else ["Oslo"] * 16)
 
+    odds = edited.log_odds(prompts, which, base.answer(prompts) if kind == "bert" else ["Oslo"] * 16)
+
     for edit in range(4):
         alone = really_edited(base, updates[edit])
         mine = [index for index in range(16) if which[index] == edit]
@@ -51,6 +53,8 @@ def test_many_edited_models_at_once_answer_as_each_alone(kind: str, form: str, b
         assert [answers[index] for index in mine] == alone.answer(asked, beams=beams)
         targets = base.answer(asked) if kind == "bert" else ["Oslo"] * len(asked)
         assert [preferred[index] for index in mine] == alone.prefers(asked, targets)
+        believed = alone.log_odds(asked, targets)
+        assert [odds[index] for index in mine] == pytest.approx(believed, rel=1e-3, abs=1e-3)
     assert fingerprint(base.network) == before
     assert edited.failures == {}
     untouched = [index for index in range(16) if which[index] == 3]

@@ -228,6 +228,7 @@ CHANGES: dict[str, Any] = {
     "edits_sha256": "dd" * 32,
     "test_sha256": "dd" * 32,
     "precision": 0.5,
+    "split": "dev",
 }
 
 

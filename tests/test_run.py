@@ -32,7 +32,7 @@ from kebench.errors import BadFile, BadSetting, BrokenEditor, Busy, KebenchError
 from kebench.leaderboard import contradictions
 from kebench.models import AbstractModel, load_model
 from kebench.packs.pack import Origin, write_pack
-from kebench.preparation import state_folder
+from kebench.preparation import state_folder, training_set
 from kebench.progress import Silent
 from kebench.record import RunRecord
 from kebench.run import run
@@ -143,6 +143,26 @@ def test_knowledge_editor_is_trained_once_and_used(seq2seq: World, tmp_path: Pat
     assert isinstance(editor, AbstractTrainedEditor)
     ground = run_module.ground_of(seq2seq.settings(tmp_path, "tiny_ke"), Silent())
     assert (state_folder(editor, ground) / "state.safetensors").is_file()
+
+
+def test_settings_are_chosen_where_no_editor_learns_and_no_table_looks(
+    seq2seq: World, tmp_path: Path
+) -> None:
+    ground = run_module.ground_of(seq2seq.settings(tmp_path, "x", split="dev"), Silent())
+    asked = {record.fact for record in ground.test}
+    learnt = training_set(ground, Silent())
+    assert asked >= {known.fact for known in learnt.dev_known} != set()
+    assert not asked & {known.fact for pool in (learnt.known, learnt.unseen) for known in pool}
+    assert not asked & {record.fact for record in seq2seq.pack.records("test")}
+
+    (on_dev,) = ran(seq2seq, tmp_path / "dev", "identity", split="dev")
+    (on_test,) = ran(seq2seq, tmp_path / "test", "identity")
+    assert on_dev.setting.to_json()["split"] == "dev"
+    assert "split" not in on_test.setting.to_json()  # so that older records keep their key
+    assert on_dev.setting.key != on_test.setting.key
+    assert RunRecord.read(tmp_path / "dev" / "identity" / "record.json") == on_dev
+    with pytest.raises(BadSetting, match="split: found 'train', wanted test or dev"):
+        ran(seq2seq, tmp_path / "train", "identity", split="train")
 
 
 # Protocols, targets, samples -------------------------------------------------------------------------

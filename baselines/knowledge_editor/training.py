@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from kebench.checkpoints import load_checkpoint, save_checkpoint, save_tensors
 from kebench.editor import Known, State, TrainingEdit, TrainingSet, Workspace
 from kebench.errors import BadSetting
-from kebench.models.base_logits import BaseLogits
+from kebench.models.base_logits import BaseLogits, Question
+from kebench.models.batching import Batching
 from kebench.models.model import AbstractModel
-from kebench.models.rows import all_argmax, kl_divergence, target_loss
+from kebench.models.rows import Rows, all_argmax, kl_divergence, target_loss
 from kebench.schedule import warmup_then_decay
 from kebench.updates import LowRankBatch, low_rank_applied
 
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from .editor import KnowledgeEditor
 
 logger = logging.getLogger(__name__)
+
+TOKENS_TOGETHER = {"cpu": 1024, "cuda": 16_384}
+"""The most padded prompt tokens in one forward pass: questions of many lengths in one are half padding."""
 
 
 @dataclass(frozen=True)
@@ -170,19 +174,42 @@ def losses(
         for index, item in enumerate(batch.edits)
         for prompt in (item.edit.prompt, *batch.paraphrases[index : index + 1])
     ]
-    rows = base.rows([prompt for _, prompt, _ in asked], [target for _, _, target in asked])
-    with low_rank_applied(base.network, updates, [index for index, _, _ in asked]):
-        logits = base.logits(rows)
     smoothing = 0.0 if base.family == "classifier" else editor.label_smoothing
-    edit_loss = target_loss(logits, rows, smoothing=smoothing).mean()
+    parts = under_updates(base, updates, asked)
+    edit_loss = torch.cat([target_loss(part.logits, part.rows, smoothing=smoothing) for part in parts]).mean()
     if editor.constraint == "l2":
         return edit_loss, update_size(updates, base)
 
-    questions = [(known.prompt, known.prediction) for known in batch.retain]
-    rows = base.rows([prompt for prompt, _ in questions], [prediction for _, prediction in questions])
-    with low_rank_applied(base.network, updates, batch.retain_edit):
-        after = base.logits(rows)
-    return edit_loss, kl_divergence(before.of(questions), after)
+    retained = zip(batch.retain_edit, batch.retain, strict=True)
+    parts = under_updates(
+        base, updates, [(index, known.prompt, known.prediction) for index, known in retained]
+    )
+    questions = [question for part in parts for question in part.questions]
+    return edit_loss, kl_divergence(before.of(questions), torch.cat([part.logits for part in parts]))
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some questions of similar length, fed with their answers, and what the edited models make of them."""
+
+    questions: Sequence[Question]
+    rows: Rows
+    logits: Tensor
+
+
+def under_updates(
+    base: AbstractModel, updates: Mapping[str, LowRankBatch], asked: Sequence[tuple[int, str, str]]
+) -> list[Part]:
+    """Asks (edit, prompt, answer) of each edit's model: every one once, those of similar length together."""
+    found = []
+    most = TOKENS_TOGETHER["cuda" if base.device.type == "cuda" else "cpu"]
+    for indices in base.batches([prompt for _, prompt, _ in asked], Batching(limit=most)):
+        which = [asked[index][0] for index in indices]
+        questions = [asked[index][1:] for index in indices]
+        rows = base.rows([prompt for prompt, _ in questions], [answer for _, answer in questions])
+        with low_rank_applied(base.network, updates, which):
+            found.append(Part(questions, rows, base.logits(rows)))
+    return found
 
 
 def update_size(updates: Mapping[str, LowRankBatch], base: AbstractModel) -> Tensor:
@@ -204,19 +231,16 @@ def validate(
     retained: list[bool] = []
     size = editor.edits_per_step
     for place in range(0, min(editor.validate_edits, len(training.dev)), size):
-        part = training.dev[place : min(place + size, editor.validate_edits)]
-        batch = draw(part, (training.dev_known,), settings, f"dev:{place}", size)
+        edits = training.dev[place : min(place + size, editor.validate_edits)]
+        batch = draw(edits, (training.dev_known,), settings, f"dev:{place}", size)
         updates = editor.predict(hypernetwork, base, [item.edit for item in batch.edits])
         asked = [(index, item.edit.prompt, item.edit.target) for index, item in enumerate(batch.edits)]
-        places = range(len(asked))
-        asked += [
+        for part in under_updates(base, updates, asked):
+            success += all_argmax(part.logits, part.rows).tolist()
+        asked = [
             (index, known.prompt, known.prediction)
             for index, known in zip(batch.retain_edit, batch.retain, strict=True)
         ]
-        order = sorted(range(len(asked)), key=lambda place: asked[place][0])  # an edit's rows together
-        rows = base.rows([asked[place][1] for place in order], [asked[place][2] for place in order])
-        with low_rank_applied(base.network, updates, [asked[place][0] for place in order]):
-            verdict = all_argmax(base.logits(rows), rows).tolist()
-        for place, right in zip(order, verdict, strict=True):
-            (success if place in places else retained).append(right)
+        for part in under_updates(base, updates, asked):
+            retained += all_argmax(part.logits, part.rows).tolist()
     return sum(success) / len(success), sum(retained) / len(retained)

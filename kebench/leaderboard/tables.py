@@ -127,6 +127,7 @@ def _what_was_run(rows: Sequence[RunRecord], apart: Sequence[str]) -> str:
         f"no-ops: {_distinct(str(row.scores.no_ops) for row in rows)}; with "
         f"paraphrases: {_distinct(str(row.scores.edits_with_paraphrases) for row in rows)}; "
         f"sha256 {markdown(setting.edits_sha256[:12])}",
+        "Split": "" if setting.split == "test" else markdown(setting.split),
         "Precision": _precision(setting),
         "Targets": markdown(setting.targets),
         "Regime": markdown(_REGIMES.get(setting.regime, setting.regime)),
@@ -352,6 +353,7 @@ def _csv_row(record: RunRecord) -> dict[str, str | int]:
         "targets": csv_cell(setting.targets),
         "regime": csv_cell(setting.regime),
         "retain": csv_cell(setting.retain),
+        **({} if setting.split == "test" else {"split": csv_cell(setting.split)}),
         **({} if setting.precision is None else {"precision": _raw(setting.precision)}),
         "seed": setting.seed,
         "edits_sha256": csv_cell(setting.edits_sha256),
@@ -395,10 +397,11 @@ def _raw(number: float) -> str:
 def _text(rows: Sequence[RunRecord]) -> str:
     setting, protocol = rows[0].setting, rows[0].scores.protocol
     edits = _precision(setting) or f"{setting.edits} edits"
+    split = "" if setting.split == "test" else f", {setting.split} split"
     told = (
         f"{setting.task} version {setting.task_version}: {setting.model} on {setting.pack}, {protocol.name} "
         f"protocol; {edits}, {setting.targets} targets, {setting.regime}, retain: "
-        f"{setting.retain}, seed {setting.seed}. In percent, 95 % intervals below."
+        f"{setting.retain}, seed {setting.seed}{split}. In percent, 95 % intervals below."
     )
     compared, _ = headline(protocol)
     headings = [

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kebench.models.batching import Batching
 from kebench.models.reuse import Reuse
-from kebench.models.rows import Rows, all_argmax, all_argmax_before_the_end, least_margin
+from kebench.models.rows import Rows, all_argmax, all_argmax_before_the_end, least_margin, log_odds
 from kebench.task import Family, Task
 
 T = TypeVar("T")
@@ -135,8 +135,10 @@ class AbstractModel(ABC):
             self._prompt_ids.update(zip(new, encoded["input_ids"], strict=True))
         return [self._prompt_ids[prompt] for prompt in prompts]
 
-    def batches(self, prompts: Sequence[str]) -> Iterator[list[int]]:
+    def batches(self, prompts: Sequence[str], batching: Batching | None = None) -> Iterator[list[int]]:
         """The prompts' indices, in batches of similar length, as large as `batching` lets them be.
+
+        By default the model's own.
 
         They ascend within a batch: prompts that came together, as those of one edit do, stay together.
         """
@@ -144,7 +146,7 @@ class AbstractModel(ABC):
         order = sorted(range(len(prompts)), key=lambda index: (lengths[index], index))
         batch: list[int] = []
         for index in order:
-            if not self.batching.fits(len(batch) + 1, lengths[index]):
+            if not (batching or self.batching).fits(len(batch) + 1, lengths[index]):
                 yield sorted(batch)
                 batch = []
             batch.append(index)
@@ -217,6 +219,12 @@ class AbstractModel(ABC):
         """
         measure = all_argmax_before_the_end if self.ends else all_argmax
         return [value > 0 for value in self._teacher_forced(prompts, targets, measure, under)]
+
+    def log_odds(
+        self, prompts: Sequence[str], answers: Sequence[str], *, under: Under = base_weights
+    ) -> list[float]:
+        """How strongly the model believes each answer, in nats: ln(p / (1 − p)) of it as a whole."""
+        return self._teacher_forced(prompts, answers, log_odds, under)
 
     def margins(self, prompts: Sequence[str], answers: Sequence[str]) -> list[float]:
         """How far each answer is from flipping, in nats: the least lead of its tokens over their rivals."""

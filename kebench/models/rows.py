@@ -124,6 +124,16 @@ def kl_divergence(
     return (p.exp() * (p - q)).sum(-1).mean()
 
 
+def log_odds(logits: Float[Tensor, "scored vocab"], rows: Rows) -> Float[Tensor, " batch"]:
+    """ln(p / (1 − p)) of each row's whole answer, its end included, where p is the product over its tokens.
+
+    In float64, where p is at most 1 − 10⁻¹⁶: so no value is above 36.8 nats.
+    """
+    likely = logits.double().log_softmax(-1).gather(-1, rows.labels.unsqueeze(-1)).squeeze(-1)
+    total = likely.new_zeros(rows.batch).index_add(0, rows.row, likely).clamp(max=-1e-16)
+    return total - (-total.expm1()).log()
+
+
 def all_argmax(logits: Float[Tensor, "scored vocab"], rows: Rows) -> Bool[Tensor, " batch"]:
     """Whether the likeliest token is the label at every scored position of a row."""
     return _none_in_row(logits.argmax(-1) != rows.labels, rows)
