@@ -30,9 +30,10 @@ def contest(world: World, settings: Settings) -> Contest:
     answers = [world.answers[i % n] for i in places]
     edits = [replace(edit, prompt=prompts[i % len(places)]) for i, edit in enumerate(world.edits(max(EDITS)))]
     updates = world.updates(edits, model)
+    models = {count: EditedWeights(model, updates[:count]) for count in EDITS}
 
     def under(count: int) -> float:
-        edited = EditedWeights(model, updates[:count])
+        edited = models[count]
         which = [index % count for index in range(len(prompts))]
         if model.ends:
             return timed(settings.place, lambda: edited.prefers(prompts, which, answers))

@@ -111,19 +111,46 @@ def test_low_rank_dense_and_replaced_weights_are_one(kind: str, dtype: torch.dty
     assert not torch.allclose(together, plain, atol=1e-2), "the updates must matter"
 
 
+ANYWHERE = pytest.mark.parametrize(
+    "which", [[0, 0, 1, 1, 2, 2], [0, 1, 1, 1, 2, 2], [2, 1, 0, 2, 1, 0], [1] * 6]
+)
+
+
 @KINDS
-@pytest.mark.parametrize("which", [[0, 0, 1, 1, 2, 2], [0, 1, 1, 1, 2, 2], [2, 1, 0, 2, 1, 0], [1] * 6])
-def test_rows_of_an_edit_may_stand_anywhere(kind: str, which: list[int]) -> None:
+@ANYWHERE
+@pytest.mark.parametrize("learning", [False, True])
+def test_rows_of_an_edit_may_stand_anywhere(kind: str, which: list[int], learning: bool) -> None:
     """Together in runs of one length, in runs of several, or scattered: each row is its own edit's."""
     base = tiny.model(kind, dtype=torch.float64)
     updates = [random_low_rank(base, seed) for seed in range(3)]
     prompts = tiny.prompts(kind, 6)
-    with torch.no_grad(), low_rank_applied(base.network, stacked(base, updates), which):
+    with (
+        torch.set_grad_enabled(learning),
+        low_rank_applied(base.network, stacked(base, updates), which),
+    ):
         together = scored(base, prompts)
     width = len(together) // len(prompts)
     for row, (prompt, edit) in enumerate(zip(prompts, which, strict=True)):
         alone = scored(really_edited(base, updates[edit]), [prompt])
         torch.testing.assert_close(together[row * width : (row + 1) * width], alone, rtol=1e-9, atol=1e-9)
+
+
+@KINDS
+@ANYWHERE
+def test_a_loss_reaches_every_edits_factors(kind: str, which: list[int]) -> None:
+    base = tiny.model(kind, dtype=torch.float64)
+    batches = stacked(base, [random_low_rank(base, seed) for seed in range(3)])
+    factors = [tensor.requires_grad_() for batch in batches.values() for tensor in (batch.B, batch.A)]
+    prompts = tiny.prompts(kind, 6)
+    with low_rank_applied(base.network, batches, which):
+        together = torch.autograd.grad(scored(base, prompts).square().sum(), factors)
+    alone = [torch.zeros_like(factor) for factor in factors]
+    for prompt, edit in zip(prompts, which, strict=True):
+        with low_rank_applied(base.network, batches, [edit]):
+            found = torch.autograd.grad(scored(base, [prompt]).square().sum(), factors)
+        alone = [total + part for total, part in zip(alone, found, strict=True)]
+    for one, other in zip(together, alone, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-8)
 
 
 def test_columns_of_zeros_take_no_place() -> None:

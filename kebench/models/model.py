@@ -135,10 +135,8 @@ class AbstractModel(ABC):
             self._prompt_ids.update(zip(new, encoded["input_ids"], strict=True))
         return [self._prompt_ids[prompt] for prompt in prompts]
 
-    def batches(self, prompts: Sequence[str], batching: Batching | None = None) -> Iterator[list[int]]:
+    def batches(self, prompts: Sequence[str]) -> Iterator[list[int]]:
         """The prompts' indices, in batches of similar length, as large as `batching` lets them be.
-
-        By default the model's own.
 
         They ascend within a batch: prompts that came together, as those of one edit do, stay together.
         """
@@ -146,7 +144,7 @@ class AbstractModel(ABC):
         order = sorted(range(len(prompts)), key=lambda index: (lengths[index], index))
         batch: list[int] = []
         for index in order:
-            if not (batching or self.batching).fits(len(batch) + 1, lengths[index]):
+            if not self.batching.fits(len(batch) + 1, lengths[index]):
                 yield sorted(batch)
                 batch = []
             batch.append(index)
