@@ -18,8 +18,8 @@ from kebench.trial import edit_and_ask
 
 ROWS = 10_444
 """FEVER's dev set in KILT, which the paper asks after every edit."""
-SIZES = (200, 50)
-"""Rows asked after an edit: what a run asks unless told otherwise, and `--retain 50`."""
+SMALLER = 50
+"""Rows asked after an edit with `--retain 50`, beside the task's number."""
 TARGET = Target("≥", cpu=100, cuda=100)
 
 
@@ -28,7 +28,8 @@ def lines(session: Session) -> list[Line]:
     session.timings("b FEVER")
     race = fever(session.settings)
     variances = Variances.of(mini("fever", session.settings), session.settings)
-    return [line(race, variances, size, session.floor("b FEVER")) for size in SIZES]
+    sizes = (race.world.plan.ground.task.retain_size, SMALLER)
+    return [line(race, variances, size, session.floor("b FEVER")) for size in sizes]
 
 
 def line(race: Race, variances: "Variances", size: int, floor: float) -> Line:

@@ -25,7 +25,7 @@ def contest(world: World, settings: Settings) -> Contest:
     model = cut(world.model, TOKENS)
     texts, n = world.prompts, len(world.prompts)
     places = range(settings.rows)
-    prompts = [f"{texts[i % n]} {texts[(i + 1 + i // n) % n]} {texts[(i + 2) % n]}" for i in places]
+    prompts = [f"{i} {texts[i % n]} {texts[(i + 1) % n]} {texts[(i + 2) % n]}" for i in places]
     assert {len(ids) for ids in model.prompt_ids(prompts)} == {TOKENS}
     answers = [world.answers[i % n] for i in places]
     edits = [replace(edit, prompt=prompts[i % len(places)]) for i, edit in enumerate(world.edits(max(EDITS)))]

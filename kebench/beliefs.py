@@ -22,6 +22,7 @@ from kebench.numerics import numerics
 from kebench.plan import Plan
 from kebench.progress import Progress
 from kebench.run_folder import EDITS_AT_ONCE
+from kebench.trial import requests
 
 Kind = Literal["edit", "paraphrase", "retain"]
 
@@ -65,7 +66,7 @@ def _of_group(
     name: str, editor: AbstractEditor, state: State, plan: Plan, group: Sequence[Case]
 ) -> list[Belief]:
     model = plan.ground.model
-    edited = editor.edit(state, model, [case.edit for case in group])
+    edited = editor.edit(state, model, requests(editor, group))
     asked: list[tuple[int, Kind, str, str]] = []
     for index, case in enumerate(group):
         if index not in edited.failures:
@@ -76,10 +77,10 @@ def _of_group(
             asked += [(index, "retain", row.prompt, row.answer) for row in said]
     which = [index for index, _, _, _ in asked]
     prompts, answers = [prompt for _, _, prompt, _ in asked], [answer for _, _, _, answer in asked]
+    before = model.log_odds(prompts, answers)
     after = edited.log_odds(prompts, which, answers)
     if after is None:
         raise BadSetting(f"editor {name}: its models give answers, but no probabilities to draw")
-    before = model.log_odds(prompts, answers)
     return [
         Belief(group[index].edit.id, kind, round(b, 4), round(a, 4))
         for (index, kind, _, _), b, a in zip(asked, before, after, strict=True)

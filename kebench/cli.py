@@ -115,7 +115,7 @@ def run(config: Path | None, editors: str | None, **options: Any) -> None:
     if editors is not None:
         fields["editors"] = editors
     if isinstance(fields.get("editors"), str):
-        fields["editors"] = [name.strip() for name in fields["editors"].split(",") if name.strip()]
+        fields["editors"] = _names(fields["editors"])
     for flag, name in (("--editor", "editors"), ("--task", "task")):
         if not fields.get(name):
             raise BadSetting(f"run: {flag} is missing")
@@ -130,6 +130,11 @@ def run(config: Path | None, editors: str | None, **options: Any) -> None:
     folder, records = run_editors(settings, progress=Progress())
     click.echo(table_text(records))
     click.echo(f"\n{folder}")
+
+
+def _names(text: str) -> list[str]:
+    """The names of a comma-separated list."""
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _settings(fields: dict[str, Any], place: Path | str) -> RunSettings:
@@ -364,7 +369,7 @@ def _prepare_editor(name: str, fields: dict[str, Any], device: str | None, progr
 )
 def beliefs(editors: str, out: Path, **fields: Any) -> None:
     """Draw how an edit moves the log-odds of its claim, of its paraphrases and of everything else."""
-    settings = _settings({"editors": editors.split(","), **fields}, "beliefs")
+    settings = _settings({"editors": _names(editors), **fields}, "beliefs")
     _check_names(settings)
     click.echo(_what_runs(settings), err=True)
 
@@ -375,15 +380,21 @@ def beliefs(editors: str, out: Path, **fields: Any) -> None:
     from kebench.run import beliefs_of
 
     needs_matplotlib()  # told before the work, not after it
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadSetting(f"--out: {out} cannot be made ({type(error).__name__})") from None
     progress = Progress()
-    out.mkdir(parents=True, exist_ok=True)
-    for name, setting, found in beliefs_of(settings, progress):
-        numbers = editor_folder(out, name).with_name(f"{editor_folder(out, name).name}.csv")
-        write_beliefs(found, numbers)
-        title = f"{name}\n{setting.task}, {setting.pack}, {setting.model}"
-        draw_beliefs(found, title, numbers.with_suffix(".svg"))
+    try:
+        for name, setting, found in beliefs_of(settings, progress):
+            numbers = editor_folder(out, name).with_name(f"{editor_folder(out, name).name}.csv")
+            write_beliefs(found, numbers)
+            title = f"{name}\n{setting.task}, {setting.pack}, {setting.model}"
+            draw_beliefs(found, title, numbers.with_suffix(".svg"))
+            progress.close()
+            click.echo(str(numbers.with_suffix(".svg")))
+    finally:
         progress.close()
-        click.echo(str(numbers.with_suffix(".svg")))
 
 
 # data ------------------------------------------------------------------------------------------------

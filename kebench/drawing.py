@@ -1,5 +1,6 @@
 """Drawings, as SVG: the same numbers give the same bytes."""
 
+import math
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,12 +32,14 @@ def draw_beliefs(found: Sequence[Belief], title: str, path: Path) -> None:
         BadSetting: matplotlib is not installed.
     """
     needs_matplotlib()
-    import matplotlib
     from matplotlib.figure import Figure
+    from matplotlib.style import context
 
+    found = [belief for belief in found if math.isfinite(belief.before) and math.isfinite(belief.after)]
     ends = [value for belief in found for value in (belief.before, belief.after)]
     low, high = min(ends, default=-1.0) - 0.5, max(ends, default=1.0) + 0.5
-    with matplotlib.rc_context({"svg.hashsalt": "kebench", "svg.fonttype": "none", "font.size": 9}):
+    style = {"svg.hashsalt": "kebench", "svg.fonttype": "none", "font.size": 9}
+    with context(["default", style]):  # whatever the user's own style is
         figure = Figure(figsize=(4.2, 4.2), layout="constrained")
         axes = figure.add_subplot(xlim=(low, high), ylim=(low, high), aspect="equal", title=title)
         axes.set_xlabel("log-odds of the answer before the edit, nats")

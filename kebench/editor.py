@@ -110,7 +110,8 @@ class AbstractTrainedEditor(AbstractEditor):
     """An editor that learns first; one of weights is an `AbstractWeightEditor` too."""
 
     training_version: ClassVar[int] = 1
-    """Raised when `prepare` learns something else from the same settings: earlier states are not used."""
+    """Raised when `prepare` learns something else from the same settings, rounding aside: earlier states are
+    not used."""
 
     @abstractmethod
     def prepared_by(self) -> "AbstractTrainedEditor":

@@ -67,7 +67,8 @@ def evaluate(
         protocol: `strict` or `decao2021`.
         targets: `alternative` or `gold`.
         retain: how many test questions each edit is asked, or `exact`; by default the task's number.
-        split: `test`, or `dev` to choose settings with: the half of it that no editor learns from.
+        split: `test`, or `dev` to choose settings with: the half of it that editors choose their checkpoints
+            with, but learn nothing from; held-out wordings and relations left out.
         output: the run's folder, kept and resumable; by default a temporary one.
         device: where to compute; by default `cuda` if there is one. A loaded model stays where it is.
         dtype: `float32`, `tf32` (with `cuda`) or `bfloat16`. A loaded model keeps its own.

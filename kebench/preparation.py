@@ -220,7 +220,7 @@ def make_ground(
     progress.stage(f"base answers ({split})")
     records = pack.records(split)
     if split == "dev":
-        records = tuple(record for record in records if _to_choose_with(record) and not record.held_out)
+        records = tuple(_without_held_out(r) for r in records if _to_choose_with(r) and not r.held_out)
     test = answered(model, base, records, protocol, progress)
     cases = make_cases(test, protocol, targets=targets, seed=seed)
     if not cases.cases:
@@ -232,6 +232,11 @@ def make_ground(
         task, pack, model, protocol, targets, seed, base, fingerprint(model.network), test, cases, in_float32,
         split,
     )  # fmt: skip
+
+
+def _without_held_out(record: Record) -> Record:
+    """A record without the wordings that no editor's settings may be chosen on either."""
+    return replace(record, paraphrases=tuple(p for p in record.paraphrases if not p.held_out))
 
 
 def _check_labels(task: Task, pack: Pack) -> None:

@@ -117,7 +117,9 @@ def beliefs_of(settings: RunSettings, progress: Progress) -> Iterator[tuple[str,
     plan = Plan.of(ground_of(settings, progress), settings)
     for name, editor in chosen.items():
         state = prepare_editor(name, editor, plan.ground, progress).state
-        yield name, plan.setting, beliefs(name, editor, state, plan, progress)
+        found = beliefs(name, editor, state, plan, progress)
+        _check_base(name, plan.ground)
+        yield name, plan.setting, found
 
 
 # One editor ------------------------------------------------------------------------------------------

@@ -30,7 +30,8 @@ class RunSettings:
         protocol: `strict` or `decao2021`.
         targets: `alternative` or `gold`.
         retain: how many test questions each edit is asked, or `exact` for all; by default the task's number.
-        split: `test`, or `dev` to choose settings with: the half of it that no editor learns from.
+        split: `test`, or `dev` to choose settings with: the half of it that editors choose their checkpoints
+            with, but learn nothing from; held-out wordings and relations left out.
         output: the run's folder; by default one in `runs/` named after the setting.
         device: where to compute: `cpu`, `cuda`, `cuda:1`, `mps`; by default `cuda` if there is one.
         dtype: what to compute in; another one is another setting. `tf32` needs `cuda`.

@@ -9,6 +9,7 @@ import torch
 
 from kebench.answers import BaseAnswer, EditAnswers, ParaphraseAnswer
 from kebench.cases import Case
+from kebench.edit import Edit
 from kebench.edited import AbstractEdited
 from kebench.editor import AbstractEditor, State
 from kebench.plan import Plan
@@ -31,16 +32,18 @@ class Trial:
     answer_seconds: float
 
 
+def requests(editor: AbstractEditor, cases: Sequence[Case]) -> list[Edit]:
+    """What an editor is told; only a control may look at what it will be asked."""
+    return [
+        replace(case.edit, paraphrases=case.paraphrases) if editor.is_control else case.edit for case in cases
+    ]
+
+
 def edit_and_ask(editor: AbstractEditor, state: State, plan: Plan, cases: Sequence[Case]) -> list[Trial]:
     """Edits one group and asks each edited model all it is asked; where the group fails, one by one."""
     started = time.perf_counter()
     try:
-        # Only a control may look at what it will be asked.
-        edits = [
-            replace(case.edit, paraphrases=case.paraphrases) if editor.is_control else case.edit
-            for case in cases
-        ]
-        edited = editor.edit(state, plan.ground.model, edits)
+        edited = editor.edit(state, plan.ground.model, requests(editor, cases))
         made = time.perf_counter()
         found = _ask(edited, cases, plan)
         share = len(cases)

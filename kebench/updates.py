@@ -81,7 +81,8 @@ class LowRankBatch:
             places: slice | Tensor = slice(first, first + len(edits))  # a view: nothing is copied
         else:
             places = torch.tensor(edits, device=self.B.device)
-        return LowRankBatch(self.B[places], self.A[places])
+        ranks = None if self.ranks is None else tuple(self.ranks[edit] for edit in edits)
+        return LowRankBatch(self.B[places], self.A[places], ranks)
 
     @staticmethod
     def stack(updates: Sequence[LowRank]) -> "LowRankBatch":
@@ -170,14 +171,14 @@ def low_rank_applied(
             return output
         # Beam search asks several rows for each of ours; they stand next to each other.
         changes = [batch[edit] for edit, _ in runs]
-        parts = x.reshape(len(which), -1, x.shape[-1]).split([length for _, length in runs])
-        inners = [part.flatten(0, 1) @ change.A.T for part, change in zip(parts, changes, strict=True)]
-        if (
-            torch.is_grad_enabled()
-        ):  # written into its slices, an output would be copied once a run on the way back
-            added = [inner @ change.B.T for inner, change in zip(inners, changes, strict=True)]
-            return output + torch.cat(added).view_as(output)
-        slices = output.view(len(which), -1, output.shape[-1]).split([length for _, length in runs])
+        lengths = [length for _, length in runs]
+        inputs = x.reshape(len(which), -1, x.shape[-1]).split(lengths)
+        inners = [rows.flatten(0, 1) @ change.A.T for rows, change in zip(inputs, changes, strict=True)]
+        if torch.is_grad_enabled():
+            # Written into its slices, an output would be copied once a run on the way back.
+            parts = [inner @ change.B.T for inner, change in zip(inners, changes, strict=True)]
+            return output + torch.cat(parts).view_as(output)
+        slices = output.view(len(which), -1, output.shape[-1]).split(lengths)
         for slice_, inner, change in zip(slices, inners, changes, strict=True):
             slice_.flatten(0, 1).addmm_(inner, change.B.T)
         return output

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import tiny
 import torch
 from at_hand import SHARED
 from dense_reference import dense_gradients, knowledge_editor, really_edited
-from kebench.baselines.knowledge_editor import KnowledgeEditor
+from kebench.baselines.knowledge_editor import KnowledgeEditor, training
 from kebench.baselines.knowledge_editor.training import Batch, draw, losses, update_size
 from kebench.baselines.random_update import RandomUpdate
 from safetensors.torch import load_file
@@ -499,6 +500,46 @@ def test_draws_are_seeded_and_leave_out_the_edits_own_fact() -> None:
     drawn = draw(data.train, (data.known, data.unseen), replace(TINY, paraphrases=True), "0:1", 6)
     for paraphrase, item in zip(drawn.paraphrases, drawn.edits, strict=True):
         assert paraphrase in item.edit.paraphrases
+
+
+@pytest.mark.parametrize("kind", ["bert", "bart"])
+def test_the_loss_does_not_depend_on_which_questions_share_a_pass(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = learner(kind)
+    data = tiny.training_set(base, kind)
+    editor = replace(TINY, paraphrases=True, retain_per_edit=5, scale=30.0)
+    batch = draw(data.train, (data.known, data.unseen), editor, "0:1", 5)
+    hypernetwork = editor.hypernetwork(base)
+    found = []
+    with torch.no_grad():
+        for tokens in (10**6, 40):
+            monkeypatch.setitem(training.TOKENS_TOGETHER, "cpu", tokens)
+            found.append(losses(editor, hypernetwork, base, base_logits(base, batch), batch))
+        torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-7)
+        still = editor.hypernetwork(base)
+        still.scale = 0.0  # no update: whatever the order of the passes, nothing diverges
+        _, constraint = losses(editor, still, base, base_logits(base, batch), batch)
+    assert found[0][1] > 1e-4
+    assert abs(constraint.item()) < 1e-6
+
+
+def test_every_question_is_asked_once_with_those_of_its_edit(monkeypatch: pytest.MonkeyPatch) -> None:
+    base = learner("bert")
+    data = tiny.training_set(base, "bert")
+    asked = [
+        (edit, known.prompt, known.prediction)
+        for edit, count in enumerate((5, 1, 4, 7))
+        for known in data.known[:count]
+    ]
+    for tokens in (10**6, 60, 15, 1):
+        monkeypatch.setitem(training.TOKENS_TOGETHER, "cpu", tokens)
+        passes = training._together(base, asked)
+        assert sorted(index for indices in passes for index in indices) == list(range(len(asked)))
+        for indices in passes:
+            edits = [edit for edit, _ in groupby(asked[index][0] for index in indices)]
+            assert len(edits) == len(set(edits))
+        assert (len(passes) > 1) == (tokens < 100)
 
 
 def test_an_edit_without_paraphrases_is_learnt_from_in_its_own_words() -> None:

@@ -216,7 +216,7 @@ def _together(base: AbstractModel, asked: Sequence[tuple[int, str, str]]) -> lis
     """Which are asked in one pass: of each edit as many, first its shortest, at the end its longest.
 
     So lengths are alike, which spares padding, and every edit has equally many rows, which
-    `low_rank_applied` does fastest.
+    `low_rank_applied` does fastest. An edit's only row is asked in the last pass.
     """
     lengths = [len(ids) for ids in base.prompt_ids([prompt for _, prompt, _ in asked])]
     most = TOKENS_TOGETHER["cuda" if base.device.type == "cuda" else "cpu"]

@@ -1,5 +1,6 @@
 """The base model's logits of questions that are asked again and again, each worked out once."""
 
+import logging
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -9,12 +10,14 @@ from torch import Tensor, nn
 from kebench.models.model import AbstractModel
 from kebench.models.rows import at_least_float32
 
+logger = logging.getLogger(__name__)
+
 Question = tuple[str, str]
 """A prompt, and the answer that is fed after it."""
 
 BLOCK = 32
 """Questions worked out together, of similar length. Which ones is settled beforehand: so the order in which
-they are needed, another one after an interruption, changes no bit of their logits."""
+they are needed, another one after an interruption, changes no bit of what is kept."""
 
 
 class BaseLogits:
@@ -35,6 +38,8 @@ class BaseLogits:
         self._head = nn.Identity() if base.family == "classifier" else base.network.get_output_embeddings()
         self._kept: dict[Question, Tensor] = {}
         self._keeps = self._repeats(self._order[:BLOCK])
+        if not self._keeps:
+            logger.info("%s does more to its logits than its output layer: none are kept", base.name)
 
     @torch.no_grad()
     def of(self, questions: Sequence[Question]) -> Float[Tensor, "scored vocab"]:

@@ -129,8 +129,9 @@ def log_odds(logits: Float[Tensor, "scored vocab"], rows: Rows) -> Float[Tensor,
 
     In float64, where p is at most 1 − 10⁻¹⁶: so no value is above 36.8 nats.
     """
-    likely = logits.double().log_softmax(-1).gather(-1, rows.labels.unsqueeze(-1)).squeeze(-1)
-    total = likely.new_zeros(rows.batch).index_add(0, rows.row, likely).clamp(max=-1e-16)
+    labels, row = rows.labels.cpu(), rows.row.cpu()  # not every device has float64
+    likely = logits.cpu().double().log_softmax(-1).gather(-1, labels.unsqueeze(-1)).squeeze(-1)
+    total = likely.new_zeros(rows.batch).index_add(0, row, likely).clamp(max=-1e-16)
     return total - (-total.expm1()).log()
 
 
