@@ -59,5 +59,5 @@ def draw_beliefs(found: Sequence[Belief], title: str, path: Path) -> None:
                 label=f"{kind} ({len(points):,})",
                 gid=kind,
             )
-        axes.legend(loc="upper left", frameon=False, reverse=True)
+        figure.legend(loc="outside lower center", ncols=len(MARKS), frameon=False, reverse=True)
         figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
