@@ -85,16 +85,7 @@ CONTESTS: Contests = {"g bart-mini": _mini, "g BART-base": _base_size}
 
 def lines(session: Session) -> list[Line]:
     """One line a model."""
+    what = ": free answers / one teacher-forced pass"
     return [
-        Line(
-            "g",
-            f"{name[2:]}: free answers / one teacher-forced pass",
-            session.timings(name).ratio(FREE, FORCED),
-            target=TARGET,
-            seconds=session.timings(name).median(FREE),
-            unit_of_seconds="row",
-            floor=session.floor(name),
-            note=session.timings(name).note,
-        )
-        for name in CONTESTS
+        session.line(name, what, (FREE, FORCED), takes=FREE, unit="row", target=TARGET) for name in CONTESTS
     ]

@@ -59,14 +59,13 @@ CONTESTS: Contests = {
 def lines(session: Session) -> list[Line]:
     """One line a model and number of edits."""
     return [
-        Line(
-            "a",
-            f"{name[2:]}: a row under {count} edits / of the base model",
-            session.timings(name).ratio(_way(count), "base"),
+        session.line(
+            name,
+            f": a row under {_way(count)} / of the base model",
+            (_way(count), "base"),
+            takes=_way(count),
+            unit="row",
             target=TARGET if name.endswith("-base") else None,
-            seconds=session.timings(name).median(_way(count)),
-            unit_of_seconds="row",
-            floor=session.floor(name),
         )
         for name in CONTESTS
         for count in EDITS

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from functools import cached_property
 
+from benchmarks.lines import Line, Target
 from benchmarks.machine import machine
 from benchmarks.settings import Settings
 from benchmarks.timing import Contest, Timings, take_turns
@@ -39,6 +40,33 @@ class Session:
         if name not in self._timings:
             self._timings[name] = take_turns(name, self.contests[name](self.settings), self.settings.runs)
         return self._timings[name]
+
+    def line(
+        self,
+        name: str,
+        what: str,
+        ratio: tuple[str, str],
+        *,
+        takes: str,
+        unit: str,
+        target: Target | None = None,
+        note: str | None = None,
+    ) -> Line:
+        """A line on a contest: the ratio of two ways' seconds, and what one way takes beside the floor.
+
+        Without a `note`, the contest's own stands there.
+        """
+        timings = self.timings(name)
+        return Line(
+            name[0],
+            f"{name[2:]}{what}",
+            timings.ratio(*ratio),
+            target=target,
+            seconds=timings.median(takes),
+            unit_of_seconds=unit,
+            floor=self.floor(name),
+            note=timings.note if note is None else note,
+        )
 
     def floor(self, name: str) -> float:
         """The seconds of a contest's unit at the machine's rate of matrix products."""

@@ -70,16 +70,10 @@ CONTESTS: Contests = {
 
 def lines(session: Session) -> list[Line]:
     """One line a model."""
+    batched, single = _way(BATCHED), _way(1)
+    what = f": training edits/s, {BATCHED} edits a step / 1"
     return [
-        Line(
-            "d",
-            f"{name[2:]}: training edits/s, {BATCHED} edits a step / 1",
-            session.timings(name).ratio(_way(1), _way(BATCHED)),
-            target=TARGET,
-            seconds=session.timings(name).median(_way(BATCHED)),
-            unit_of_seconds="edit",
-            floor=session.floor(name),
-        )
+        session.line(name, what, (single, batched), takes=batched, unit="edit", target=TARGET)
         for name in CONTESTS
     ]
 

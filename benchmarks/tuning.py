@@ -48,15 +48,11 @@ CONTESTS: Contests = {
 
 def lines(session: Session) -> list[Line]:
     """One line a model and choice of layers."""
+    what, note = (
+        f": fine-tuned edits/s, {BATCHED} / {SINGLE}",
+        f"{session.settings.tuning_steps} steps an edit",
+    )
     return [
-        Line(
-            "e",
-            f"{name[2:]}: fine-tuned edits/s, {BATCHED} / {SINGLE}",
-            session.timings(name).ratio(SINGLE, BATCHED),
-            seconds=session.timings(name).median(BATCHED),
-            unit_of_seconds="edit",
-            floor=session.floor(name),
-            note=f"{session.settings.tuning_steps} steps an edit",
-        )
+        session.line(name, what, (SINGLE, BATCHED), takes=BATCHED, unit="edit", note=note)
         for name in CONTESTS
     ]

@@ -146,10 +146,9 @@ def _settings(fields: dict[str, Any], place: Path | str) -> RunSettings:
         found = fields.get(flag.replace("-", "_"))
         if isinstance(found, str) and found != word and not found.isdecimal():
             raise BadSetting(f"--{flag}: found '{found}', wanted a number or '{word}'")
-    if fields.get("split", "test") not in ("test", "dev"):
-        raise BadSetting(f"--split: found '{fields['split']}', wanted test or dev")
-    if fields.get("targets", "alternative") not in ("alternative", "gold"):
-        raise BadSetting(f"--targets: found '{fields['targets']}', wanted alternative or gold")
+    for flag, words in (("targets", ("alternative", "gold")), ("split", ("test", "dev"))):
+        if flag in fields and fields[flag] not in words:
+            raise BadSetting(f"--{flag}: found '{fields[flag]}', wanted {' or '.join(words)}")
     settings = validated(RunSettings, fields, place)
     settings.check()
     return settings
@@ -378,21 +377,19 @@ def beliefs(editors: str, out: Path, **fields: Any) -> None:
     from kebench.progress import Progress
     from kebench.record import editor_folder
     from kebench.run import beliefs_of
+    from kebench.run_folder import make_folder
 
     needs_matplotlib()  # told before the work, not after it
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadSetting(f"--out: {out} cannot be made ({type(error).__name__})") from None
+    make_folder(out, "--out")
     progress = Progress()
     try:
         for name, setting, found in beliefs_of(settings, progress):
-            numbers = editor_folder(out, name).with_name(f"{editor_folder(out, name).name}.csv")
-            write_beliefs(found, numbers)
+            place = editor_folder(out, name)
+            write_beliefs(found, Path(f"{place}.csv"))
             title = f"{name}\n{setting.task}, {setting.pack}, {setting.model}"
-            draw_beliefs(found, title, numbers.with_suffix(".svg"))
+            draw_beliefs(found, title, Path(f"{place}.svg"))
             progress.close()
-            click.echo(str(numbers.with_suffix(".svg")))
+            click.echo(f"{place}.svg")
     finally:
         progress.close()
 

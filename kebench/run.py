@@ -20,7 +20,16 @@ from kebench.preparation import Ground, device_or_default, find_model, find_pack
 from kebench.progress import Progress
 from kebench.protocols import protocol as find_protocol
 from kebench.record import FORMAT, Cost, RunRecord, Setting, editor_folder, write_json
-from kebench.run_folder import EDITS_AT_ONCE, finished, open_editor, open_run, read_trials, recover, to_line
+from kebench.run_folder import (
+    EDITS_AT_ONCE,
+    finished,
+    make_folder,
+    open_editor,
+    open_run,
+    read_trials,
+    recover,
+    to_line,
+)
 from kebench.run_settings import RunSettings
 from kebench.scorer import score
 from kebench.statistics import NO_ESTIMATE, Measure
@@ -66,10 +75,7 @@ def _run(
     plan = Plan.of(ground_of(settings, progress, model=model), settings)
     default = Path("runs") / f"{plan.setting.task}-{plan.setting.key}"
     folder = Path(settings.output) if settings.output else default
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadSetting(f"--output: {folder} cannot be made ({type(error).__name__})") from None
+    make_folder(folder, "--output")
     try:
         with FileLock(folder / ".lock", timeout=0):
             open_run(folder, plan)

@@ -21,6 +21,18 @@ EDITS_AT_ONCE = 8
 """Edits made and asked together. Resuming starts at a whole group, so that every group is always the same."""
 
 
+def make_folder(folder: Path, flag: str) -> None:
+    """Makes a folder that a flag names, unless it is there.
+
+    Raises:
+        BadSetting: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadSetting(f"{flag}: {folder} cannot be made ({type(error).__name__})") from None
+
+
 def open_run(folder: Path, plan: Plan) -> None:
     """Starts the run's folder, or makes sure that the one there is this run's."""
     file = folder / "run.json"

@@ -38,6 +38,9 @@ logger = logging.getLogger(__name__)
 TOKENS_TOGETHER = {"cpu": 1024, "cuda": 16_384}
 """About how many padded prompt tokens are in one pass: questions of many lengths in one are half padding."""
 
+Asked = tuple[int, str, str]
+"""The edit under which a prompt is asked, the prompt, and the answer that is fed after it."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -47,6 +50,19 @@ class Batch:
     paraphrases: Sequence[str]  # one an edit, or none at all
     retain: Sequence[Known]
     retain_edit: Sequence[int]  # the edit each retain question is asked under
+
+    def edited(self) -> list[Asked]:
+        """Each edit's prompt, and its paraphrase if there is one, with the target."""
+        return [
+            (index, prompt, item.edit.target)
+            for index, item in enumerate(self.edits)
+            for prompt in (item.edit.prompt, *self.paraphrases[index : index + 1])
+        ]
+
+    def retained(self) -> list[Asked]:
+        """Each retain question with the base model's answer."""
+        pairs = zip(self.retain_edit, self.retain, strict=True)
+        return [(index, known.prompt, known.prediction) for index, known in pairs]
 
 
 class Relaxed(nn.Module):
@@ -170,21 +186,13 @@ def losses(
     `before` knows the base model's logits of every retain question.
     """
     updates = editor.predict(hypernetwork, base, [item.edit for item in batch.edits])
-    asked = [
-        (index, prompt, item.edit.target)
-        for index, item in enumerate(batch.edits)
-        for prompt in (item.edit.prompt, *batch.paraphrases[index : index + 1])
-    ]
     smoothing = 0.0 if base.family == "classifier" else editor.label_smoothing
-    parts = under_updates(base, updates, asked)
+    parts = under_updates(base, updates, batch.edited())
     edit_loss = torch.cat([target_loss(part.logits, part.rows, smoothing=smoothing) for part in parts]).mean()
     if editor.constraint == "l2":
         return edit_loss, update_size(updates, base)
 
-    retained = zip(batch.retain_edit, batch.retain, strict=True)
-    parts = under_updates(
-        base, updates, [(index, known.prompt, known.prediction) for index, known in retained]
-    )
+    parts = under_updates(base, updates, batch.retained())
     questions = [question for part in parts for question in part.questions]
     return edit_loss, kl_divergence(before.of(questions), torch.cat([part.logits for part in parts]))
 
@@ -199,9 +207,9 @@ class Part:
 
 
 def under_updates(
-    base: AbstractModel, updates: Mapping[str, LowRankBatch], asked: Sequence[tuple[int, str, str]]
+    base: AbstractModel, updates: Mapping[str, LowRankBatch], asked: Sequence[Asked]
 ) -> list[Part]:
-    """Asks (edit, prompt, answer), an edit's together, of each edit's model: every one once."""
+    """Asks each edit's model its questions, which stand together: every one once."""
     found = []
     for indices in _together(base, asked):
         which = [asked[index][0] for index in indices]
@@ -212,7 +220,7 @@ def under_updates(
     return found
 
 
-def _together(base: AbstractModel, asked: Sequence[tuple[int, str, str]]) -> list[list[int]]:
+def _together(base: AbstractModel, asked: Sequence[Asked]) -> list[list[int]]:
     """Which are asked in one pass: of each edit as many, first its shortest, at the end its longest.
 
     So lengths are alike, which spares padding, and every edit has equally many rows, which
@@ -251,13 +259,8 @@ def validate(
         edits = training.dev[place : min(place + size, editor.validate_edits)]
         batch = draw(edits, (training.dev_known,), settings, f"dev:{place}", size)
         updates = editor.predict(hypernetwork, base, [item.edit for item in batch.edits])
-        asked = [(index, item.edit.prompt, item.edit.target) for index, item in enumerate(batch.edits)]
-        for part in under_updates(base, updates, asked):
+        for part in under_updates(base, updates, batch.edited()):
             success += all_argmax(part.logits, part.rows).tolist()
-        asked = [
-            (index, known.prompt, known.prediction)
-            for index, known in zip(batch.retain_edit, batch.retain, strict=True)
-        ]
-        for part in under_updates(base, updates, asked):
+        for part in under_updates(base, updates, batch.retained()):
             retained += all_argmax(part.logits, part.rows).tolist()
     return sum(success) / len(success), sum(retained) / len(retained)

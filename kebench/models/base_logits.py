@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -37,9 +38,6 @@ class BaseLogits:
         self._place = {question: place for place, question in enumerate(self._order)}
         self._head = nn.Identity() if base.family == "classifier" else base.network.get_output_embeddings()
         self._kept: dict[Question, Tensor] = {}
-        self._keeps = self._repeats(self._order[:BLOCK])
-        if not self._keeps:
-            logger.info("%s does more to its logits than its output layer: none are kept", base.name)
 
     @torch.no_grad()
     def of(self, questions: Sequence[Question]) -> Float[Tensor, "scored vocab"]:
@@ -53,11 +51,14 @@ class BaseLogits:
                 self._kept.update(zip(block, self._ask(block)[1], strict=True))
         return at_least_float32(self._head(torch.cat([self._kept[question] for question in questions])))
 
-    @torch.no_grad()
-    def _repeats(self, questions: Sequence[Question]) -> bool:
-        """Whether the output layer alone gives the logits."""
-        logits, states = self._ask(questions)
-        return torch.equal(at_least_float32(self._head(torch.cat(states))), logits)
+    @cached_property
+    def _keeps(self) -> bool:
+        """Whether the output layer alone gives the logits of the first block."""
+        logits, states = self._ask(self._order[:BLOCK])
+        keeps = torch.equal(at_least_float32(self._head(torch.cat(states))), logits)
+        if not keeps:
+            logger.info("%s does more to its logits than its output layer: none are kept", self._base.name)
+        return keeps
 
     def _ask(self, questions: Sequence[Question]) -> tuple[Tensor, list[Tensor]]:
         """The logits, (scored, vocab), and what the output layer was given for each question."""
