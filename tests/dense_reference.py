@@ -52,7 +52,13 @@ def dense_gradients(
 
 
 def knowledge_editor(
-    hypernetwork: Hypernetwork, condition: Tensor, gradients: Mapping[str, Tensor], scale: float
+    hypernetwork: Hypernetwork,
+    condition: Tensor,
+    gradients: Mapping[str, Tensor],
+    scale: float,
+    *,
+    polyak_loss: float | None = None,
+    preconditioners: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """∇̃W = σ(η)·(α̂ ⊙ ∇W + β̂),  α̂ = softmax(α) γᵀ,  β̂ = softmax(β) δᵀ; one edit, dense, (d_out, d_in).
 
@@ -61,7 +67,13 @@ def knowledge_editor(
         condition: (tokens,). The ids of `y >> a || x`, without padding.
         gradients: parameter name → ∇W.
         scale: the largest σ(η)·scale.
+        polyak_loss: for Polyak steps, the loss whose gradient is given.
+        preconditioners: parameter name → P, what an update is multiplied by.
     """
+    if preconditioners is None:
+        preconditioners = {name: torch.eye(g.shape[1], dtype=g.dtype) for name, g in gradients.items()}
+    if polyak_loss is not None:
+        scale *= polyak_loss / sum(float((g @ preconditioners[n] * g).sum()) for n, g in gradients.items())
     embedded = hypernetwork.encoder.embedding(condition)
     _, (last, _) = hypernetwork.encoder.lstm(embedded[None])
     h = torch.tanh(hypernetwork.encoder.linear(torch.cat([last[0], last[1]], dim=-1)))[0]
@@ -71,6 +83,8 @@ def knowledge_editor(
         raw = hypernetwork.heads[name.replace(".", "_")].layers(h)
         gamma, alpha, delta, beta, eta = raw.split([d_in, d_out, d_in, d_out, 1])
         mask = torch.outer(alpha.softmax(0), gamma)
+        if polyak_loss is not None:
+            mask = d_out * torch.outer(alpha.softmax(0), gamma - 1)
         offset = torch.outer(beta.softmax(0), delta)
-        deltas[name] = scale * torch.sigmoid(eta) * (mask * gradient + offset)
+        deltas[name] = scale * torch.sigmoid(eta) * (mask * gradient + offset) @ preconditioners[name]
     return deltas

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import groupby
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import tiny
@@ -14,7 +16,7 @@ import torch
 from at_hand import SHARED
 from dense_reference import dense_gradients, knowledge_editor, really_edited
 from kebench.baselines.knowledge_editor import KnowledgeEditor, training
-from kebench.baselines.knowledge_editor.training import Batch, draw, losses, update_size
+from kebench.baselines.knowledge_editor.training import Batch, draw, joint_score, losses, update_size
 from kebench.baselines.random_update import RandomUpdate
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -28,7 +30,8 @@ from kebench.errors import BadSetting
 from kebench.models import AbstractModel, Asking
 from kebench.models.base_logits import BaseLogits
 from kebench.models.classifier import Classifier
-from kebench.models.rows import pad
+from kebench.models.rows import pad, target_loss
+from kebench.moments import inverse, second_moments
 from kebench.updates import LowRank, LowRankBatch, Update, editable, fingerprint
 
 # --- parity with the original -------------------------------------------------------------------------
@@ -288,6 +291,110 @@ def test_factors_are_the_papers_formula(kind: str, scale: float) -> None:
             torch.testing.assert_close(change.B @ change.A, expected[name], rtol=1e-9, atol=1e-11)
 
 
+TUNED = replace(TINY, scale=4.0, step="polyak", precondition=0.1, layers="last", relative_margin=True)
+
+
+@KINDS
+@pytest.mark.parametrize(("step", "precondition"), [("polyak", 0.0), ("paper", 0.1), ("polyak", 0.1)])
+def test_steps_and_preconditioners_are_their_formulas(
+    kind: str, step: Literal["paper", "polyak"], precondition: float
+) -> None:
+    base = tiny.model(kind, dtype=torch.float64)
+    editor = replace(TINY, step=step, precondition=precondition)
+    state = random_state(editor, base)
+    edits = tiny.edits(base, kind, 3)
+    names = editable(base.network)
+    generator = torch.Generator().manual_seed(3)
+    preconditioners = None
+    if precondition:
+        preconditioners = {}
+        for name in names:
+            key = f"heads.{name.replace('.', '_')}.preconditioner"
+            root = torch.randn(state[key].shape, generator=generator, dtype=torch.float64)
+            state[key] = preconditioners[name] = root @ root.T / len(root)
+    updates = editor.update(state, base, edits)
+
+    hypernetwork = editor.hypernetwork(base)
+    hypernetwork.load_state_dict(state)
+    for edit, update in zip(edits, updates, strict=True):
+        text = f"{edit.prediction} >> {edit.target} || {edit.prompt}"
+        condition = torch.tensor(base.tokenizer(text, truncation=True, max_length=32)["input_ids"])
+        gradients = dense_gradients(base, edit.prompt, edit.target, names)
+        rows = base.rows([edit.prompt], [edit.target])
+        loss = target_loss(base.logits(rows), rows).item() if step == "polyak" else None
+        with torch.no_grad():
+            expected = knowledge_editor(
+                hypernetwork, condition, gradients, editor.scale,
+                polyak_loss=loss, preconditioners=preconditioners,
+            )  # fmt: skip
+        for name, change in update.items():
+            assert isinstance(change, LowRank)
+            torch.testing.assert_close(change.B @ change.A, expected[name], rtol=1e-8, atol=1e-10)
+
+
+@KINDS
+def test_one_polyak_step_would_bring_a_linear_loss_to_zero(kind: str) -> None:
+    base = tiny.model(kind, dtype=torch.float64)
+    hypernetwork = replace(TUNED, scale=2.0).hypernetwork(base)  # σ(0) = 1/2
+    for head in hypernetwork.heads.values():
+        with torch.no_grad():
+            head.layers[-1].parametrizations.weight.original0.zero_()
+            head.layers[-1].bias.zero_()
+    edits = tiny.edits(base, kind, 3)
+    with torch.no_grad():
+        updates = TUNED.predict(hypernetwork, base, edits)
+    for index, edit in enumerate(edits):
+        gradients = dense_gradients(base, edit.prompt, edit.target, tuple(updates))
+        change = sum(
+            float((updates[name][index].B @ updates[name][index].A * gradient).sum())
+            for name, gradient in gradients.items()
+        )
+        rows = base.rows([edit.prompt], [edit.target])
+        assert change == pytest.approx(-target_loss(base.logits(rows), rows).item(), rel=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["bert", "bart"])
+def test_preconditioners_come_from_what_is_learnt_from(kind: str, tmp_path: Path) -> None:
+    base = learner(kind)
+    data = tiny.training_set(base, kind)
+    made = training.hypernetwork_for(TUNED, base, data)
+    state = train(kind, tmp_path, replace(TUNED, steps=4, validate_every=2))
+    questions = [(known.prompt, known.prediction) for known in (*data.known, *data.unseen)]
+    names = editable(base.network, "last")
+    for name, moment in second_moments(base, names, questions).items():
+        found = made.head(name).preconditioner
+        assert found is not None
+        torch.testing.assert_close(found, inverse(moment, 0.1).float(), rtol=1e-4, atol=1e-5)
+        # Kept with what is learnt, and not itself learnt.
+        assert torch.equal(state[f"heads.{name.replace('.', '_')}.preconditioner"], found)
+    (update,) = TUNED.update(state, base, tiny.edits(base, kind, 1))
+    assert set(update) == set(names)
+
+
+def test_a_checkpoint_that_retains_too_little_is_chosen_only_among_its_like() -> None:
+    good, greedy = {"success": 0.9, "retain": 0.98}, {"success": 1.0, "retain": 0.97}
+    assert joint_score(greedy, 0.0) > joint_score(good, 0.0)
+    assert (
+        joint_score(good, 0.975) > joint_score(greedy, 0.975) > joint_score({**greedy, "retain": 0.9}, 0.975)
+    )
+    assert joint_score({"success": 0.0, "retain": 1.0}, 0.975) == 0.0
+    both = {"success": 1.0, "equivalence": 0.5, "retain": 1.0}
+    assert joint_score(both, 0.0) == pytest.approx(0.75)
+
+
+def test_the_margin_tightens_only_while_enough_edits_succeed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dev = iter([0.8, 0.9, 0.7, 0.8])
+    monkeypatch.setattr(training, "validate", lambda *_: {"success": next(dev), "retain": 1.0})
+    wanted = 0.75  # reached at the first, second and fourth validation
+    editor = replace(TINY, steps=4, validate_every=1, margin=0.1, margin_decay=0.5, margin_success=wanted)
+    train("bert", tmp_path, editor)
+    history = json.loads((tmp_path / "history.json").read_text())
+    assert [row["margin"] for row in history["history"]] == pytest.approx([0.1, 0.05, 0.025, 0.025])
+    assert history["margin"] == pytest.approx(0.0125)
+
+
 def test_the_condition_is_prediction_target_prompt_cut() -> None:
     base = tiny.model("bart")
     edit = Edit("e", "where was Ada Bell born?", "Oslo", "New York")
@@ -478,7 +585,13 @@ def test_the_state_does_not_depend_on_the_loop(tmp_path: Path, uninterrupted: Tr
 
 
 @pytest.mark.parametrize(
-    "change", [{"constraint": "l2", "margin": 1e-3}, {"paraphrases": True}, {"layers": "last"}]
+    "change",
+    [
+        {"constraint": "l2", "margin": 1e-3},
+        {"paraphrases": True},
+        {"layers": "last"},
+        {"step": "polyak", "precondition": 0.01, "relative_margin": True, "scale": 4.0},
+    ],
 )
 def test_the_other_rows_train_too(change: dict[str, object], tmp_path: Path) -> None:
     editor = replace(TINY, steps=4, validate_every=2, **change)  # type: ignore[arg-type]

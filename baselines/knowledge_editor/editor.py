@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kebench.edit import Edit
 from kebench.editor import AbstractTrainedEditor, AbstractWeightEditor, State, TrainingSet, Workspace
-from kebench.errors import check_positive
+from kebench.errors import BadSetting, check_positive
 from kebench.gradients import Probe
 from kebench.models.model import AbstractModel, Under, base_weights
 from kebench.models.rows import pad, target_loss
@@ -32,17 +32,26 @@ class KnowledgeEditor(AbstractWeightEditor, AbstractTrainedEditor):
             Gradient and condition are taken anew on the edited model, the base model's y stays, as in the
             original's FEVER script; its zsRE script adds the same update again and watches a paraphrase.
         layers: which layers' matrices are edited.
-        scale: the largest σ(η)·scale; the original's is 1.
+        scale: the largest σ(η)·scale; the original's is 1. In Polyak steps where `step` says so.
+        step: where an untrained hypernetwork starts. `paper`: almost no update, of random sign. `polyak`:
+            down the gradient, so far that σ(η)·scale = 1 would bring a linear loss to 0. Not in the paper;
+            see `hypernetwork.py`.
+        precondition: ε above 0 multiplies updates by (C / e + I)⁻¹, with C the second moment of the layer's
+            inputs and e = ε times its mean eigenvalue. 0: it does not. Not in the paper either.
         lstm_size, condition_size, head_size: widths of the condition encoder and the heads.
         max_condition_tokens: the condition is cut there.
         margin, margin_floor: the constraint's m, and where its annealing ends.
-        margin_decay: what m is multiplied by after a validation with dev success above 0.9.
+        margin_decay: what m is multiplied by after a validation with dev success above `margin_success`.
+        relative_margin: the constraint is relaxed as λ (C / m − 1), the same one in other units: λ need not
+            grow a thousandfold where C is a thousandth. In the paper it is λ (C − m).
         steps: optimiser steps. `edits_per_step`: edits in each. `retain_per_edit`: other facts' questions
             asked under each edit, over which the KL is taken.
         learning_rate, multiplier_rate: of the hypernetwork and of the Lagrange multiplier.
         warmup_steps, decay_steps: of both rates; linear up from 0 and down to 0.
         label_smoothing: of a generating model's edit loss.
         validate_every, validate_edits: steps between validations, and dev edits in each.
+        choose_by: the dev rates of which a checkpoint should have the largest harmonic mean.
+        retain_at_least: the dev retain rate a checkpoint must have to be chosen, if any has.
         save_as: the type of the learnt weights on file.
         seed: of the initial weights and every draw.
     """
@@ -54,6 +63,8 @@ class KnowledgeEditor(AbstractWeightEditor, AbstractTrainedEditor):
     loop: int = 1
     layers: Literal["all", "first", "last"] | tuple[int, ...] = "all"
     scale: float = 1.0
+    step: Literal["paper", "polyak"] = "paper"
+    precondition: float = 0.0
     lstm_size: int = 128
     condition_size: int = 1024
     head_size: int = 128
@@ -61,6 +72,8 @@ class KnowledgeEditor(AbstractWeightEditor, AbstractTrainedEditor):
     margin: float = 1e-1
     margin_floor: float = 1e-3
     margin_decay: float = 0.8
+    margin_success: float = 0.9
+    relative_margin: bool = False
     steps: int = 50_000
     edits_per_step: int = 16
     retain_per_edit: int = 16
@@ -71,6 +84,8 @@ class KnowledgeEditor(AbstractWeightEditor, AbstractTrainedEditor):
     label_smoothing: float = 0.1
     validate_every: int = 500
     validate_edits: int = 128
+    choose_by: tuple[Literal["success", "equivalence", "retain"], ...] = ("success", "retain")
+    retain_at_least: float = 0.0
     save_as: Literal["float32", "float16"] = "float32"
     seed: int = 0
 
@@ -81,9 +96,14 @@ class KnowledgeEditor(AbstractWeightEditor, AbstractTrainedEditor):
             "validate_every", "validate_edits",
         )  # fmt: skip
         check_positive(
-            self, "margin", "margin_floor", "margin_decay", "multiplier_rate", "warmup_steps",
-            "label_smoothing", or_zero=True,
+            self, "margin", "margin_floor", "margin_decay", "margin_success", "multiplier_rate",
+            "warmup_steps", "label_smoothing", "precondition", "retain_at_least", or_zero=True,
         )  # fmt: skip
+
+        if "equivalence" in self.choose_by and not self.paraphrases:
+            raise BadSetting("choose_by: found equivalence, wanted it only where paraphrases are learnt from")
+        if not {"success", "retain"} <= set(self.choose_by):
+            raise BadSetting(f"choose_by: found {self.choose_by}, wanted success and retain among them")
 
     def prepared_by(self) -> "KnowledgeEditor":
         """See `AbstractTrainedEditor`: the loop is a matter of test time."""
@@ -139,7 +159,8 @@ class KnowledgeEditor(AbstractWeightEditor, AbstractTrainedEditor):
         ):
             losses = target_loss(base.logits(rows), rows)
             gradients = probe.factors(losses)
-        predicted: dict[str, LowRankBatch] = hypernetwork(*self.condition(base, edits), gradients)
+        condition = self.condition(base, edits)
+        predicted: dict[str, LowRankBatch] = hypernetwork(*condition, gradients, losses.detach())
         return predicted
 
     def condition(self, base: AbstractModel, edits: Sequence[Edit]) -> tuple[Tensor, Tensor]:
@@ -174,6 +195,8 @@ class KnowledgeEditor(AbstractWeightEditor, AbstractTrainedEditor):
             condition_size=self.condition_size,
             head_size=self.head_size,
             scale=self.scale,
+            polyak=self.step == "polyak",
+            preconditioned=self.precondition > 0,
         )
 
 

@@ -4,6 +4,15 @@
 
 With ∇W = Dᵀ X over T tokens, the mask α̂ of rank one keeps the rank: α̂ ⊙ ∇W = (D ⊙ softmax(α))ᵀ (X ⊙ γ).
 So the update has rank at most T + 1 and is never made dense.
+
+Two things that are not in the paper can be had:
+
+    step: polyak      ∇̃W starts as −scale σ(η) ∇W · L / ‖∇W‖²: the masks start at 1 (d_out softmax(α), γ − 1)
+                      instead of near 0, and the length is that which would bring a linear loss from L to 0,
+                      Polyak's, whatever the model and the edit. ‖·‖² is the sum over all edited matrices.
+    precondition      ∇̃W P with P = (C / e + I)⁻¹, where C = E[x xᵀ] of the layer's inputs, as in K-FAC
+                      (Martens and Grosse 2015) and ROME (Meng et al. 2022): what all inputs share, and an
+                      edit leaks through to other questions, is spared. ‖∇W‖² is then tr(∇W P ∇Wᵀ).
 """
 
 from collections.abc import Mapping
@@ -44,8 +53,21 @@ class ConditionEncoder(nn.Module):
 class Head(nn.Module):
     """The conditioned vectors α, β (d_out), γ, δ (d_in) and η (1) of one weight matrix."""
 
-    def __init__(self, condition_size: int, hidden_size: int, d_out: int, d_in: int) -> None:
+    preconditioner: Tensor | None
+
+    def __init__(
+        self,
+        condition_size: int,
+        hidden_size: int,
+        d_out: int,
+        d_in: int,
+        *,
+        polyak: bool,
+        preconditioned: bool,
+    ) -> None:
         super().__init__()
+        self.polyak = polyak
+        self.register_buffer("preconditioner", torch.eye(d_in) if preconditioned else None)
         self.sizes = (d_in, d_out, d_in, d_out, 1)
         self.layers = nn.Sequential(
             weight_norm(nn.Linear(condition_size, hidden_size)),
@@ -54,16 +76,29 @@ class Head(nn.Module):
         )
 
     def forward(
-        self, condition: Float[Tensor, "edits condition"], gradient: GradientFactors, scale: float
+        self, condition: Float[Tensor, "edits condition"], gradient: GradientFactors, length: float | Tensor
     ) -> LowRankBatch:
         """∇̃W of every edit as factors; B (edits, d_out, T + 1), A (edits, T + 1, d_in)."""
         gamma, alpha, delta, beta, eta = self.layers(condition).split(self.sizes, dim=-1)
-        strength = scale * torch.sigmoid(eta).unsqueeze(-1)  # (edits, 1, 1)
-        masked_d = gradient.D * alpha.softmax(-1).unsqueeze(1)  # (edits, T, d_out)
+        alpha = alpha.softmax(-1)
+        if self.polyak:
+            alpha, gamma = alpha.shape[-1] * alpha, gamma - 1
+        masked_d = gradient.D * alpha.unsqueeze(1)  # (edits, T, d_out)
         masked_x = gradient.X * gamma.unsqueeze(1)  # (edits, T, d_in)
         b = torch.cat([masked_d, beta.softmax(-1).unsqueeze(1)], dim=1)
         a = torch.cat([masked_x, delta.unsqueeze(1)], dim=1)
-        return LowRankBatch(B=strength * b.transpose(1, 2), A=a)
+        strength = length * torch.sigmoid(eta).unsqueeze(-1)  # (edits, 1, 1)
+        return LowRankBatch(B=strength * b.transpose(1, 2), A=self.precondition(a))
+
+    def precondition(self, rows: Float[Tensor, "edits rank d_in"]) -> Float[Tensor, "edits rank d_in"]:
+        """Rows of the layer's input space, times P."""
+        return rows if self.preconditioner is None else rows @ self.preconditioner
+
+    def squared_norm(self, gradient: GradientFactors) -> Float[Tensor, " edits"]:
+        """tr(∇W P ∇Wᵀ) of every edit, through (T, T) Gram matrices."""
+        gram_d = gradient.D @ gradient.D.transpose(1, 2)
+        gram_x = self.precondition(gradient.X) @ gradient.X.transpose(1, 2)
+        return (gram_d * gram_x).sum((1, 2))
 
 
 class Hypernetwork(nn.Module):
@@ -78,27 +113,44 @@ class Hypernetwork(nn.Module):
         condition_size: int,
         head_size: int,
         scale: float,
+        polyak: bool = False,
+        preconditioned: bool = False,
     ) -> None:
         """`shapes`: parameter name → (d_out, d_in). `embeddings`: the base model's, to start from."""
         super().__init__()
-        self.scale = scale
+        self.scale, self.polyak = scale, polyak
         self.encoder = ConditionEncoder(embeddings, lstm_size, condition_size)
         self.heads = nn.ModuleDict(
             {
-                name.replace(".", "_"): Head(condition_size, head_size, *shape)
+                _key(name): Head(
+                    condition_size, head_size, *shape, polyak=polyak, preconditioned=preconditioned
+                )
                 for name, shape in shapes.items()
             }
         )
+
+    def head(self, name: str) -> Head:
+        """The head of one parameter."""
+        head = self.heads[_key(name)]
+        assert isinstance(head, Head)
+        return head
 
     def forward(
         self,
         ids: Int[Tensor, "edits tokens"],
         lengths: Int[Tensor, " edits"],
         gradients: Mapping[str, GradientFactors],
+        losses: Float[Tensor, " edits"],
     ) -> dict[str, LowRankBatch]:
-        """The update of every edit: parameter name → factors."""
+        """The update of every edit: parameter name → factors; `losses` are what the gradients are of."""
         condition = self.encoder(ids, lengths)
-        return {
-            name: self.heads[name.replace(".", "_")](condition, gradient, self.scale)
-            for name, gradient in gradients.items()
-        }
+        length: float | Tensor = self.scale
+        if self.polyak:
+            norms = [self.head(name).squared_norm(gradient) for name, gradient in gradients.items()]
+            length = (self.scale * losses / torch.stack(norms).sum(0).clamp_min(1e-12)).view(-1, 1, 1)
+        return {name: self.head(name)(condition, gradient, length) for name, gradient in gradients.items()}
+
+
+def _key(name: str) -> str:
+    """A parameter's name as a module may be called."""
+    return name.replace(".", "_")

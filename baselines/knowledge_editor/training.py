@@ -11,7 +11,7 @@ import logging
 import math
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +25,9 @@ from kebench.errors import BadSetting
 from kebench.models.base_logits import BaseLogits, Question
 from kebench.models.model import AbstractModel
 from kebench.models.rows import Rows, all_argmax, kl_divergence, target_loss
+from kebench.moments import inverse, second_moments
 from kebench.schedule import warmup_then_decay
-from kebench.updates import LowRankBatch, low_rank_applied
+from kebench.updates import LowRankBatch, editable, low_rank_applied
 
 from .hypernetwork import Hypernetwork
 
@@ -37,6 +38,9 @@ logger = logging.getLogger(__name__)
 
 TOKENS_TOGETHER = {"cpu": 1024, "cuda": 16_384}
 """About how many padded prompt tokens are in one pass: questions of many lengths in one are half padding."""
+
+MOMENT_QUESTIONS = 1024
+"""Questions that second moments are a mean over, at most; each gives the tokens of its prompt and answer."""
 
 Asked = tuple[int, str, str]
 """The edit under which a prompt is asked, the prompt, and the answer that is fed after it."""
@@ -51,13 +55,18 @@ class Batch:
     retain: Sequence[Known]
     retain_edit: Sequence[int]  # the edit each retain question is asked under
 
+    def originals(self) -> list[Asked]:
+        """Each edit's prompt with the target."""
+        return [(index, item.edit.prompt, item.edit.target) for index, item in enumerate(self.edits)]
+
+    def reworded(self) -> list[Asked]:
+        """Each edit's paraphrase, where one is drawn, with the target."""
+        pairs = enumerate(zip(self.edits, self.paraphrases, strict=False))
+        return [(index, text, item.edit.target) for index, (item, text) in pairs]
+
     def edited(self) -> list[Asked]:
-        """Each edit's prompt, and its paraphrase if there is one, with the target."""
-        return [
-            (index, prompt, item.edit.target)
-            for index, item in enumerate(self.edits)
-            for prompt in (item.edit.prompt, *self.paraphrases[index : index + 1])
-        ]
+        """Both, one edit's after the other's."""
+        return sorted(self.originals() + self.reworded(), key=lambda asked: asked[0])
 
     def retained(self) -> list[Asked]:
         """Each retain question with the base model's answer."""
@@ -77,13 +86,13 @@ class Relaxed(nn.Module):
 def train(
     editor: "KnowledgeEditor", base: AbstractModel, training: TrainingSet, workspace: Workspace
 ) -> State:
-    """The weights that did best on dev: the largest harmonic mean of success and retain rate there.
+    """The weights that did best on dev, by `joint_score` of the rates that `validate` gives.
 
     Raises:
         BadSetting: there is too little to learn from.
     """
     _check(training)
-    relaxed = Relaxed(editor.hypernetwork(base)).to(base.device)
+    relaxed = Relaxed(hypernetwork_for(editor, base, training)).to(base.device)
     groups: list[dict[str, Any]] = [
         {"params": list(relaxed.hypernetwork.parameters())},
         {"params": [relaxed.multiplier], "maximize": True},  # ascent in λ
@@ -92,7 +101,7 @@ def train(
     pools = (training.known, training.unseen)
     before = BaseLogits(base, [(known.prompt, known.prediction) for pool in pools for known in pool])
     checkpoint, best_file = workspace.folder / "last.safetensors", workspace.folder / "best.safetensors"
-    start = {"step": 0, "margin": editor.margin, "best": -1.0, "history": []}
+    start = {"step": 0, "margin": editor.margin, "best": -math.inf, "history": []}
     counters: dict[str, Any] = load_checkpoint(checkpoint, relaxed, optimizer) or start
     for step in range(counters["step"], editor.steps):
         rate = warmup_then_decay(step, editor.warmup_steps, editor.decay_steps)
@@ -101,7 +110,10 @@ def train(
         batch = draw(training.train, pools, editor, f"{editor.seed}:{step}", editor.edits_per_step)
         edit_loss, constraint = losses(editor, relaxed.hypernetwork, base, before, batch)
         told = f"loss {edit_loss.item():.3f}, C {constraint.item():.2g}"
-        loss = edit_loss + relaxed.multiplier * (constraint - counters["margin"])
+        excess = constraint - counters["margin"]
+        if editor.relative_margin:
+            excess = excess / counters["margin"]
+        loss = edit_loss + relaxed.multiplier * excess
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -109,32 +121,40 @@ def train(
             relaxed.multiplier.clamp_(min=0)
 
         if (step + 1) % editor.validate_every == 0 or step + 1 == editor.steps:
-            success, retain = validate(editor, relaxed.hypernetwork, base, training)
-            score = 2 * success * retain / (success + retain) if success + retain else 0.0
+            rates = validate(editor, relaxed.hypernetwork, base, training)
+            score = joint_score(rates, editor.retain_at_least)
             if score > counters["best"]:
                 save_tensors(relaxed.hypernetwork.state_dict(), best_file)
-            row = [
-                step + 1,
-                success,
-                retain,
-                counters["margin"],
-                relaxed.multiplier.item(),
-                constraint.item(),
-            ]
             margin = counters["margin"]
+            row = {"step": step + 1, **rates, "margin": margin}
+            row |= {"multiplier": relaxed.multiplier.item(), "constraint": constraint.item()}
+            tighter = max(editor.margin_decay * margin, editor.margin_floor)
             counters = {
                 "step": step + 1,
                 "best": max(score, counters["best"]),
-                "margin": max(editor.margin_decay * margin, editor.margin_floor) if success > 0.9 else margin,
+                "margin": tighter if rates["success"] > editor.margin_success else margin,
                 "history": [*counters["history"], row],
             }
             save_checkpoint(checkpoint, relaxed, optimizer, counters)
             (workspace.folder / "history.json").write_text(json.dumps(counters, indent=1), encoding="utf-8")
-            logger.info("step %d: success %.3f, retain %.3f, m %.2g, λ %.3g, C %.3g", *row)
+            logger.info("%s", ", ".join(f"{name} {value:.3g}" for name, value in row.items()))
         if counters["history"]:
-            told += f", dev success {counters['history'][-1][1]:.0%} retain {counters['history'][-1][2]:.0%}"
+            last = counters["history"][-1]
+            told += f", dev success {last['success']:.0%} retain {last['retain']:.0%}"
         workspace.report(step + 1, editor.steps, told)
     return load_file(best_file)
+
+
+def hypernetwork_for(editor: "KnowledgeEditor", base: AbstractModel, training: TrainingSet) -> Hypernetwork:
+    """The untrained hypernetwork, with the preconditioners, if there are any, of what it may learn from."""
+    made = editor.hypernetwork(base)
+    if editor.precondition:
+        seen = [*training.known, *training.unseen]
+        sample = random.Random(editor.seed).sample(seen, min(MOMENT_QUESTIONS, len(seen)))
+        questions = [(known.prompt, known.prediction) for known in sample]
+        for name, moment in second_moments(base, editable(base.network, editor.layers), questions).items():
+            made.head(name).preconditioner = inverse(moment, editor.precondition).to(base.network.dtype)
+    return made
 
 
 def _check(training: TrainingSet) -> None:
@@ -249,18 +269,30 @@ def update_size(updates: Mapping[str, LowRankBatch], base: AbstractModel) -> Ten
 @torch.no_grad()
 def validate(
     editor: "KnowledgeEditor", hypernetwork: Hypernetwork, base: AbstractModel, training: TrainingSet
-) -> tuple[float, float]:
-    """Success and retain rate on the same dev edits every time, under teacher forcing."""
-    settings = replace(editor, paraphrases=False)
-    success: list[bool] = []
-    retained: list[bool] = []
+) -> dict[str, float]:
+    """The rates that a checkpoint is chosen by, on the same dev edits every time, under teacher forcing.
+
+    Of each edit's paraphrases, one is asked.
+    """
+    hits: dict[str, list[bool]] = {rate: [] for rate in editor.choose_by}
     size = editor.edits_per_step
     for place in range(0, min(editor.validate_edits, len(training.dev)), size):
         edits = training.dev[place : min(place + size, editor.validate_edits)]
-        batch = draw(edits, (training.dev_known,), settings, f"dev:{place}", size)
+        batch = draw(edits, (training.dev_known,), editor, f"dev:{place}", size)
         updates = editor.predict(hypernetwork, base, [item.edit for item in batch.edits])
-        for part in under_updates(base, updates, batch.edited()):
-            success += all_argmax(part.logits, part.rows).tolist()
-        for part in under_updates(base, updates, batch.retained()):
-            retained += all_argmax(part.logits, part.rows).tolist()
-    return sum(success) / len(success), sum(retained) / len(retained)
+        asked = {"success": batch.originals(), "equivalence": batch.reworded(), "retain": batch.retained()}
+        for rate, found in hits.items():
+            for part in under_updates(base, updates, asked[rate]):
+                found += all_argmax(part.logits, part.rows).tolist()
+    return {rate: sum(found) / len(found) for rate, found in hits.items()}
+
+
+def joint_score(rates: Mapping[str, float], retain_at_least: float) -> float:
+    """What checkpoints are chosen by: the harmonic mean of all rates, 0 as soon as one of them is.
+
+    Retaining is a constraint: a checkpoint that retains less than it should is worse than any that does not,
+    and of such ones the best is the one that retains most.
+    """
+    if rates["retain"] < retain_at_least:
+        return rates["retain"] - 1
+    return len(rates) / sum(1 / rate for rate in rates.values()) if all(rates.values()) else 0.0

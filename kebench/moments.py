@@ -1,0 +1,48 @@
+"""Second moments of what linear maps are fed: which directions of a layer's input every question shares."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from kebench.models.base_logits import Question
+from kebench.models.model import AbstractModel
+from kebench.updates import linear_maps
+
+
+@torch.no_grad()
+def second_moments(
+    base: AbstractModel, names: Sequence[str], questions: Sequence[Question]
+) -> dict[str, Float[Tensor, "d_in d_in"]]:
+    """E[x xᵀ] of each linear map's input, a mean over the tokens of questions fed with their answers.
+
+    In float64. Questions are asked one by one: nothing is padding, whichever side of a network a map is on.
+    """
+    maps = linear_maps(base.network)
+    sums = {name: torch.zeros((), dtype=torch.float64) for name in names}
+    tokens = dict.fromkeys(names, 0)
+
+    def add(name: str, x: Tensor) -> None:
+        rows = x.detach().reshape(-1, x.shape[-1]).cpu().double()  # not every device has float64
+        sums[name] = sums[name] + rows.T @ rows
+        tokens[name] += len(rows)
+
+    def watch(name: str, module: nn.Module) -> torch.utils.hooks.RemovableHandle:
+        return module.register_forward_hook(lambda _, inputs, __: add(name, inputs[0]))
+
+    handles = [watch(name, maps[name]) for name in names]
+    try:
+        for prompt, answer in questions:
+            base.logits(base.rows([prompt], [answer]))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {name: sums[name] / tokens[name] for name in names}
+
+
+def inverse(moment: Float[Tensor, "d_in d_in"], epsilon: float) -> Float[Tensor, "d_in d_in"]:
+    """(C / e + I)⁻¹ with e = ε · tr C / d_in: 1 along directions no input has, small along those all have."""
+    identity = torch.eye(len(moment), dtype=moment.dtype)
+    found: Tensor = torch.linalg.inv(moment / (epsilon * moment.diagonal().mean()) + identity)
+    return found
