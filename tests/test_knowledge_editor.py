@@ -16,7 +16,14 @@ import torch
 from at_hand import SHARED
 from dense_reference import dense_gradients, knowledge_editor, really_edited
 from kebench.baselines.knowledge_editor import KnowledgeEditor, training
-from kebench.baselines.knowledge_editor.training import Batch, draw, joint_score, losses, update_size
+from kebench.baselines.knowledge_editor.training import (
+    Batch,
+    draw,
+    joint_score,
+    lagrangian,
+    losses,
+    update_size,
+)
 from kebench.baselines.random_update import RandomUpdate
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -380,6 +387,18 @@ def test_a_checkpoint_that_retains_too_little_is_chosen_only_among_its_like() ->
     assert joint_score({"success": 0.0, "retain": 1.0}, 0.975) == 0.0
     both = {"success": 1.0, "equivalence": 0.5, "retain": 1.0}
     assert joint_score(both, 0.0) == pytest.approx(0.75)
+
+
+def test_a_relative_margin_is_the_same_constraint_in_units_of_its_margin() -> None:
+    edit_loss, constraint = torch.tensor(2.0), torch.tensor(0.003)
+    multiplier = torch.tensor(5.0, requires_grad=True)
+    found = {r: lagrangian(edit_loss, constraint, multiplier, 0.002, relative=r) for r in (False, True)}
+    assert found[False].item() == pytest.approx(2 + 5 * 0.001)
+    assert found[True].item() == pytest.approx(2 + 5 * 0.5)
+    slopes = {r: torch.autograd.grad(loss, multiplier)[0].item() for r, loss in found.items()}
+    assert slopes == pytest.approx({False: 0.001, True: 0.5})  # λ rises as fast as the constraint is broken
+    met = lagrangian(edit_loss, torch.tensor(0.002), multiplier, 0.002, relative=True)
+    assert met.item() == 2.0
 
 
 def test_the_margin_tightens_only_while_enough_edits_succeed(

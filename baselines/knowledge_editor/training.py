@@ -110,10 +110,9 @@ def train(
         batch = draw(training.train, pools, editor, f"{editor.seed}:{step}", editor.edits_per_step)
         edit_loss, constraint = losses(editor, relaxed.hypernetwork, base, before, batch)
         told = f"loss {edit_loss.item():.3f}, C {constraint.item():.2g}"
-        excess = constraint - counters["margin"]
-        if editor.relative_margin:
-            excess = excess / counters["margin"]
-        loss = edit_loss + relaxed.multiplier * excess
+        loss = lagrangian(
+            edit_loss, constraint, relaxed.multiplier, counters["margin"], relative=editor.relative_margin
+        )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -143,6 +142,14 @@ def train(
             told += f", dev success {last['success']:.0%} retain {last['retain']:.0%}"
         workspace.report(step + 1, editor.steps, told)
     return load_file(best_file)
+
+
+def lagrangian(
+    edit_loss: Tensor, constraint: Tensor, multiplier: Tensor, margin: float, *, relative: bool
+) -> Tensor:
+    """L + λ (C − m), Eq. 2 relaxed; or L + λ (C / m − 1), the same constraint in units of its margin."""
+    excess = constraint - margin
+    return edit_loss + multiplier * (excess / margin if relative else excess)
 
 
 def hypernetwork_for(editor: "KnowledgeEditor", base: AbstractModel, training: TrainingSet) -> Hypernetwork:
