@@ -154,16 +154,15 @@ def editor_path(editor: AbstractEditor) -> str:
 
 
 def settings_of(editor: AbstractEditor) -> dict[str, Any]:
-    """The resolved settings, every field of the dataclass, as a record holds them: a tuple is a list there.
+    """The resolved settings, every field of the dataclass.
 
     Raises:
         BadSetting: the editor is no dataclass.
     """
     try:
-        fields = asdict(editor)  # type: ignore[call-overload]
+        return asdict(editor)  # type: ignore[call-overload, no-any-return]
     except TypeError:
         raise BadSetting(f"{editor_path(editor)} is no dataclass: its settings cannot be recorded") from None
-    return json.loads(json.dumps(fields))  # type: ignore[no-any-return]
 
 
 def editor_key(editor: AbstractEditor) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from kebench.beliefs import Belief, beliefs
-from kebench.editor import AbstractEditor, editor_path, load_editor, settings_of
+from kebench.editor import AbstractEditor, editor_path, load_editor
 from kebench.environment import execution, peak_memory_bytes, reset_peak_memory, versions
 from kebench.errors import BadSetting, BrokenEditor, Busy
 from kebench.leaderboard.printed import percent
@@ -139,7 +139,7 @@ def _run_editor(name: str, editor: AbstractEditor, plan: Plan, folder: Path, pro
     reset_peak_memory(model.device)
     place = editor_folder(folder, name)
     place.mkdir(exist_ok=True)
-    open_editor(place / "editor.json", editor)
+    settings = open_editor(place / "editor.json", editor)
     rows = place / "edits.jsonl"
     made = done = recover(rows, len(plan.cases))
     enough = _Enough(plan)
@@ -180,7 +180,7 @@ def _run_editor(name: str, editor: AbstractEditor, plan: Plan, folder: Path, pro
         setting=plan.setting,
         editor=name,
         editor_path=editor_path(editor),
-        editor_settings=settings_of(editor),
+        editor_settings=settings,
         is_control=editor.is_control,
         citation=editor.citation,
         scores=scores,

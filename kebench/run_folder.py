@@ -7,6 +7,7 @@ run.json            what was resolved        base.json      the test set, as the
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from kebench.answers import BaseAnswer, EditAnswers, ParaphraseAnswer
 from kebench.editor import AbstractEditor, editor_path, settings_of
@@ -65,8 +66,13 @@ def open_run(folder: Path, plan: Plan) -> None:
     )
 
 
-def open_editor(file: Path, editor: AbstractEditor) -> None:
-    """Refuses to go on with another editor's rows."""
+def open_editor(file: Path, editor: AbstractEditor) -> dict[str, Any]:
+    """The editor's settings as a record holds them, where a tuple is a list.
+
+    Raises:
+        BadSetting: they cannot be recorded, or the rows that are there are another editor's.
+        BadFile: what is there are no settings.
+    """
     found = {"editor": editor_path(editor), "settings": settings_of(editor)}
     try:
         as_read = json.loads(json.dumps(found, allow_nan=False))
@@ -74,7 +80,7 @@ def open_editor(file: Path, editor: AbstractEditor) -> None:
         raise BadSetting(f"{found['editor']}: its settings cannot be recorded ({error})") from None
     if not file.is_file():
         write_json(found, file)
-        return
+        return dict(as_read["settings"])
     try:
         there = json.loads(file.read_text(encoding="utf-8"))
     except ValueError:
@@ -83,6 +89,7 @@ def open_editor(file: Path, editor: AbstractEditor) -> None:
         ) from None
     if there != as_read:
         raise BadSetting(f"{file.parent}: holds rows of other settings; remove it or choose another --output")
+    return dict(as_read["settings"])
 
 
 def recover(rows: Path, total: int) -> int:

@@ -328,4 +328,4 @@ def test_settings_of_a_file_are_the_editors(tmp_path: Path) -> None:
     )
     name, editor = load_editor(str(file))
     assert name == "mine"
-    assert settings_of(editor) == {"layers": [0, 1], "learning_rate": 1e-4, "max_steps": 100}
+    assert settings_of(editor) == {"layers": (0, 1), "learning_rate": 1e-4, "max_steps": 100}
