@@ -17,7 +17,7 @@ from kebench.models.model import AbstractModel
 from kebench.normalise import normalise_decao2021
 from kebench.numerics import numerics
 from kebench.packs.record import Record
-from kebench.protocols import Protocol
+from kebench.protocols import Protocol, Targets
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class AnsweredRecord:
         correct: whether y is a gold answer.
         margin: how far y is from flipping, in nats.
         alternatives: answers that could be asked for instead: the other labels; the pack's, if it gives
-            any; or the beam-5 ones that differ enough from y.
+            any; or the beam-5 ones that differ enough from y. None where no edit asks for one.
         target: the alternative drawn, with a seed derived from the id; None where there is none.
         paraphrases: with the answers to them.
         held_out: the record's.
@@ -76,16 +76,19 @@ def answered(
     records: Sequence[Record],
     protocol: Protocol,
     report: Report = lambda _done, _all, _words: None,
+    *,
+    targets: Targets = "alternative",
 ) -> tuple[AnsweredRecord, ...]:
     """The records with the base model's answers, from the cache or made now.
 
-    The cache is by content: the model's `identity`, the records, how they are asked and decoded.
+    The cache is by content: the model's `identity`, the records, how they are asked and decoded. With gold
+    targets nothing is asked of the beams, which are most of the work.
     """
-    path = home() / "answers" / f"{_key(model, identity, records, protocol)}.jsonl"
+    path = home() / "answers" / f"{_key(model, identity, records, protocol, targets)}.jsonl"
     if path.is_file():
         return tuple(_from_line(line) for line in path.read_text(encoding="utf-8").splitlines())
     with numerics(model.device, tf32=model.tf32):
-        found = tuple(_answer_all(model, records, protocol, report))
+        found = tuple(_answer_all(model, records, protocol, report, targets))
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}")
     lines = (json.dumps(asdict(record), ensure_ascii=True, sort_keys=True) for record in found)
@@ -95,7 +98,7 @@ def answered(
 
 
 def _answer_all(
-    model: AbstractModel, records: Sequence[Record], protocol: Protocol, report: Report
+    model: AbstractModel, records: Sequence[Record], protocol: Protocol, report: Report, targets: Targets
 ) -> Iterator[AnsweredRecord]:
     for start in range(0, len(records), AT_ONCE):
         part = records[start : start + AT_ONCE]
@@ -108,9 +111,11 @@ def _answer_all(
             model.answer([p.text for p, _ in asked], guesses=[y for _, y in asked], beams=protocol.beams)
         )
         margins = margins_of(model, prompts, predictions)
-        for record, y, margin, others in zip(
-            part, predictions, margins, _alternatives(model, part, predictions, protocol), strict=True
-        ):
+        if targets == "alternative":
+            alternatives = _alternatives(model, part, predictions, protocol)
+        else:
+            alternatives = [()] * len(part)  # nobody will ask for them
+        for record, y, margin, others in zip(part, predictions, margins, alternatives, strict=True):
             yield AnsweredRecord(
                 id=record.id,
                 fact=record.fact,
@@ -174,9 +179,12 @@ def differing(candidates: Sequence[str], prediction: str) -> tuple[str, ...]:
     return tuple(kept)
 
 
-def _key(model: AbstractModel, identity: str, records: Sequence[Record], protocol: Protocol) -> str:
+def _key(
+    model: AbstractModel, identity: str, records: Sequence[Record], protocol: Protocol, targets: Targets
+) -> str:
     content: list[Any] = [VERSION, identity, asdict(model.asking), protocol.beams]
     content += [protocol.gold_equality, *(asdict(record) for record in records)]
+    content += [targets] if targets == "gold" else []  # without alternatives
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
 

@@ -6,18 +6,14 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from kebench.edit import Edit
 from kebench.metrics import same
-from kebench.protocols import Protocol
+from kebench.protocols import Protocol, Targets
 
 if TYPE_CHECKING:
     from kebench.base_answers import AnsweredRecord
-
-Targets = Literal["alternative", "gold"]
-"""What edits ask for: an `alternative` to the prediction, as De Cao et al. do, or the `gold` answer where
-the prediction is wrong (corrections). Two different experiments: never in one table."""
 
 
 @dataclass(frozen=True)

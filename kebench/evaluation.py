@@ -6,11 +6,10 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Literal
 
 from kebench.answers import BaseAnswer
-from kebench.cases import Targets
 from kebench.editor import AbstractEditor, load_editor
 from kebench.models import AbstractModel
 from kebench.progress import Progress, Silent
-from kebench.protocols import Protocol
+from kebench.protocols import Protocol, Targets
 from kebench.record import RunRecord, editor_folder
 from kebench.run import run
 from kebench.run_folder import read_base, read_edits

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from kebench.base_answers import AnsweredRecord, answered
 from kebench.card import write_card
-from kebench.cases import Case, Cases, Targets, make_cases
+from kebench.cases import Case, Cases, make_cases
 from kebench.checkpoints import save_tensors
 from kebench.editor import (
     AbstractEditor,
@@ -39,7 +39,7 @@ from kebench.packs.build import build_pack
 from kebench.packs.pack import LOCK, Pack, read_pack
 from kebench.packs.record import Record
 from kebench.progress import Progress
-from kebench.protocols import Protocol
+from kebench.protocols import Protocol, Targets
 from kebench.record import write_json
 from kebench.run_settings import BatchSize, DType, Split
 from kebench.shipped import MODEL_CARD, STATE, STATE_CARD, shipped_folder, shipped_state
@@ -221,7 +221,7 @@ def make_ground(
     records = pack.records(split)
     if split == "dev":
         records = tuple(_without_held_out(r) for r in records if _to_choose_with(r) and not r.held_out)
-    test = answered(model, base, records, protocol, progress)
+    test = answered(model, base, records, protocol, progress, targets=targets)
     cases = make_cases(test, protocol, targets=targets, seed=seed)
     if not cases.cases:
         reasons = ", ".join(f"{count} {reason}" for reason, count in cases.set_aside.items())
@@ -352,7 +352,9 @@ def training_set(ground: Ground, progress: Progress) -> TrainingSet:
     for name in ("train", "dev"):
         progress.stage(f"base answers ({name})")
         records = [record for record in ground.pack.records(name) if not record.held_out]
-        split[name] = answered(ground.model, ground.identity, records, ground.protocol, progress)
+        split[name] = answered(
+            ground.model, ground.identity, records, ground.protocol, progress, targets=ground.targets
+        )
     to_learn = [record for record in split["dev"] if not _to_choose_with(record)]
     to_choose = [record for record in split["dev"] if _to_choose_with(record)]
     return TrainingSet(

@@ -13,6 +13,10 @@ from kebench.errors import NotFound
 Equality = Literal["normalised", "decao2021", "raw", "label"]
 """When two answers are equal: after `normalise`, after `normalise_decao2021`, as they stand, as labels."""
 
+Targets = Literal["alternative", "gold"]
+"""What edits ask for: an `alternative` to the prediction, as De Cao et al. do, or the `gold` answer where
+the prediction is wrong (corrections). Two different experiments: never in one table."""
+
 STRATA = 4
 """How many strata a retain sample is drawn from, each of which gives a question at least."""
 

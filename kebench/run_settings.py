@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from kebench.cases import Targets
 from kebench.errors import BadSetting, NotFound
-from kebench.protocols import PROTOCOLS, STRATA
+from kebench.protocols import PROTOCOLS, STRATA, Targets
 
 Split = Literal["test", "dev"]
 DType = Literal["float32", "tf32", "bfloat16"]

@@ -101,7 +101,7 @@ class Task:
         packs: name → how it is built.
         default_pack: the pack of a run that names none.
         models: name → how it is trained.
-        default_model: the model of a run that names none.
+        default_model: the model of a run that names none: one of those, or a Hub id.
         shipped_editors: editors that come with kebench, trained for the default pack and model.
     """
 
@@ -164,7 +164,8 @@ def _check(task: Task, path: Path) -> None:
         *((f"packs.{name}.default_model", task.model_for(name), task.models) for name in task.packs),
     ]
     for field_name, found, known in defaults:
-        if found not in known:
+        hub_model = "model" in field_name and "/" in found  # used as it is
+        if found not in known and not hub_model:
             raise BadFile(path, f"{field_name}: found '{found}'{did_you_mean(found, known)}")
     if (task.family == "classifier") != bool(task.labels):
         wanted = "labels" if task.family == "classifier" else "none: only classifiers answer with them"

@@ -3,6 +3,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -64,21 +65,23 @@ def test_what_is_read_is_what_was_written(bart: AbstractModel) -> None:
 def test_the_key_holds_all_that_matters_and_nothing_else(bert: AbstractModel) -> None:
     rows = tiny.records("bert", 3)
     weights = fingerprint(bert.network)
-    plain = _key(bert, weights, rows, LABEL_RULES)
-    assert plain == _key(tiny.model("bert"), weights, rows, replace(LABEL_RULES, name="other"))
+    key = partial(_key, targets="alternative")
+    plain = key(bert, weights, rows, LABEL_RULES)
+    assert plain == key(tiny.model("bert"), weights, rows, replace(LABEL_RULES, name="other"))
     other_asking = tiny.model("bert", asking=replace(bert.asking, max_prompt_tokens=5))
     different = {
-        _key(bert, fingerprint(tiny.model("bert", seed=1).network), rows, LABEL_RULES),
-        _key(other_asking, weights, rows, LABEL_RULES),
-        _key(bert, weights, rows[:2], LABEL_RULES),
-        _key(bert, weights, [*rows[:2], replace(rows[2], prompt="other")], LABEL_RULES),
-        _key(bert, weights, [*rows[:2], replace(rows[2], fact="other")], LABEL_RULES),
-        _key(bert, weights, [*rows[:2], replace(rows[2], answers=("REFUTES", "x"))], LABEL_RULES),
-        _key(bert, weights, [*rows[:2], replace(rows[2], paraphrases=(Paraphrase("a", "b"),))], LABEL_RULES),
-        _key(bert, weights, rows, replace(LABEL_RULES, beams=5)),
-        _key(bert, weights, rows, replace(LABEL_RULES, gold_equality="raw")),
+        key(bert, fingerprint(tiny.model("bert", seed=1).network), rows, LABEL_RULES),
+        key(other_asking, weights, rows, LABEL_RULES),
+        key(bert, weights, rows[:2], LABEL_RULES),
+        key(bert, weights, [*rows[:2], replace(rows[2], prompt="other")], LABEL_RULES),
+        key(bert, weights, [*rows[:2], replace(rows[2], fact="other")], LABEL_RULES),
+        key(bert, weights, [*rows[:2], replace(rows[2], answers=("REFUTES", "x"))], LABEL_RULES),
+        key(bert, weights, [*rows[:2], replace(rows[2], paraphrases=(Paraphrase("a", "b"),))], LABEL_RULES),
+        key(bert, weights, rows, replace(LABEL_RULES, beams=5)),
+        key(bert, weights, rows, replace(LABEL_RULES, gold_equality="raw")),
+        key(bert, weights, rows, LABEL_RULES, targets="gold"),
     }
-    assert len(different) == 9
+    assert len(different) == 10
     assert plain not in different
 
 
@@ -139,6 +142,25 @@ def test_the_target_is_drawn_by_the_records_id_alone(bart: AbstractModel) -> Non
     (one,) = [row for row in rows if row.id == several.id]
     renamed = answered(bart, "w", [replace(one, id=name) for name in names], STRICT)
     assert len({found.target for found in renamed}) > 1
+
+
+def test_gold_targets_cost_no_beams_and_keep_a_file_of_their_own(
+    bart: AbstractModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = tiny.records("bart", 6)
+    usual = answered(bart, "w", rows, STRICT)
+    monkeypatch.setattr(bart, "hypotheses", _only_greedy(bart.hypotheses))
+    found = answered(bart, "w", rows, STRICT, targets="gold")
+    assert found == tuple(replace(record, alternatives=(), target=None) for record in usual)
+    assert answered(bart, "w", rows, STRICT) == usual
+
+
+def _only_greedy(hypotheses: Any) -> Any:
+    def ask(prompts: Sequence[str], beams: int, **under: Any) -> Any:
+        assert beams == 1, "beams were asked for"
+        return hypotheses(prompts, beams, **under)
+
+    return ask
 
 
 def test_progress_is_told(bert: AbstractModel, monkeypatch: pytest.MonkeyPatch) -> None:

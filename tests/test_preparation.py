@@ -40,7 +40,7 @@ def learnt(monkeypatch: pytest.MonkeyPatch) -> TrainingSet:
     """From a pack of twelve records in train and dev; test, where held-out relations are, is not read."""
     splits = {split: [answered_record(split, n) for n in range(12)] for split in ("train", "dev")}
 
-    def answered(model: Any, base: str, records: Sequence[AnsweredRecord], *_: object) -> tuple[Any, ...]:
+    def answered(_model: Any, _base: str, records: Sequence[AnsweredRecord], *_: object, **__: object) -> Any:
         return tuple(records)
 
     monkeypatch.setattr(preparation, "answered", answered)

@@ -210,6 +210,12 @@ def test_a_wrong_task(change: dict[str, Any], said: str, tmp_path: Path) -> None
     assert str(error.value).startswith(f"{file}: {said}")
 
 
+def test_a_tasks_default_model_may_be_a_hub_model(tmp_path: Path) -> None:
+    file = tmp_path / "toy.yaml"
+    file.write_text(task_text("bert", default_model="owner/model"))
+    assert load_task(str(file)).model_for("toy") == "owner/model"
+
+
 def test_a_task_that_is_not_there() -> None:
     with pytest.raises(NotFound, match="no task named 'zsree'; did you mean 'zsre'"):
         load_task("zsree")
