@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import groupby
@@ -37,9 +38,10 @@ from kebench.errors import BadSetting
 from kebench.models import AbstractModel, Asking
 from kebench.models.base_logits import BaseLogits
 from kebench.models.classifier import Classifier
+from kebench.models.model import Under
 from kebench.models.rows import pad, target_loss
 from kebench.moments import inverse, second_moments
-from kebench.updates import LowRank, LowRankBatch, Update, editable, fingerprint
+from kebench.updates import LowRank, LowRankBatch, Update, editable, fingerprint, linear_maps
 
 # --- parity with the original -------------------------------------------------------------------------
 
@@ -654,6 +656,39 @@ def test_the_loss_does_not_depend_on_which_questions_share_a_pass(
         _, constraint = losses(editor, still, base, base_logits(base, batch), batch)
     assert found[0][1] > 1e-4
     assert abs(constraint.item()) < 1e-6
+
+
+@pytest.mark.parametrize("kind", ["bert", "llama"])
+def test_a_last_layer_learns_the_same_from_states_kept_below_it(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = learner(kind)
+    data = tiny.training_set(base, kind)
+    editor = replace(TINY, layers="last", paraphrases=True, scale=30.0)
+    batch = draw(data.train, (data.known, data.unseen), editor, "0:1", 5)
+    changed = frozenset(editable(base.network, "last"))
+    # Kept while answers were given, in inference mode: they can be learnt from all the same.
+    known = [(each.prompt, each.prediction) for each in batch.retain]
+    base.says(*zip(*known, strict=True), under=Under(lambda _: nullcontext(), changed))
+    before = base_logits(base, batch)
+    before.of(known)
+
+    def gradients() -> dict[str, Tensor | None]:
+        hypernetwork = editor.hypernetwork(base)
+        sum(losses(editor, hypernetwork, base, before, batch)).backward()
+        return {name: weight.grad for name, weight in hypernetwork.named_parameters()}
+
+    gradients()
+    asked: list[int] = []
+    first = next(module for name, module in linear_maps(base.network).items() if ".0." in name)
+    with first.register_forward_pre_hook(lambda _, inputs: asked.append(len(inputs[0]))):
+        kept = gradients()
+        assert not asked
+        monkeypatch.setattr(base.reuse, "below", lambda *_: nullcontext())
+        plain = gradients()
+    assert sum(asked) >= len(batch.edits) + len(batch.edited()) + len(batch.retain)
+    assert any(gradient is not None and gradient.abs().max() > 1e-6 for gradient in plain.values())
+    torch.testing.assert_close(kept, plain, rtol=1e-3, atol=1e-7)
 
 
 def test_every_question_is_asked_once_with_those_of_its_edit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -151,11 +151,13 @@ class KnowledgeEditor(AbstractWeightEditor, AbstractTrainedEditor):
     ) -> dict[str, LowRankBatch]:
         """∇̃W of every edit, from the gradient of -log p(a | x) under the given weights and the condition."""
         rows = base.rows([edit.prompt for edit in edits], [edit.target for edit in edits])
+        names = editable(base.network, self.layers)
         probe = Probe()
         with (
+            base.reuse.below(frozenset(names), rows),
             torch.enable_grad(),
             under(range(len(edits))),
-            probe.watching(base.network, editable(base.network, self.layers)),
+            probe.watching(base.network, names),
         ):
             losses = target_loss(base.logits(rows), rows)
             gradients = probe.factors(losses)

@@ -236,13 +236,19 @@ class Part:
 def under_updates(
     base: AbstractModel, updates: Mapping[str, LowRankBatch], asked: Sequence[Asked]
 ) -> list[Part]:
-    """Asks each edit's model its questions, which stand together: every one once."""
+    """Asks each edit's model its questions, which stand together: every one once.
+
+    What lies below the edited layers is the base model's, and is asked once a question, not once a step.
+    """
     found = []
     for indices in _together(base, asked):
         which = [asked[index][0] for index in indices]
         questions = [asked[index][1:] for index in indices]
         rows = base.rows([prompt for prompt, _ in questions], [answer for _, answer in questions])
-        with low_rank_applied(base.network, updates, which):
+        with (
+            base.reuse.below(frozenset(updates), rows),
+            low_rank_applied(base.network, updates, which),
+        ):
             found.append(Part(questions, rows, base.logits(rows)))
     return found
 
