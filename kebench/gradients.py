@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from kebench.updates import linear_maps
+from kebench.updates import after
 
 
 @dataclass(frozen=True)
@@ -33,24 +33,14 @@ class Probe:
     @contextmanager
     def watching(self, network: nn.Module, names: Sequence[str]) -> Iterator[None]:
         """Adds to each layer's output a zero whose gradient is D; the weights need none themselves."""
-        maps = linear_maps(network)
 
         def watch(name: str, x: Tensor, output: Tensor) -> Tensor:
             zeros = torch.zeros_like(output, requires_grad=True)
             self._calls.append((name, x.detach(), zeros))
             return output + zeros
 
-        handles = [
-            maps[name].register_forward_hook(
-                lambda _, inputs, output, name=name: watch(name, inputs[0], output)
-            )
-            for name in names
-        ]
-        try:
+        with after(network, names, watch):
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def factors(self, losses: Float[Tensor, " batch"]) -> Mapping[str, GradientFactors]:
         """The factors of each row's own gradient; the rows of a batch do not mix."""

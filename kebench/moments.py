@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from kebench.models.base_logits import Question
 from kebench.models.model import AbstractModel
-from kebench.updates import linear_maps
+from kebench.updates import after
 
 
 @torch.no_grad()
@@ -19,25 +19,18 @@ def second_moments(
 
     In float64. Questions are asked one by one: nothing is padding, whichever side of a network a map is on.
     """
-    maps = linear_maps(base.network)
     sums = {name: torch.zeros((), dtype=torch.float64) for name in names}
     tokens = dict.fromkeys(names, 0)
 
-    def add(name: str, x: Tensor) -> None:
+    def add(name: str, x: Tensor, _output: Tensor) -> None:
         rows = x.detach().reshape(-1, x.shape[-1]).cpu().double()  # not every device has float64
         sums[name] = sums[name] + rows.T @ rows
         tokens[name] += len(rows)
 
-    def watch(name: str, module: nn.Module) -> torch.utils.hooks.RemovableHandle:
-        return module.register_forward_hook(lambda _, inputs, __: add(name, inputs[0]))
-
-    handles = [watch(name, maps[name]) for name in names]
-    try:
-        for prompt, answer in questions:
-            base.logits(base.rows([prompt], [answer]))
-    finally:
-        for handle in handles:
-            handle.remove()
+    for prompt, answer in questions:
+        rows = base.rows([prompt], [answer])
+        with base.reuse.below(frozenset(names), rows), after(base.network, names, add):
+            base.logits(rows)
     return {name: sums[name] / tokens[name] for name in names}
 
 

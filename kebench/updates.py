@@ -183,7 +183,7 @@ def low_rank_applied(
             slice_.flatten(0, 1).addmm_(inner, change.B.T)
         return output
 
-    with _after(network, factors, added):
+    with after(network, factors, added):
         yield
 
 
@@ -207,15 +207,18 @@ def dense_applied(
         change = torch.stack([row @ delta[name].T for row, delta in zip(rows, deltas, strict=True)])
         return output + change.reshape(output.shape)
 
-    with _after(network, deltas[0], added):
+    with after(network, deltas[0], added):
         yield
 
 
 @contextmanager
-def _after(
-    network: nn.Module, names: Iterable[str], change: Callable[[str, Tensor, Tensor], Tensor]
+def after(
+    network: nn.Module, names: Iterable[str], change: Callable[[str, Tensor, Tensor], Tensor | None]
 ) -> Iterator[None]:
-    """Gives `change(name, x, output)` for what each of these linear maps makes of x."""
+    """Calls `change(name, x, output)` for what each of these linear maps makes of x.
+
+    What it gives, if anything, takes the output's place.
+    """
     maps = linear_maps(network)
     handles = [
         maps[name].register_forward_hook(lambda _, inputs, output, name=name: change(name, inputs[0], output))
