@@ -24,7 +24,8 @@ ROWS = {
     "+ loop": "knowledge_editor_tuned_loop",
     "+ P^x": "knowledge_editor_tuned_paraphrases",
     "+ P^x + loop": "knowledge_editor_tuned_paraphrases_loop",
-    "+ P^x + loop, zsRE's own margin": "knowledge_editor_tuned_zsre",
+    "+ P^x + loop, FEVER's own settings": "knowledge_editor_tuned_fever",
+    "+ P^x + loop, zsRE's own settings": "knowledge_editor_tuned_zsre",
     "+ P^x + loop, the paper's recipe": "knowledge_editor_paper",
     "control: noise of the same size": "random_update_tuned",
 }
