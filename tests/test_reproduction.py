@@ -19,6 +19,7 @@ ROWS = {
     "fine-tuning, all layers": "fine_tuning_all",
     "constrained, first layer": "constrained_first",
     "constrained, all layers": "constrained_all",
+    "KnowledgeEditor + loop, not trained": "knowledge_editor_untrained_loop",
     "KnowledgeEditor, C_L2 (tuned)": "knowledge_editor_tuned_l2",
     "KnowledgeEditor (tuned)": "knowledge_editor_tuned",
     "+ loop": "knowledge_editor_tuned_loop",
