@@ -27,7 +27,8 @@ ROWS = {
     "+ P^x + loop": "knowledge_editor_tuned_paraphrases_loop",
     "+ P^x + loop, FEVER's own settings": "knowledge_editor_tuned_fever",
     "+ P^x + loop, zsRE's own settings": "knowledge_editor_tuned_zsre",
-    "+ P^x + loop, the paper's recipe": "knowledge_editor_paper",
+    "+ P^x + loop, the paper's recipe (FEVER's margins)": "knowledge_editor_paper",
+    "+ P^x + loop, the paper's recipe (zsRE's margins)": "knowledge_editor_paper_zsre",
     "control: noise of the same size": "random_update_tuned",
 }
 COLUMNS = {
