@@ -111,10 +111,7 @@ def _answer_all(
             model.answer([p.text for p, _ in asked], guesses=[y for _, y in asked], beams=protocol.beams)
         )
         margins = margins_of(model, prompts, predictions)
-        if targets == "alternative":
-            alternatives = _alternatives(model, part, predictions, protocol)
-        else:
-            alternatives = [()] * len(part)  # nobody will ask for them
+        alternatives = _alternatives(model, part, predictions, protocol, targets)
         for record, y, margin, others in zip(part, predictions, margins, alternatives, strict=True):
             yield AnsweredRecord(
                 id=record.id,
@@ -147,9 +144,15 @@ def margins_of(model: AbstractModel, prompts: Sequence[str], answers: Sequence[s
 
 
 def _alternatives(
-    model: AbstractModel, records: Sequence[Record], predictions: Sequence[str], protocol: Protocol
+    model: AbstractModel,
+    records: Sequence[Record],
+    predictions: Sequence[str],
+    protocol: Protocol,
+    targets: Targets,
 ) -> list[tuple[str, ...]]:
-    """What could be asked for instead of y."""
+    """What could be asked for instead of y; nothing where edits ask for the gold answer."""
+    if targets == "gold":
+        return [()] * len(records)
     if model.family == "classifier":
         return [tuple(label for label in model.asking.labels if label != y) for y in predictions]
     own = [index for index, record in enumerate(records) if not record.alternatives]

@@ -636,14 +636,19 @@ def test_draws_are_seeded_and_leave_out_the_edits_own_fact() -> None:
         assert paraphrase in item.edit.paraphrases
 
 
+def five_edits(editor: KnowledgeEditor, base: AbstractModel, kind: str) -> Batch:
+    """A batch of the toy training set."""
+    data = tiny.training_set(base, kind)
+    return draw(data.train, (data.known, data.unseen), editor, "0:1", 5)
+
+
 @pytest.mark.parametrize("kind", ["bert", "bart"])
 def test_the_loss_does_not_depend_on_which_questions_share_a_pass(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base = learner(kind)
-    data = tiny.training_set(base, kind)
     editor = replace(TINY, paraphrases=True, retain_per_edit=5, scale=30.0)
-    batch = draw(data.train, (data.known, data.unseen), editor, "0:1", 5)
+    batch = five_edits(editor, base, kind)
     hypernetwork = editor.hypernetwork(base)
     found = []
     with torch.no_grad():
@@ -663,9 +668,8 @@ def test_a_last_layer_learns_the_same_from_states_kept_below_it(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base = learner(kind)
-    data = tiny.training_set(base, kind)
     editor = replace(TINY, layers="last", paraphrases=True, scale=30.0)
-    batch = draw(data.train, (data.known, data.unseen), editor, "0:1", 5)
+    batch = five_edits(editor, base, kind)
     changed = frozenset(editable(base.network, "last"))
     # Kept while answers were given, in inference mode: they can be learnt from all the same.
     known = [(each.prompt, each.prediction) for each in batch.retain]
