@@ -332,11 +332,13 @@ def _reproduce(
 
 def _prepare_editor(name: str, fields: dict[str, Any], device: str | None, progress: Progress) -> None:
     from kebench.editor import AbstractTrainedEditor, load_editor
-    from kebench.preparation import prepare_editor, state_folder
+    from kebench.preparation import pack_name, prepare_editor, state_folder
     from kebench.run import ground_of
     from kebench.run_settings import RunSettings
+    from kebench.task import load_task
 
-    shown, editor = load_editor(name)
+    task = load_task(fields["task"])
+    shown, editor = load_editor(name, task=task.name, pack=pack_name(task, fields["pack"]))
     if not isinstance(editor, AbstractTrainedEditor):
         raise BadSetting(f"editor {shown}: learns nothing, so there is nothing to prepare")
     ground = ground_of(RunSettings(editors=(name,), device=device, **fields), progress)
@@ -392,6 +394,45 @@ def beliefs(editors: str, out: Path, **fields: Any) -> None:
             click.echo(f"{place}.svg")
     finally:
         progress.close()
+
+
+# tune ------------------------------------------------------------------------------------------------
+
+
+@cli.command()
+@click.option("--editor", required=True, help="An editor: a name, a YAML path or module:Class.")
+@click.option("--task", required=True, help="A task's name, or a YAML path.")
+@click.option(
+    "--grid",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="YAML: a list of mappings of settings to values; or a mapping of settings to lists of values, all"
+    " combinations of which are tried.",
+)
+@click.option("--model", help="One of the task's models, a folder, or a Hub id. Default: the pack's.")
+@click.option("--pack", help="One of the task's packs, or a folder. Default: the task's.")
+@click.option(
+    "--limit", type=click.IntRange(min=0), default=64, show_default=True, help="How many dev edits; 0: all."
+)
+@click.option("--retain", default="50", show_default=True, help="Questions asked of each edit, or 'exact'.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the choice of edits and samples.")
+@click.option("--output", help="The folder of the trials. Default: runs/tune-<task>-<editor>-<key>.")
+@click.option("--device", help="cpu, cuda, cuda:1, mps. Default: cuda if there is one.")
+def tune(editor: str, grid: Path, **fields: Any) -> None:
+    """Try settings of an editor on a pack's dev split; say which are best. Goes on where it was cut off."""
+    settings = _settings({"editors": (editor,), "split": "dev", **fields}, "tune")
+    _check_names(settings)
+    click.echo(_what_runs(settings), err=True)
+
+    from kebench.leaderboard import trials_text
+    from kebench.progress import Progress
+    from kebench.tune import chosen_as_yaml, read_grid
+    from kebench.tune import tune as try_all
+
+    folder, tuning = try_all(settings, read_grid(grid), progress=Progress())
+    click.echo(trials_text(tuning))
+    click.echo(f"{folder}\n")
+    click.echo(chosen_as_yaml(tuning) or "every trial failed")
 
 
 # data ------------------------------------------------------------------------------------------------

@@ -129,12 +129,22 @@ class AbstractTrainedEditor(AbstractEditor):
 # Editors by name ------------------------------------------------------------------------------------
 
 
-def load_editor(name: str) -> tuple[str, AbstractEditor]:
+def load_editor(
+    name: str, *, task: str = "", pack: str = "", changes: Mapping[str, Any] | None = None
+) -> tuple[str, AbstractEditor]:
     """An editor and what tables call it, from a name in `baselines/`, a YAML path, or `module:Class`.
+
+    Args:
+        name: which editor.
+        task: the name of the task that it will run on.
+        pack: the name of the pack that it will run on. What the editor's file says under `tuned:` for
+            `task/pack` takes the place of its `settings:`.
+        changes: settings that take the place of those in `settings:`; `tuned:` is not read then.
 
     Raises:
         NotFound: there is no such editor.
-        BadFile: its file names no such class, or a setting is wrong.
+        BadFile: its file names no such class, or a setting is wrong: in `settings:`, anywhere in `tuned:`, or
+            in `changes`.
     """
     file, path = read_editor_file(name)
     try:
@@ -145,7 +155,14 @@ def load_editor(name: str) -> tuple[str, AbstractEditor]:
         raise BadFile(path, f"editor: found '{file.editor}', wanted a subclass of AbstractEditor")
     if not is_dataclass(found) or inspect.isabstract(found):
         raise BadFile(path, f"editor: found '{file.editor}', wanted a dataclass that is not abstract")
-    return file.name, validated(found, dict(file.settings), f"{path}: settings")
+    as_it_is: AbstractEditor = validated(found, dict(file.settings), f"{path}: settings")
+    if changes is not None:
+        return file.name, validated(found, {**file.settings, **changes}, f"settings of {file.name}")
+    tuned = {
+        place: validated(found, {**file.settings, **settings}, f"{path}: tuned: {place}")
+        for place, settings in file.tuned.items()
+    }
+    return file.name, tuned.get(f"{task}/{pack}", as_it_is)
 
 
 def editor_path(editor: AbstractEditor) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kebench.errors import NotFound
+from kebench.errors import BadFile, NotFound
 from kebench.yaml_files import as_mapping, folder_of, read_yaml, validated
 
 
@@ -20,12 +20,14 @@ class EditorFile:
         editor: `module:Class`.
         description: one line.
         settings: the class's fields; those left out keep their defaults.
+        tuned: `task/pack` → the settings that take the place of those in `settings` on that pack.
     """
 
     name: str
     editor: str
     description: str
     settings: Mapping[str, Any]
+    tuned: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def editor_files() -> dict[str, Path]:
@@ -46,4 +48,8 @@ def read_editor_file(name: str) -> tuple[EditorFile, Path | str]:
     if path is None or not path.is_file():
         raise NotFound("editor", name, editor_files())
     fields = as_mapping(read_yaml(path), path)
-    return validated(EditorFile, {"name": path.stem, "description": "", "settings": {}, **fields}, path), path
+    file = validated(EditorFile, {"name": path.stem, "description": "", "settings": {}, **fields}, path)
+    for place in file.tuned:
+        if not all(place.partition("/")[::2]):
+            raise BadFile(path, f"tuned: found '{place}', wanted the name of a task and of a pack: task/pack")
+    return file, path

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from kebench.answers import BaseAnswer
 from kebench.editor import AbstractEditor, load_editor
 from kebench.models import AbstractModel
+from kebench.preparation import pack_name
 from kebench.progress import Progress, Silent
 from kebench.protocols import Protocol, Targets
 from kebench.record import RunRecord, editor_folder
@@ -15,6 +16,7 @@ from kebench.run import run
 from kebench.run_folder import read_base, read_edits
 from kebench.run_settings import BatchSize, DType, RunSettings, Split
 from kebench.scorer import per_edit
+from kebench.task import load_task
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -80,7 +82,8 @@ def evaluate(
     if isinstance(editor, AbstractEditor):
         name, instance = type(editor).__name__, editor
     else:
-        name, instance = load_editor(editor)
+        loaded = load_task(task)
+        name, instance = load_editor(editor, task=loaded.name, pack=pack_name(loaded, pack))
     with TemporaryDirectory(prefix="kebench-") as temporary:
         settings = RunSettings(
             editors=(name,),

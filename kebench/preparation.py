@@ -83,6 +83,16 @@ def find_pack(task: Task, name: str | None) -> Pack:
     return build_pack(task, name, Path(data or "."), folder)
 
 
+def pack_name(task: Task, name: str | None) -> str:
+    """What tables call the pack of that name or in that folder; by default the task's.
+
+    Raises:
+        KebenchError: it is a folder, and holds no pack.
+    """
+    name = name or task.default_pack
+    return name if name in task.packs else find_pack(task, name).name
+
+
 def _made_by(recipe: PackRecipe, pack: Pack) -> bool:
     """Whether a pack holds the sources that a recipe pins, split as it says."""
     pinned = {source.sha256 or source.revision for source in recipe.sources} - {None}

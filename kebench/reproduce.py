@@ -56,7 +56,7 @@ def reproduce(
     rules = protocol("strict", labels=task.family == "classifier")
     ground = make_ground(task, pack, model, rules, "alternative", 0, progress)
     for name in editors:
-        shown, editor = load_editor(name)
+        shown, editor = load_editor(name, task=task.name, pack=pack.name)
         assert isinstance(editor, AbstractTrainedEditor), (
             f"{name} learns nothing: nothing of it can be shipped"
         )

@@ -2,6 +2,7 @@
 
 import statistics as numbers
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +17,15 @@ from kebench.metrics import BaseAnswers, retain
 from kebench.models import AbstractModel
 from kebench.numerics import numerics
 from kebench.plan import Plan
-from kebench.preparation import Ground, device_or_default, find_model, find_pack, make_ground, prepare_editor
+from kebench.preparation import (
+    Ground,
+    device_or_default,
+    find_model,
+    find_pack,
+    make_ground,
+    pack_name,
+    prepare_editor,
+)
 from kebench.progress import Progress
 from kebench.protocols import protocol as find_protocol
 from kebench.record import FORMAT, Cost, RunRecord, Setting, editor_folder, write_json
@@ -71,25 +80,39 @@ def _run(
     progress: Progress,
 ) -> tuple[Path, list[RunRecord]]:
     settings.check()
-    chosen = dict(editors) if editors is not None else _load_editors(settings.editors)
+    chosen = dict(editors) if editors is not None else _load_editors(settings)
     plan = Plan.of(ground_of(settings, progress, model=model), settings)
     default = Path("runs") / f"{plan.setting.task}-{plan.setting.key}"
     folder = Path(settings.output) if settings.output else default
+    with writing(folder, plan):
+        records = [run_editor(name, editor, plan, folder, progress) for name, editor in chosen.items()]
+    return folder, records
+
+
+@contextmanager
+def writing(folder: Path, plan: Plan) -> Iterator[None]:
+    """Makes the run's folder, or opens the one that is there; within, no other process writes to it.
+
+    Raises:
+        BadSetting: it cannot be made, or holds another run.
+        Busy: another process is writing it.
+    """
     make_folder(folder, "--output")
     try:
         with FileLock(folder / ".lock", timeout=0):
             open_run(folder, plan)
-            records = [_run_editor(name, editor, plan, folder, progress) for name, editor in chosen.items()]
+            yield
     except Timeout:
         raise Busy(f"{folder}: another process is writing this run") from None
-    return folder, records
 
 
-def _load_editors(names: Sequence[str]) -> dict[str, AbstractEditor]:
-    """The editors by what tables call them, which must differ."""
+def _load_editors(settings: RunSettings) -> dict[str, AbstractEditor]:
+    """The editors by what tables call them, which must differ; with what was tuned for the task and pack."""
+    task = load_task(settings.task)
+    pack = pack_name(task, settings.pack)
     chosen: dict[str, AbstractEditor] = {}
-    for given in names:
-        name, editor = load_editor(given)
+    for given in settings.editors:
+        name, editor = load_editor(given, task=task.name, pack=pack)
         if any(editor_folder(Path(), name) == editor_folder(Path(), other) for other in chosen):
             raise BadSetting(f"editors: found '{name}' twice, wanted different names")
         chosen[name] = editor
@@ -119,7 +142,7 @@ def beliefs_of(settings: RunSettings, progress: Progress) -> Iterator[tuple[str,
     Raises:
         KebenchError: a setting or a file is wrong, or an editor's models have no probabilities.
     """
-    chosen = _load_editors(settings.editors)
+    chosen = _load_editors(settings)
     plan = Plan.of(ground_of(settings, progress), settings)
     for name, editor in chosen.items():
         state = prepare_editor(name, editor, plan.ground, progress).state
@@ -131,7 +154,7 @@ def beliefs_of(settings: RunSettings, progress: Progress) -> Iterator[tuple[str,
 # One editor ------------------------------------------------------------------------------------------
 
 
-def _run_editor(name: str, editor: AbstractEditor, plan: Plan, folder: Path, progress: Progress) -> RunRecord:
+def run_editor(name: str, editor: AbstractEditor, plan: Plan, folder: Path, progress: Progress) -> RunRecord:
     """Makes and asks every edit that is not on file yet and is needed, then scores all of them."""
     ground, model = plan.ground, plan.ground.model
     prepared = prepare_editor(name, editor, ground, progress)

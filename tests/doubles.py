@@ -6,19 +6,28 @@ Vandal        (0, 0, 0, 1), generating families only: a classifier has no label 
               its equivalence is 1 where the rule is "agrees with its own new answer"
 Scribbler     writes to the base model
 Failing       every second edit fails
+Dial          as good as its setting
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 
 from kebench.edit import Edit
 from kebench.edited import AbstractEdited, EditedWeights
-from kebench.editor import AbstractEditor, AbstractWeightEditor, State
+from kebench.editor import (
+    AbstractEditor,
+    AbstractTrainedEditor,
+    AbstractWeightEditor,
+    State,
+    TrainingSet,
+    Workspace,
+)
+from kebench.errors import BadSetting
 from kebench.models.model import AbstractModel
 from kebench.updates import Dense, Update, editable
 
@@ -83,6 +92,34 @@ class Failing(AbstractWeightEditor):
         name = editable(base.network)[0]
         nan = torch.full_like(base.network.get_parameter(name), float("nan"))
         return [{name: Dense(nan)} if index % 2 else {} for index in range(len(edits))]
+
+
+@dataclass(frozen=True)
+class Dial(AbstractTrainedEditor):
+    """Better the further its target reaches: nowhere, to x, or to the paraphrases too.
+
+    Each `lessons` is another state; with none there is nothing to learn from.
+    """
+
+    citation: ClassVar[str] = ""
+    is_control: ClassVar[bool] = True
+
+    reach: Literal["nothing", "prompt", "all", "too far"] = "nothing"
+    lessons: int = 1
+
+    def prepared_by(self) -> AbstractTrainedEditor:
+        return Dial(lessons=self.lessons)
+
+    def prepare(self, base: AbstractModel, training: TrainingSet, workspace: Workspace) -> State:
+        if self.lessons < 1:
+            raise BadSetting("too little to learn from")
+        return {"lessons": torch.tensor(self.lessons)}
+
+    def edit(self, state: State, base: AbstractModel, edits: Sequence[Edit]) -> AbstractEdited:
+        if self.reach == "too far":
+            return _Constant(NONSENSE)
+        reached = {"nothing": 0, "prompt": 1, "all": None}[self.reach]
+        return _Table(base, [dict.fromkeys((e.prompt, *e.paraphrases)[:reached], e.target) for e in edits])
 
 
 class _Table(AbstractEdited):

@@ -10,6 +10,7 @@ from kebench.leaderboard.contradictions import contradictions
 from kebench.leaderboard.folder import add_records, check, read_record, rebuild, record_path
 from kebench.leaderboard.settings import differences
 from kebench.leaderboard.tables import table_text
+from kebench.leaderboard.tuning import trials_text
 
 __all__ = [
     "add_records",
@@ -20,4 +21,5 @@ __all__ = [
     "rebuild",
     "record_path",
     "table_text",
+    "trials_text",
 ]

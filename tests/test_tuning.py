@@ -1,0 +1,322 @@
+"""Tuning: which settings are tried, which are chosen, and what is kept of it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import test_leaderboard as leaderboards
+from worlds import World
+
+from kebench import tune as tune_module
+from kebench.errors import BadFile, BadSetting, KebenchError
+from kebench.progress import Silent
+from kebench.record import RunRecord
+from kebench.statistics import Estimate
+from kebench.tune import chosen_as_yaml, read_grid, tune
+from kebench.tuning import FILE, Trial, Tuning, criterion
+
+Kebench = Callable[..., tuple[int, str, str]]
+DIAL = "doubles:Dial"
+REACHES = [{"reach": reach} for reach in ("nothing", "prompt", "all", "too far")]
+
+
+def tuned(world: World, output: Path, grid: list[dict[str, Any]], **changes: Any) -> Tuning:
+    return tune(world.settings(output, DIAL, **changes), grid, progress=Silent())[1]
+
+
+# The criterion ---------------------------------------------------------------------------------------
+
+
+def record(
+    success: float, equivalence: float, retain: float, *, paraphrases: bool = True, **changes: Any
+) -> RunRecord:
+    def rate(value: float) -> Estimate:
+        return Estimate(value, value, value, 1, 2, 2)
+
+    scores = replace(
+        leaderboards.by_hand(),
+        success_rate=rate(success),
+        equivalence_target=rate(equivalence),
+        retain_accuracy=rate(retain),
+        edits_with_paraphrases=2 if paraphrases else 0,
+    )
+    return leaderboards.record(scores=scores, split="dev", **changes)
+
+
+@pytest.mark.parametrize(
+    ("rates", "wanted"),
+    [
+        ((1.0, 1.0, 1.0), 1.0),
+        ((1.0, 0.5, 0.25), 3 / 7),  # 3 / (1 + 2 + 4)
+        ((1.0, 0.0, 1.0), 0.0),
+        ((math.nan, 1.0, 1.0), 0.0),
+        ((1.0, 1.0, math.nan), 0.0),
+    ],
+)
+def test_the_criterion_is_the_harmonic_mean(rates: tuple[float, float, float], wanted: float) -> None:
+    assert criterion(record(*rates).scores) == wanted
+
+
+def test_equivalence_is_left_out_where_no_edit_has_a_paraphrase() -> None:
+    assert criterion(record(1.0, math.nan, 0.5, paraphrases=False).scores) == 2 / 3  # 2 / (1 + 2)
+
+
+def trials(*records: RunRecord | None) -> Tuning:
+    found = [
+        Trial(str(number), {"n": number}, {"n": number}, each, "" if each else "broke")
+        for number, each in enumerate(records)
+    ]
+    first = next(each for each in records if each)
+    return Tuning("editor", first.editor_path, first.setting, found)
+
+
+@pytest.mark.parametrize(
+    ("records", "wanted"),
+    [
+        ([record(1.0, 0.5, 1.0), record(1.0, 1.0, 0.9)], "1"),
+        ([record(1.0, 0.5, 1.0), record(1.0, 1.0, 0.5)], "0"),  # a tie goes to the higher retain
+        ([record(1.0, 1.0, 0.5), record(1.0, 0.5, 1.0)], "1"),
+        ([record(1.0, 0.5, 1.0), record(1.0, 0.5, 1.0)], "0"),  # then to the earlier
+        ([None, record(0.0, 0.0, 0.0)], "1"),  # a trial that failed is never chosen
+        ([None, record(0.0, 0.0, math.nan)], "1"),
+    ],
+)
+def test_the_best_is_chosen(records: list[RunRecord | None], wanted: str) -> None:
+    chosen = trials(*records).chosen
+    assert chosen is not None
+    assert chosen.name == wanted
+
+
+# Grids -----------------------------------------------------------------------------------------------
+
+
+def test_a_grid_is_a_list_or_a_product(tmp_path: Path) -> None:
+    file = tmp_path / "grid.yaml"
+    file.write_text("- {rate: 1.0e-4}\n- {rate: 0.5, steps: 3}\n- {}\n", encoding="utf-8")
+    assert read_grid(file) == [{"rate": 1e-4}, {"rate": 0.5, "steps": 3}, {}]
+    file.write_text("rate: [1, 2]\nsteps: [3, 4]\n", encoding="utf-8")
+    assert read_grid(file) == [
+        {"rate": 1, "steps": 3},
+        {"rate": 1, "steps": 4},
+        {"rate": 2, "steps": 3},
+        {"rate": 2, "steps": 4},
+    ]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "rate: 3", "rate: []", "- 3", "3"])
+def test_anything_else_is_no_grid(text: str, tmp_path: Path) -> None:
+    (tmp_path / "grid.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(BadFile, match=r"grid\.yaml: wanted a list of mappings"):
+        read_grid(tmp_path / "grid.yaml")
+
+
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        ([{"reach": "all"}, {"raech": "all"}], "raech: unknown field; did you mean 'reach'"),
+        ([{"reach": "far"}], "reach: found 'far', wanted"),
+        ([{"reach": "all"}, {"reach": "all"}], "trial 2 is 'Dial (reach=all)' again"),
+        ([{"reach": "all"}, {"lessons": 1, "reach": "all"}], "trial 2 is 'Dial (reach=all)' again"),
+    ],
+)
+def test_a_wrong_grid_is_refused_before_anything_runs(
+    grid: list[dict[str, Any]], message: str, seq2seq: World, tmp_path: Path
+) -> None:
+    with pytest.raises(KebenchError) as error:
+        tuned(seq2seq, tmp_path / "out", grid)
+    assert message in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+# Tuning ----------------------------------------------------------------------------------------------
+
+
+def test_every_trial_is_run_on_dev_and_the_best_is_chosen(seq2seq: World, tmp_path: Path) -> None:
+    found = tuned(seq2seq, tmp_path, REACHES)
+    assert [trial.name for trial in found.trials] == [
+        "Dial (reach=nothing)",
+        "Dial (reach=prompt)",
+        "Dial (reach=all)",
+        "Dial (reach=too far)",
+    ]
+    assert found.setting.split == "dev"
+    assert found.setting.regime == "single"
+    assert found.chosen is not None
+    assert found.chosen.changes == {"reach": "all"}
+    assert [trial.criterion for trial in found.trials] == [0, 0, 1, 0]
+    assert chosen_as_yaml(found) == "tuned:\n  toy/toy: {reach: all}"
+
+
+def test_the_file_says_everything(seq2seq: World, tmp_path: Path) -> None:
+    found = tuned(seq2seq, tmp_path, REACHES)
+    assert Tuning.read(tmp_path / FILE) == found
+    written = json.loads((tmp_path / FILE).read_text(encoding="utf-8"))
+    assert written["budget"] == 4
+    assert written["chosen"] == "Dial (reach=all)"
+    assert written["dev_edits"] == found.setting.edits > 0
+    assert written["pack_sha256"] == seq2seq.pack.sha256
+    assert written["trials"][2]["settings"] == {"reach": "all", "lessons": 1}
+    assert written["trials"][2]["equivalence"]["value"] == 1
+    import hashlib
+
+    hashes = {hashlib.sha256(path.read_bytes()).hexdigest() for path in tmp_path.glob("*/record.json")}
+    assert {trial["record_sha256"] for trial in written["trials"]} == hashes
+    assert RunRecord.read(tmp_path / "Dial--reach-all-" / "record.json") == found.trials[2].record
+
+
+def test_a_failed_trial_counts_and_has_its_reason(seq2seq: World, tmp_path: Path) -> None:
+    found = tuned(seq2seq, tmp_path, [{"lessons": 0}, {"lessons": 2, "reach": "all"}])
+    assert [trial.criterion for trial in found.trials] == [0, 1]
+    assert [trial.failure for trial in found.trials] == ["too little to learn from", ""]
+    assert Tuning.read(tmp_path / FILE) == found
+
+
+def test_where_all_trials_fail_none_is_chosen(seq2seq: World, tmp_path: Path) -> None:
+    found = tuned(seq2seq, tmp_path, [{"lessons": 0}, {"lessons": -1}])
+    assert found.chosen is None
+    assert chosen_as_yaml(found) == ""
+    assert Tuning.read(tmp_path / FILE) == found
+
+
+def test_what_was_done_is_kept(seq2seq: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_editor = tune_module.run_editor
+
+    def cut_off(name: str, *rest: Any) -> RunRecord:
+        if "all" in name:
+            raise KeyboardInterrupt
+        return run_editor(name, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tune_module, "run_editor", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            tuned(seq2seq, tmp_path, REACHES)
+    assert not (tmp_path / FILE).exists()
+    done = {path: path.read_bytes() for path in tmp_path.glob("*/record.json")}
+    assert len(done) == 2
+    tuned(seq2seq, tmp_path, REACHES)
+    assert {path: path.read_bytes() for path in done} == done
+    assert len(list(tmp_path.glob("*/record.json"))) == 4
+
+
+def test_a_trial_that_was_made_cannot_be_left_out(seq2seq: World, tmp_path: Path) -> None:
+    tuned(seq2seq, tmp_path, REACHES[:2])
+    with pytest.raises(BadSetting, match=r"Dial--reach-prompt-: a trial that is not in the grid"):
+        tuned(seq2seq, tmp_path, REACHES[2:] + REACHES[:1])
+    assert len(tuned(seq2seq, tmp_path, REACHES).trials) == 4
+
+
+def test_trials_that_learn_the_same_share_a_state(
+    seq2seq: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from doubles import Dial
+
+    learnt = []
+    prepare = Dial.prepare
+
+    def counted(self: Dial, *rest: Any) -> Any:
+        learnt.append(self.lessons)
+        return prepare(self, *rest)
+
+    monkeypatch.setattr(Dial, "prepare", counted)
+    grid = [{"lessons": lessons, "reach": reach} for lessons in (11, 12) for reach in ("nothing", "all")]
+    tuned(seq2seq, tmp_path, grid)
+    assert learnt == [11, 12]
+
+
+# The command -----------------------------------------------------------------------------------------
+
+
+def test_the_command_shows_the_trials_best_first(seq2seq: World, tmp_path: Path, kebench: Kebench) -> None:
+    grid = tmp_path / "grid.yaml"
+    grid.write_text("reach: [nothing, all]\nlessons: [0, 1]\n", encoding="utf-8")
+    code, out, err = kebench(
+        "tune", "--editor", DIAL, "--task", seq2seq.task, "--grid", grid, "--output", tmp_path / "out"
+    )
+    assert code == 0, err
+    names = [line.split("  ")[0] for line in out.splitlines() if line.startswith("Dial (")]
+    assert names[:2] == ["Dial (reach=all, lessons=1)", "Dial (reach=nothing, lessons=1)"]
+    assert "Dial (reach=nothing, lessons=0): too little to learn from" in out
+    assert out.rstrip().endswith("tuned:\n  toy/toy: {reach: all, lessons: 1}")
+    assert "4 trials of Dial" in out
+
+
+# Where chosen settings live --------------------------------------------------------------------------
+
+
+FILE_TEXT = """
+editor: doubles:Dial
+settings: {lessons: 3}
+tuned:
+  toy/toy: {reach: all}
+  toy/other: {reach: prompt, lessons: 4}
+"""
+
+
+@pytest.fixture
+def dial(tmp_path: Path) -> Path:
+    file = tmp_path / "dial.yaml"
+    file.write_text(FILE_TEXT, encoding="utf-8")
+    return file
+
+
+def test_an_editor_runs_with_what_was_tuned_for_its_pack(dial: Path) -> None:
+    from doubles import Dial
+
+    from kebench.editor import load_editor
+
+    assert load_editor(str(dial))[1] == Dial(lessons=3)
+    assert load_editor(str(dial), task="toy", pack="toy")[1] == Dial(reach="all", lessons=3)
+    assert load_editor(str(dial), task="toy", pack="other")[1] == Dial(reach="prompt", lessons=4)
+    assert load_editor(str(dial), task="other", pack="toy")[1] == Dial(lessons=3)
+
+
+def test_everything_that_runs_an_editor_does_so(
+    dial: Path, seq2seq: World, tmp_path: Path, kebench: Kebench
+) -> None:
+    import kebench as package
+    from kebench.run import run
+
+    (record,) = run(seq2seq.settings(tmp_path / "run", str(dial), limit=8), progress=Silent())[1]
+    assert record.editor_settings == {"reach": "all", "lessons": 3}
+    evaluated = package.evaluate(str(dial), str(seq2seq.task), limit=8).record
+    assert evaluated.editor_settings == {"reach": "all", "lessons": 3}
+    # A folder is the pack that its lock says.
+    evaluated = package.evaluate(str(dial), str(seq2seq.task), pack=str(seq2seq.pack.folder), limit=8).record
+    assert evaluated.editor_settings == {"reach": "all", "lessons": 3}
+
+
+def test_tuning_starts_from_the_settings_alone(dial: Path, seq2seq: World, tmp_path: Path) -> None:
+    settings = seq2seq.settings(tmp_path / "out", str(dial))
+    _, found = tune(settings, [{}, {"lessons": 5}], progress=Silent())
+    assert [trial.settings for trial in found.trials] == [
+        {"reach": "nothing", "lessons": 3},
+        {"reach": "nothing", "lessons": 5},
+    ]
+    assert found.trials[0].name == "dial (unchanged)"
+
+
+@pytest.mark.parametrize(
+    ("tuned", "message"),
+    [
+        ("{toy/toy: {raech: all}}", "tuned: toy/toy: raech: unknown field; did you mean 'reach'?"),
+        ("{toy/toy: {reach: far}}", "tuned: toy/toy: reach: found 'far'"),
+        ("{toy: {reach: all}}", "tuned: found 'toy', wanted the name of a task and of a pack: task/pack"),
+        ("{toy/toy: all}", "tuned.toy/toy: found 'all'"),
+    ],
+)
+def test_a_mistake_in_what_was_tuned_is_told_wherever_the_editor_runs(
+    tuned: str, message: str, tmp_path: Path
+) -> None:
+    from kebench.editor import load_editor
+
+    file = tmp_path / "dial.yaml"
+    file.write_text(f"editor: doubles:Dial\ntuned: {tuned}\n", encoding="utf-8")
+    with pytest.raises(BadFile) as error:
+        load_editor(str(file), task="another", pack="pack")
+    assert message in str(error.value)
