@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 VERSION = 2
 """Raised when the same model and records would give another file."""
 ALTERNATIVE_BEAMS = 5
+_STORED = ("prediction", "logit")
 AT_ONCE = 512
 
 
@@ -186,9 +187,15 @@ def _key(
     model: AbstractModel, identity: str, records: Sequence[Record], protocol: Protocol, targets: Targets
 ) -> str:
     content: list[Any] = [VERSION, identity, asdict(model.asking), protocol.beams]
-    content += [protocol.gold_equality, *(asdict(record) for record in records)]
+    content += [protocol.gold_equality, *map(_content, records)]
     content += [targets] if targets == "gold" else []  # without alternatives
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _content(record: Record) -> dict[str, Any]:
+    """A record's fields; `_STORED` only where there is something, so that older files keep their keys."""
+    fields = asdict(record)
+    return {name: fields[name] for name in fields if fields[name] is not None or name not in _STORED}
 
 
 def _from_line(line: str) -> AnsweredRecord:

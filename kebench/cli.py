@@ -445,7 +445,15 @@ def data() -> None:
 
 @data.command("import")
 @click.option("--format", "format_", required=True, help="The importer: see kebench data formats.")
-@click.argument("sources", nargs=-1, required=True)
+@click.argument("sources", nargs=-1)
+@click.option("--train", multiple=True, help="A source whose records all stay in train, as published.")
+@click.option("--dev", multiple=True, help="Likewise dev.")
+@click.option("--test", multiple=True, help="Likewise test, which is the split that is edited.")
+@click.option(
+    "--answers-are",
+    type=click.Choice(["true", "counterfactual"]),
+    help="What the answers are, in a format whose rows need not say (mend_zsre without `answers`).",
+)
 @click.option(
     "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="The pack's folder."
 )
@@ -456,18 +464,30 @@ def data() -> None:
 def import_(
     format_: str,
     sources: tuple[str, ...],
+    train: tuple[str, ...],
+    dev: tuple[str, ...],
+    test: tuple[str, ...],
+    answers_are: str | None,
     out: Path,
     configuration: str | None,
     revision: str | None,
     licence: str,
     seed: int,
 ) -> None:
-    """Make a pack of SOURCES: files, or Hub ids owner/name."""
+    """Make a pack of SOURCES: files, or Hub ids owner/name.
+
+    The records of all SOURCES are merged and split by fact. With --train, --dev and --test in their place,
+    every record stays in its own file's split, and nothing is merged.
+    """
     from kebench.packs.build import import_pack
 
+    if bool(sources) == bool(train or dev or test):
+        raise BadSetting("data import: give SOURCES, or --train, --dev and --test, one of the two")
     pack = import_pack(
-        format_, sources, out, configuration=configuration, revision=revision, licence=licence, seed=seed
-    )
+        format_, sources or {"train": train, "dev": dev, "test": test}, out,
+        configuration=configuration, revision=revision, licence=licence, seed=seed,
+        answers_are={"true": "truth", "counterfactual": "counterfactual", None: None}[answers_are],
+    )  # fmt: skip
     _show_pack(pack)
 
 
@@ -531,6 +551,9 @@ def _show_pack(pack: Pack) -> None:
         click.echo(
             f"  {name:12} {file.records:6} records, {file.paraphrases:6} paraphrases, {file.facts:6} facts"
         )
+    for origin in pack.lock.origin:
+        if origin.answers_are is not None:
+            click.echo(f"  {origin.path}: answers taken as {origin.answers_are}, as was said")
     for reason, count in pack.lock.set_aside.items():
         click.echo(f"  set aside: {count} {reason}")
 

@@ -9,6 +9,7 @@ from typing import Any
 from kebench.answers import BaseAnswer
 from kebench.base_answers import AnsweredRecord
 from kebench.cases import Case
+from kebench.packs.formats import gold_answers
 from kebench.preparation import Ground
 from kebench.record import Setting
 from kebench.run_settings import RunSettings
@@ -82,6 +83,9 @@ class Plan:
         """What a reader should know of the base model's answers."""
         test: Sequence[AnsweredRecord] = self.ground.test
         cases = self.ground.cases
+        sources = self.ground.pack.lock.origin
+        named = ((source.format, gold_answers(source.format, source.answers_are)) for source in sources)
+        gold = {format: field for format, field in named if field}
         return {
             "test_questions": len(test),
             "test_accuracy": sum(record.correct for record in test) / len(test),
@@ -89,6 +93,7 @@ class Plan:
             "set_aside": dict(cases.set_aside),
             "paraphrases": cases.paraphrases,
             "paraphrases_set_aside": cases.disagreeing,
+            **({"gold_answers": gold} if gold else {}),
         }
 
 

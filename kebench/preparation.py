@@ -72,7 +72,7 @@ def find_pack(task: Task, name: str | None) -> Pack:
                 f"{folder}: was built by another recipe; build it again: kebench data build {task.name}"
                 f" --pack {name} --from FOLDER"
             )
-        return pack
+        return _told(task.packs[name], pack)
     data = os.environ.get("KEBENCH_DATA")
     if data is None and any(source.revision is None for source in task.packs[name].sources):
         files = ", ".join(source.path for source in task.packs[name].sources)
@@ -94,10 +94,29 @@ def pack_name(task: Task, name: str | None) -> str:
 
 
 def _made_by(recipe: PackRecipe, pack: Pack) -> bool:
-    """Whether a pack holds the sources that a recipe pins, split as it says."""
-    pinned = {source.sha256 or source.revision for source in recipe.sources} - {None}
-    held = {origin.sha256 or origin.revision for origin in pack.lock.origin}
-    return pinned <= held and dict(pack.lock.split) == dict(recipe.split)
+    """Whether a pack holds the sources that a recipe pins, read and split as it says.
+
+    A lock older than `answers_are` says nothing of it: what stands without `answers` was taken for true then.
+    """
+    held = {origin.sha256 or origin.revision: origin for origin in pack.lock.origin}
+    for source in recipe.sources:
+        if (pin := source.sha256 or source.revision) is None:
+            continue
+        origin = held.get(pin)
+        if origin is None or origin.split != source.split:
+            return False
+        if (origin.answers_are or (source.answers_are and "truth")) != source.answers_are:
+            return False
+    return dict(pack.lock.split) == ({} if recipe.keeps_splits else dict(recipe.split))
+
+
+def _told(recipe: PackRecipe, pack: Pack) -> Pack:
+    """The pack, whose lock may be older than `answers_are`, with what its recipe says of each source."""
+    told = {source.sha256: source.answers_are for source in recipe.sources if source.answers_are}
+    origin = tuple(
+        replace(each, answers_are=told.get(each.sha256, each.answers_are)) for each in pack.lock.origin
+    )
+    return replace(pack, lock=replace(pack.lock, origin=origin))
 
 
 def device_or_default(device: str | None, dtype: DType = "float32") -> str:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import ConfigDict
 
 from kebench.errors import BadFile, NotFound, did_you_mean
+from kebench.packs.reading import AnswersAre
 from kebench.protocols import STRATA
 from kebench.yaml_files import FORBID_EXTRA, folder_of, read_yaml, validated
 
@@ -27,6 +28,9 @@ class PackSource:
         sha256: of the file; a different file is refused. Hub sources pin `revision` instead.
         configuration: the Hub data set's configuration.
         revision: the Hub commit.
+        answers_are: `truth` or `counterfactual`, for a format whose rows need not say.
+        split: the split that all records of this source go to, as they are published: nothing is merged, and
+            nothing split anew. Either every source of a pack has one, or none has.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID_EXTRA
@@ -36,6 +40,8 @@ class PackSource:
     sha256: str | None = None
     configuration: str | None = None
     revision: str | None = None
+    answers_are: AnswersAre | None = None
+    split: Literal["train", "dev", "test"] | None = None
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,7 @@ class PackRecipe:
     Attributes:
         sources: what it is built from.
         licence: of its records.
-        split: how its facts are split.
+        split: how its facts are split, unless its sources keep their own splits.
         shipped: where below `tasks/` it lies, built, for a pack that comes with kebench; its sources' paths
             are below `tasks/` too.
         default_model: the model of a run on this pack that names none; the task's where it is None.
@@ -58,6 +64,11 @@ class PackRecipe:
     split: Mapping[str, float] = field(default_factory=lambda: DEFAULT_SPLIT)
     shipped: str | None = None
     default_model: str | None = None
+
+    @property
+    def keeps_splits(self) -> bool:
+        """Whether the sources keep their own splits."""
+        return any(source.split is not None for source in self.sources)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kebench.errors import BadFile, BadSetting, KebenchError, NotFound
-from kebench.packs.formats import format_names, read_source
+from kebench.packs.formats import format_names, gold_answers, read_source
 from kebench.packs.json_records import json_rows
 from kebench.packs.questions import question_id
 from kebench.packs.reading import Reading
@@ -170,11 +170,39 @@ def test_mend_answers_are_gold_and_alt_is_not(tmp_path: Path) -> None:
     assert entry.clues == {"port wessel|westland", "port wessel|west land"}
 
 
-def test_mend_variant_without_answers_and_pred_holds_the_truth_in_alt(tmp_path: Path) -> None:
-    path = tmp_path / "zsre.json"
-    path.write_text(json.dumps([MEND_SHORT], indent=2))
-    (entry,) = read_source("mend_zsre", path).entries
-    assert entry.record.answers == ("Westland",)
+def test_mend_rows_without_answers_are_taken_for_neither_true_nor_false_untold(tmp_path: Path) -> None:
+    path = lines(tmp_path / "zsre.jsonl", MEND, MEND_SHORT)
+    with pytest.raises(BadFile) as error:
+        read_source("mend_zsre", path)
+    assert str(error.value).startswith(f"{path}:2: answers: missing, and nothing says whether alt is true")
+
+    told_true = read_source("mend_zsre", path, answers_are="truth")
+    assert [entry.record.answers for entry in told_true.entries] == [("Westland", "West Land"), ("Westland",)]
+    assert not told_true.set_aside
+
+    told_false = read_source("mend_zsre", path, answers_are="counterfactual")
+    assert [entry.record.answers for entry in told_false.entries] == [("Westland", "West Land")]
+    assert told_false.set_aside == {"rows whose only answer is a counterfactual": 1}
+
+
+def test_mend_alt_beside_pred_is_false_whatever_is_said(tmp_path: Path) -> None:
+    row = {name: value for name, value in MEND.items() if name != "answers"}
+    with pytest.raises(BadFile, match=r":1: answers: missing, wanted a list$"):
+        read_source("mend_zsre", lines(tmp_path / "zsre.jsonl", row), answers_are="truth")
+
+
+def test_formats_that_say_what_is_true_are_not_told(tmp_path: Path) -> None:
+    told = sorted(name for name in format_names() if name != "mend_zsre")
+    for name in told:
+        with pytest.raises(BadSetting, match=f"^the format {name} says which answers are true and takes no "):
+            read_source(name, lines(tmp_path / "a.jsonl", FEVER), answers_are="truth")
+
+
+def test_what_is_taken_for_the_truth_is_named() -> None:
+    assert gold_answers("mend_zsre") == "answers"
+    assert gold_answers("mend_zsre", "truth") == "answers, else alt, taken as truth"
+    assert gold_answers("knowedit_zsre") == "ground_truth"
+    assert gold_answers("a format of another version") == ""
 
 
 def test_knowedit_tells_its_paraphrases_apart_and_leaves_target_new(tmp_path: Path) -> None:
@@ -213,9 +241,59 @@ def test_kilt_zsre_first_template_question_is_the_prompt(tmp_path: Path) -> None
     assert reading.set_aside == {"rows without output": 1, "rows without a template question": 1}
 
 
+STORED: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+    ("decao_fever", DECAO_FEVER, {"prediction": "SUPPORTS", "alternatives": ["REFUTES"], "logit": 0.0}),
+    (
+        "decao_zsre",
+        DECAO_ZSRE,
+        {"prediction": " West Land.", "alternatives": ["Sudland", "St. Ost ", "", " "]},
+    ),
+]
+
+
+@pytest.mark.parametrize(("format", "row", "stored"), STORED)
+def test_decao_keeps_what_the_authors_model_said(
+    format: str, row: dict[str, Any], stored: dict[str, Any], tmp_path: Path
+) -> None:
+    reading = read(format, tmp_path, row | stored)
+    (first,) = reading.entries
+    assert first.record.prediction == stored["prediction"].strip()
+    assert first.record.logit == stored.get("logit")
+    kept = {"decao_fever": ("REFUTES",), "decao_zsre": ("Sudland", "St. Ost")}
+    assert first.record.alternatives == kept[format]
+    assert reading.set_aside == ({"blank alternatives": 2} if format == "decao_zsre" else {})
+
+
+def test_decao_empty_prediction_is_one(tmp_path: Path) -> None:
+    first, second = read("decao_zsre", tmp_path, DECAO_ZSRE | {"prediction": ""}, DECAO_ZSRE).entries
+    assert (first.record.prediction, second.record.prediction) == ("", None)
+
+
+def test_decao_first_answer_is_the_label(tmp_path: Path) -> None:
+    two = DECAO_FEVER | {"output": [{"answer": "REFUTES"}, {"answer": "SUPPORTS"}]}
+    (entry,) = read("decao_fever", tmp_path, two).entries
+    assert entry.record.answers == ("REFUTES",)
+
+
+def test_decao_filtered_list_is_kept_whole(tmp_path: Path) -> None:
+    x = str(DECAO_ZSRE["input"])
+    row = DECAO_ZSRE | {
+        "filtered_rephrases": ["Which land?", x, "Which land?"],
+        "rephrases": ["Which land?", x, "which land", "What land?"],
+    }
+    (entry,) = read("decao_zsre", tmp_path, row).entries
+    assert [(each.text, each.source) for each in entry.record.paraphrases] == [
+        ("Which land?", "filtered_rephrases"),
+        (x, "filtered_rephrases"),
+        ("Which land?", "filtered_rephrases"),
+        ("What land?", "rephrases"),
+    ]
+
+
 @pytest.mark.parametrize(("format", "row"), [("decao_fever", DECAO_FEVER), ("decao_zsre", DECAO_ZSRE)])
 def test_decao_sources_tell_filtered_from_all(format: str, row: dict[str, Any], tmp_path: Path) -> None:
-    reading = read(format, tmp_path, row, row | {"output": [], "rephrases": [" "]})
+    row = row | {"rephrases": [*row["rephrases"], " "]}
+    reading = read(format, tmp_path, row, row | {"output": []})
     (entry,) = reading.entries
     assert entry.record.paraphrases == (
         Paraphrase("Tarn painted barns.", "filtered_rephrases"),
@@ -367,7 +445,6 @@ BROKEN: list[tuple[str, Mapping[str, Any], str, Any, str]] = [
     ("mend_zsre", MEND, "answers", [], "answers: found [], wanted at least one answer"),
     ("mend_zsre", MEND, "answers", ["a", ""], "answers[1]: found '', wanted text"),
     ("mend_zsre", MEND, "answers", GONE, "answers: missing, wanted a list"),  # `pred` is there: alt is false
-    ("mend_zsre", MEND_SHORT, "alt", "", "alt: found '', wanted text"),
     ("knowedit_zsre", KNOWEDIT, "ground_truth", "Westland", "ground_truth: found 'Westland', wanted a list"),
     ("knowedit_zsre", KNOWEDIT, "ground_truth", [], "ground_truth: found [], wanted at least one answer"),
     ("knowedit_zsre", KNOWEDIT, "generate_prompt", [1], "generate_prompt[0]: found 1, wanted text"),
@@ -397,6 +474,22 @@ BROKEN: list[tuple[str, Mapping[str, Any], str, Any, str]] = [
     ("kilt_zsre", KILT_ZSRE, "output", [{"answer": 5}], "output[0].answer: found 5, wanted text"),
     ("kilt_zsre", KILT_ZSRE, "meta", [], "meta: found [], wanted an object"),
     ("decao_fever", DECAO_FEVER, "filtered_rephrases", GONE, "filtered_rephrases: missing, wanted a list"),
+    (
+        "decao_fever",
+        DECAO_FEVER,
+        "prediction",
+        "MAYBE",
+        "prediction: found 'MAYBE', wanted SUPPORTS or REFUTES",
+    ),
+    (
+        "decao_fever",
+        DECAO_FEVER,
+        "alternatives",
+        ["REFUTES", "no"],
+        "alternatives[1]: found 'no', wanted SUPPORTS or REFUTES",
+    ),
+    ("decao_fever", DECAO_FEVER, "logit", True, "logit: found True, wanted a number"),
+    ("decao_zsre", DECAO_ZSRE, "prediction", 3, "prediction: found 3, wanted text"),
     ("decao_fever", DECAO_FEVER, "rephrases", [["a"]], "rephrases[0]: found ['a'], wanted text"),
     (
         "decao_zsre",

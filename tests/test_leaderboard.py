@@ -418,6 +418,22 @@ def test_a_small_table_as_it_is_written() -> None:
     assert len({len(line) for line in table}) == 1
 
 
+def test_what_cannot_be_edited_is_said_in_words() -> None:
+    base = {
+        "test_questions": 2257,
+        "editable": 1090,
+        "set_aside": {"no alternative answer": 6, "no paraphrase the base model agrees on": 1161},
+        "gold_answers": {"mend_zsre": "answers, else alt, taken as truth"},
+    }
+    table = markdown_table([record(base=base)])
+    assert (
+        "- Can be edited: 1090 of 2257 test questions; of the others, 6 have no other answer that could be "
+        "asked for, 1161 have no paraphrase that the base model answers alike\n"
+    ) in table
+    assert "gold answers: mend zsre answers, else alt, taken as truth" in table
+    assert "Can be edited" not in markdown_table([record()])
+
+
 HELD_OUT_ROWS = [
     ["Editor", "mend", "**Controls**", "Ask (control)"],
     ["Equivalence, seen wordings", "25.00 [25.00, 25.00]", "", DASH],

@@ -24,7 +24,7 @@ from kebench.packs.pack import Origin, Pack, file_sha256, read_pack, verify_pack
 from kebench.packs.reading import Addition, Entry, Reading
 from kebench.packs.record import Paraphrase, Record
 from kebench.packs.split import linked
-from kebench.task import PackRecipe, PackSource, Task
+from kebench.task import DEFAULT_SPLIT, PackRecipe, PackSource, Task, load_task
 
 ORIGIN = (Origin("fever", "made_up.jsonl", 3),)
 FRACTIONS = {"train": 0.5, "dev": 0.0, "test": 0.5}
@@ -437,9 +437,70 @@ def test_a_recipe_that_cannot_be_built_writes_nothing(
     assert list(tmp_path.iterdir()) == [data]
 
 
+# Kept as published ----------------------------------------------------------------------------------------
+
+
+def annotated(id_: str, prompt: str, **more: Any) -> str:
+    row = {"id": id_, "input": prompt, "output": [{"answer": "SUPPORTS"}], "filtered_rephrases": ["Say so."]}
+    return json.dumps(row | more) + "\n"
+
+
+def test_the_sources_own_splits_are_kept_row_by_row(tmp_path: Path) -> None:
+    train, dev = tmp_path / "train.jsonl", tmp_path / "dev.jsonl"
+    train.write_text(annotated("1", "Barns are red."))
+    dev.write_text(
+        annotated("2", "Barns are red.")
+        + annotated("2", "Barns are blue.", prediction="REFUTES", alternatives=["SUPPORTS"], logit=-0.5)
+        + annotated("3", "Barns are red.", output=[{"answer": "REFUTES"}])
+    )
+    pack = import_pack("decao_fever", {"train": [train], "test": [dev]}, tmp_path / "pack")
+    assert [record.id for record in pack.records("train")] == ["fever-1"]
+    # Pooled, the first and the third row would be one, and the fourth would contradict them.
+    assert [(record.id, record.answers) for record in pack.records("test")] == [
+        ("fever-2", ("SUPPORTS",)),
+        ("fever-2-2", ("SUPPORTS",)),
+        ("fever-3", ("REFUTES",)),
+    ]
+    stored = pack.records("test")[1]
+    assert (stored.prediction, stored.alternatives, stored.logit) == ("REFUTES", ("SUPPORTS",), -0.5)
+    assert pack.lock.split == {}
+    assert [(origin.path, origin.split) for origin in pack.lock.origin] == [
+        ("train.jsonl", "train"),
+        ("dev.jsonl", "test"),
+    ]
+    assert verify_pack(tmp_path / "pack") == pack  # what crosses its splits is the source's own affair
+
+
+def test_all_sources_keep_their_splits_or_none(tmp_path: Path) -> None:
+    (tmp_path / "claims.jsonl").write_text(FEVER_LINES)
+    kept = PackSource("fever", "claims.jsonl", split="train")
+    made = task(paper=recipe(file_sha256(tmp_path / "claims.jsonl"), kept))
+    with pytest.raises(BadSetting, match=r"found a split for some sources, wanted one for all or for none$"):
+        build_pack(made, "paper", tmp_path, tmp_path / "out")
+
+
+def test_what_was_said_of_answers_is_in_the_lock(tmp_path: Path) -> None:
+    row = {
+        "subject": "Port Wessel",
+        "src": "In which land is Port Wessel?",
+        "rephrase": "Where?",
+        "alt": "Westland",
+    }
+    (tmp_path / "zsre.json").write_text(json.dumps([row]))
+    pack = import_pack("mend_zsre", [tmp_path / "zsre.json"], tmp_path / "pack", answers_are="truth")
+    assert [origin.answers_are for origin in read_pack(tmp_path / "pack").lock.origin] == ["truth"]
+    assert [record.answers for records in pack.splits.values() for record in records] == [("Westland",)]
+    with pytest.raises(
+        BadSetting, match=r"no record is left for a pack \(1 rows whose only answer is a counterf"
+    ):
+        import_pack("mend_zsre", [tmp_path / "zsre.json"], tmp_path / "none", answers_are="counterfactual")
+
+
 def test_a_source_without_records_makes_no_pack(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"id": 1, "label": "NOT ENOUGH INFO", "claim": "Barns."}')
-    with pytest.raises(BadSetting, match=r"^a.jsonl: no record is left for a pack$"):
+    with pytest.raises(
+        BadSetting, match=r"^a.jsonl: no record is left for a pack \(1 claims labelled NOT ENOUGH INFO\)$"
+    ):
         import_pack("fever", [tmp_path / "a.jsonl"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -501,10 +562,8 @@ def test_published_fever(tmp_path: Path) -> None:
 
 @needs_shared_data
 def test_published_zsre(tmp_path: Path) -> None:
-    made = shared_task(
-        ("mend_zsre", "zsre/zsre_mend_train_10000.json"),
-        ("knowedit_zsre", "zsre/ZsRE-test-all-prompt10-v2.json"),
-    )
+    recipe = load_task("zsre").packs["zsre-mend"]
+    made = task(pack=replace(recipe, split=DEFAULT_SPLIT))
     check_shared(build_pack(made, "pack", DATA, tmp_path / "zsre"), 11_285, 11_181)
 
 

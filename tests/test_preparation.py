@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import tiny
 
 from kebench import preparation
 from kebench.base_answers import AnsweredParaphrase, AnsweredRecord
 from kebench.editor import TrainingSet
+from kebench.errors import BadSetting
+from kebench.home import pack_folder
+from kebench.packs.pack import Origin, write_pack
 from kebench.protocols import STRICT
+from kebench.task import PackRecipe, PackSource
 
 HELD_OUT = (
     (False, True, False),
@@ -48,6 +55,42 @@ def learnt(monkeypatch: pytest.MonkeyPatch) -> TrainingSet:
     ground: Any = SimpleNamespace(pack=pack, model=None, identity="", protocol=STRICT, targets="alternative")
     progress: Any = SimpleNamespace(stage=lambda name: None)
     return preparation.training_set(ground, progress)
+
+
+RECIPE = PackRecipe((PackSource("mend_zsre", "a.json", "0" * 64, answers_are="truth"),), "CC0")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "answers_are", "made_by_it"),
+    [
+        (RECIPE, "truth", True),
+        (RECIPE, None, True),  # built before there was `answers_are`: alt was taken for true
+        (RECIPE, "counterfactual", False),
+        (replace(RECIPE, sources=(replace(RECIPE.sources[0], answers_are="counterfactual"),)), None, False),
+        (replace(RECIPE, sources=(replace(RECIPE.sources[0], sha256="1" * 64),)), "truth", False),
+        (replace(RECIPE, sources=(replace(RECIPE.sources[0], split="test"),)), "truth", False),
+    ],
+)
+def test_a_pack_built_before_answers_are_was_asked_is_still_the_recipes(
+    recipe: PackRecipe,
+    answers_are: str | None,
+    made_by_it: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("KEBENCH_HOME", str(tmp_path))
+    origin: Any = Origin("mend_zsre", "a.json", 1, sha256="0" * 64, answers_are=answers_are)  # type: ignore[arg-type]
+    write_pack(
+        pack_folder("toy", "a"), {}, name="a", licence="CC0", origin=[origin], split=recipe.split, seed=0
+    )
+    task = tiny.task("bart", packs={"a": recipe}, default_pack="a")
+    if made_by_it:
+        assert (
+            preparation.find_pack(task, None).lock.origin[0].answers_are == "truth"
+        )  # the record says so too
+    else:
+        with pytest.raises(BadSetting, match="was built by another recipe"):
+            preparation.find_pack(task, None)
 
 
 def test_held_out_wordings_and_the_test_split_reach_no_editors_training(learnt: TrainingSet) -> None:

@@ -127,6 +127,7 @@ def _what_was_run(rows: Sequence[RunRecord], apart: Sequence[str]) -> str:
         f"no-ops: {_distinct(str(row.scores.no_ops) for row in rows)}; with "
         f"paraphrases: {_distinct(str(row.scores.edits_with_paraphrases) for row in rows)}; "
         f"sha256 {markdown(setting.edits_sha256[:12])}",
+        "Can be edited": _editable(rows[0].base),
         "Split": "" if setting.split == "test" else markdown(setting.split),
         "Precision": _precision(setting),
         "Targets": markdown(setting.targets),
@@ -141,6 +142,25 @@ def _what_was_run(rows: Sequence[RunRecord], apart: Sequence[str]) -> str:
             f"apart by {markdown(', '.join(apart))}"
         )
     return "".join(f"- {name}: {text}\n" for name, text in facts.items() if text)
+
+
+_NOT_EDITED = {
+    "no paraphrase the base model agrees on": "have no paraphrase that the base model answers alike",
+    "no paraphrase": "have no paraphrase",
+    "no alternative answer": "have no other answer that could be asked for",
+    "already right": "are answered rightly already",
+}
+"""Why a question cannot be edited (`kebench.cases`), as a table says it."""
+
+
+def _editable(base: Mapping[str, Any]) -> str:
+    """How many of the test questions can be edited, and why the others cannot; empty where nobody counted."""
+    set_aside = base.get("set_aside")
+    if "editable" not in base or "test_questions" not in base or not isinstance(set_aside, Mapping):
+        return ""
+    others = [f"{count} {_NOT_EDITED.get(reason, f'({reason})')}" for reason, count in set_aside.items()]
+    why = f"; of the others, {', '.join(others)}" if others else ""
+    return markdown(f"{base['editable']} of {base['test_questions']} test questions{why}")
 
 
 def _precision(setting: Setting) -> str:

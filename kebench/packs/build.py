@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from kebench.errors import BadFile, BadSetting, NotFound
 from kebench.packs.formats import read_source
 from kebench.packs.merge import merge
 from kebench.packs.pack import Origin, Pack, file_sha256, write_pack
-from kebench.packs.reading import Reading
-from kebench.packs.split import check_fractions, split_records
+from kebench.packs.published import as_published
+from kebench.packs.reading import AnswersAre, Reading
+from kebench.packs.split import SPLITS, check_fractions, split_records
 from kebench.task import DEFAULT_SPLIT, PackSource, Task
+
+SplitName = Literal["train", "dev", "test"]
 
 
 def import_pack(
     format: str,
-    sources: Sequence[Path | str],
+    sources: Sequence[Path | str] | Mapping[SplitName, Sequence[Path | str]],
     out: Path,
     *,
     configuration: str | None = None,
     revision: str | None = None,
+    answers_are: AnswersAre | None = None,
     split: Mapping[str, float] = DEFAULT_SPLIT,
     name: str | None = None,
     licence: str = "not stated",
@@ -30,10 +36,12 @@ def import_pack(
 
     Args:
         format: an importer's name (`kebench.packs.formats.format_names()`).
-        sources: paths; or, as text, Hub ids `owner/name`.
+        sources: paths; or, as text, Hub ids `owner/name`. Or such lists by split: every record then stays in
+            the split of its source, as published, and nothing is merged or split anew.
         out: the pack's folder.
         configuration: of the Hub data set, or of a local folder laid out like it.
         revision: the Hub commit; a data set of the Hub needs one.
+        answers_are: `truth` or `counterfactual`, for a format whose rows need not say.
         split: the fractions of `train`, `dev` and `test`.
         name: of the pack; by default the folder's.
         licence: of the records.
@@ -43,10 +51,15 @@ def import_pack(
         KebenchError: a source cannot be used; nothing is written.
     """
     check_fractions(split)
-    read = [(source, _read(format, source, configuration, revision)) for source in sources]
-    origin = [_origin(format, source, reading, configuration, revision) for source, reading in read]
-    readings = [reading for _, reading in read]
-    return _write(readings, origin, out, name=name or out.name, licence=licence, split=split, seed=seed)
+    by_split: Mapping[SplitName | None, Sequence[Path | str]] = (
+        {**sources} if isinstance(sources, Mapping) else {None: sources}
+    )
+    read = [
+        _read(PackSource(format, str(place), None, configuration, revision, answers_are, part), place)
+        for part, places in by_split.items()
+        for place in places
+    ]
+    return _write(read, out, name=name or out.name, licence=licence, split=split, seed=seed)
 
 
 def build_pack(task: Task, pack_name: str, data_dir: Path, out: Path, *, seed: int = 0) -> Pack:
@@ -69,14 +82,8 @@ def build_pack(task: Task, pack_name: str, data_dir: Path, out: Path, *, seed: i
         raise NotFound(f"pack of the task {task.name}", pack_name, task.packs)
     recipe = task.packs[pack_name]
     check_fractions(recipe.split)
-    readings, origin = [], []
-    for each in recipe.sources:
-        source = _located(each, data_dir)
-        readings.append(_read(each.format, source, each.configuration, each.revision))
-        origin.append(_origin(each.format, source, readings[-1], each.configuration, each.revision))
-    return _write(
-        readings, origin, out, name=pack_name, licence=recipe.licence, split=recipe.split, seed=seed
-    )
+    read = [_read(source, _located(source, data_dir)) for source in recipe.sources]
+    return _write(read, out, name=pack_name, licence=recipe.licence, split=recipe.split, seed=seed)
 
 
 def _located(source: PackSource, data_dir: Path) -> Path | str:
@@ -91,27 +98,38 @@ def _located(source: PackSource, data_dir: Path) -> Path | str:
     return local
 
 
-def _read(format: str, source: Path | str, configuration: str | None, revision: str | None) -> Reading:
-    return read_source(format, source, configuration=configuration, revision=revision)
+@dataclass(frozen=True)
+class _Source:
+    """A source that was read."""
+
+    reading: Reading
+    origin: Origin
 
 
-def _origin(
-    format: str, source: Path | str, reading: Reading, configuration: str | None, revision: str | None
-) -> Origin:
-    path = Path(source)
-    return Origin(
-        format=format,
-        path=path.name if path.exists() else str(source),
+def _read(source: PackSource, place: Path | str) -> _Source:
+    reading = read_source(
+        source.format,
+        place,
+        configuration=source.configuration,
+        revision=source.revision,
+        answers_are=source.answers_are,
+    )
+    path = Path(place)
+    origin = Origin(
+        format=source.format,
+        path=path.name if path.exists() else str(place),
         records=len(reading.entries) + len(reading.additions),
         sha256=file_sha256(path) if path.is_file() else None,
-        configuration=configuration,
-        revision=revision,
+        configuration=source.configuration,
+        revision=source.revision,
+        answers_are=source.answers_are,
+        split=source.split,
     )
+    return _Source(reading, origin)
 
 
 def _write(
-    readings: Sequence[Reading],
-    origin: Sequence[Origin],
+    read: Sequence[_Source],
     out: Path,
     *,
     name: str,
@@ -119,15 +137,28 @@ def _write(
     split: Mapping[str, float],
     seed: int,
 ) -> Pack:
-    merged = merge(readings)
+    parts = {source.origin.split for source in read}
+    places = ", ".join(source.origin.path for source in read)
+    if None not in parts:
+        if unknown := parts - {*SPLITS}:
+            raise NotFound("split", str(min(unknown, key=str)), SPLITS)
+        by_split = {part: [s.reading for s in read if s.origin.split == part] for part in SPLITS}
+        splits, merged = as_published(by_split)
+        split = {}
+    elif parts == {None}:
+        merged = merge([source.reading for source in read])
+        splits = split_records(merged.records, split, seed)
+    else:
+        raise BadSetting(f"{places}: found a split for some sources, wanted one for all or for none")
     if not merged.records:
-        raise BadSetting(f"{', '.join(each.path for each in origin)}: no record is left for a pack")
+        why = ", ".join(f"{count} {reason}" for reason, count in merged.set_aside.items())
+        raise BadSetting(f"{places}: no record is left for a pack{f' ({why})' if why else ''}")
     return write_pack(
         out,
-        split_records(merged.records, split, seed),
+        splits,
         name=name,
         licence=licence,
-        origin=origin,
+        origin=[source.origin for source in read],
         split=split,
         seed=seed,
         set_aside=merged.set_aside,

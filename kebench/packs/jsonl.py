@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from kebench.packs.json_records import json_rows
 from kebench.packs.record import Paraphrase, Record
 from kebench.packs.rows import Row
 
-FIELDS = ("id", "fact", "prompt", "answers", "paraphrases", "subject", "relation", "alternatives", "held_out")
+FIELDS = tuple(field.name for field in fields(Record))
 
 
 def canonical(value: Any) -> str:
@@ -56,7 +57,10 @@ def _fields(record: Record) -> dict[str, Any]:
         "alternatives": list(record.alternatives),
         "held_out": record.held_out,
     }
-    return {name: value for name, value in values.items() if value}
+    stored = {"prediction": record.prediction, "logit": record.logit}  # "" and 0.0 are something
+    return {name: value for name, value in values.items() if value} | {
+        name: value for name, value in stored.items() if value is not None
+    }
 
 
 def _record(row: Row) -> Record:
@@ -79,4 +83,6 @@ def _record(row: Row) -> Record:
         relation=row.text("relation") if "relation" in row.value else None,
         alternatives=row.texts("alternatives") if "alternatives" in row.value else (),
         held_out=row.flag("held_out"),
+        prediction=row.said("prediction") if "prediction" in row.value else None,
+        logit=row.number("logit") if "logit" in row.value else None,
     )

@@ -22,6 +22,7 @@ from pydantic import ConfigDict
 from kebench.errors import BadFile, BadSetting, NotFound
 from kebench.packs.json_records import json_row
 from kebench.packs.jsonl import canonical, from_lines, to_lines
+from kebench.packs.reading import AnswersAre
 from kebench.packs.record import Record
 from kebench.packs.split import SPLITS, crossings
 from kebench.yaml_files import FORBID_EXTRA, validated
@@ -41,6 +42,8 @@ class Origin:
         sha256: of the file.
         configuration: of the Hub data set.
         revision: the Hub commit.
+        answers_are: what the importer was told of the answers, where the format's rows need not say.
+        split: the split that its records were put in, as published; None where the pack was split by fact.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID_EXTRA
@@ -51,6 +54,8 @@ class Origin:
     sha256: str | None = None
     configuration: str | None = None
     revision: str | None = None
+    answers_are: AnswersAre | None = None
+    split: str | None = None
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,7 @@ class Lock:
         name: of the pack.
         licence: under which its records may be used.
         origin: its sources.
-        split: the fractions asked for.
+        split: the fractions asked for; none where the sources keep their own splits.
         seed: of the split.
         files: by name.
         set_aside: what the sources held and the pack does not: reason → how many.
@@ -90,6 +95,11 @@ class Lock:
     seed: int
     files: Mapping[str, FileLock]
     set_aside: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def keeps_splits(self) -> bool:
+        """Whether the splits are the sources' own: then facts and wordings may cross them."""
+        return any(origin.split is not None for origin in self.origin)
 
 
 @dataclass(frozen=True)
@@ -190,6 +200,8 @@ def read_pack(path: Path) -> Pack:
 def verify_pack(path: Path) -> Pack:
     """The pack, after everything that can be checked is: `read_pack`, distinct ids, and sound splits.
 
+    Where the sources keep their own splits, facts and wordings may cross them, and that is not checked.
+
     Raises:
         NotFound: there is no pack.
         BadFile: as `read_pack` says; or an id stands twice; or a record that is held out is not in test; or a
@@ -206,7 +218,7 @@ def verify_pack(path: Path) -> Pack:
             if record.held_out and part != "test":
                 problem = f"{record.id} is held out: found in {part}, wanted in test"
                 raise BadFile(path / f"{part}.jsonl", problem, place=line)
-    if found := crossings(pack.splits):
+    if not pack.lock.keeps_splits and (found := crossings(pack.splits)):
         more = f"; and {len(found) - 1} more" if len(found) > 1 else ""
         raise BadFile(path, f"{found[0]}{more}")
     return pack

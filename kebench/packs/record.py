@@ -30,12 +30,15 @@ class Record:
             that shares an edit's key is in its retain set.
         prompt: the question or claim x.
         answers: every gold answer, the canonical one first; a classifier's is one label.
-        paraphrases: P^x, never equal to `prompt`.
+        paraphrases: P^x, never equal to `prompt`, but for De Cao et al.'s own list (`decao.py`).
         subject: what the prompt is about, where known.
         relation: the relation asked for, where known.
         alternatives: wrong answers of the right kind that an edit may ask for; where there are none, the
             base model's own second thoughts are asked for.
         held_out: whether its whole relation is kept from every editor's training: it is in `test`.
+        prediction: what the base model of the pack's authors answered, where the pack stores it; it may be
+            empty. A protocol says whether it counts.
+        logit: that model's logit, where stored; no protocol reads it.
     """
 
     id: str
@@ -47,3 +50,5 @@ class Record:
     relation: str | None = None
     alternatives: tuple[str, ...] = ()
     held_out: bool = False
+    prediction: str | None = None
+    logit: float | None = None

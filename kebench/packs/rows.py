@@ -50,6 +50,26 @@ class Row:
         """
         return self._text(name, self.get(name, "text"))
 
+    def said(self, name: str) -> str:
+        """The field `name`, a model's answer: a text without the spaces around it, or nothing.
+
+        Raises:
+            BadFile: it is missing, of another type, or no valid Unicode.
+        """
+        found = self.get(name, "text")
+        return "" if isinstance(found, str) and not found.strip() else self._text(name, found)
+
+    def number(self, name: str) -> float:
+        """The field `name`, a number.
+
+        Raises:
+            BadFile: it is missing or of another type.
+        """
+        found = self.get(name, "a number")
+        if isinstance(found, bool) or not isinstance(found, int | float):
+            self.wrong(name, found, "a number")
+        return float(found)
+
     def texts(self, name: str, *, blank: bool = False) -> tuple[str, ...]:
         """The field `name`, a list (it may be empty) of texts; with `blank`, they may be blank.
 

@@ -1,8 +1,8 @@
 """zsRE as De Cao et al. annotated it (`structured_zeroshot-train-new_annotated_final.jsonl`, `-dev-…`).
 
 A KILT row (`kebench.packs.kilt`), one a line, but one *template question* a row: `input` is the question,
-and the rows of one fact share KILT's `id`. With paraphrases of that question (`kebench.packs.decao`). The
-subject is not named, so `id` is the clue to the fact.
+and the rows of one fact share KILT's `id`. With what the authors add (`kebench.packs.decao`). The subject is
+not named, so `id` is the clue to the fact.
 
 The same authors' `…-new.jsonl`, before annotation, has KILT's "subject [SEP] relation" as `input` and is
 refused: `kilt_zsre` reads it.
@@ -11,14 +11,15 @@ refused: `kilt_zsre` reads it.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
-from kebench.packs.decao import BLANK, rephrases
+from kebench.packs.decao import annotated
 from kebench.packs.json_records import json_rows
 from kebench.packs.kilt import answers_of
 from kebench.packs.questions import question
-from kebench.packs.reading import Reading
+from kebench.packs.reading import Entry, Reading
+
+GOLD = "output"
 
 
 def read(path: Path) -> Reading:
@@ -34,12 +35,11 @@ def read(path: Path) -> Reading:
         if "[SEP]" in prompt:
             row.wrong("input", prompt, "a question (the format kilt_zsre reads 'subject [SEP] relation')")
         clue = f"kilt:{row.identifier('id')}"
-        answers = answers_of(row)
-        paraphrases, n_blank = rephrases(row)
-        set_aside[BLANK] += n_blank
-        if answers:
-            entry = question(prompt, answers, paraphrases)
-            entries.append(replace(entry, clues=entry.clues | {clue}))
+        if answers := answers_of(row):
+            entry = question(prompt, answers)
+            record, left_out = annotated(entry.record, row)
+            set_aside.update(left_out)
+            entries.append(Entry(record, entry.clues | {clue}))
         else:
             set_aside["rows without output"] += 1
-    return Reading(tuple(entries), set_aside=+set_aside)
+    return Reading(tuple(entries), set_aside=set_aside)

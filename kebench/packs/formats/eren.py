@@ -26,6 +26,7 @@ from kebench.packs.reading import Addition, Entry, Reading
 from kebench.packs.record import Paraphrase, Record
 from kebench.packs.rows import Row
 
+GOLD = "edit_scope_true_ans"
 LABELS = {"yes": "SUPPORTS", "no": "REFUTES"}
 SOURCE = "eren"  # back-translation, cleaned by EREN's authors
 

@@ -21,6 +21,7 @@ from kebench.packs.reading import Entry, Reading
 from kebench.packs.record import Record
 from kebench.packs.rows import Row
 
+GOLD = "label"
 LABELS = ("SUPPORTS", "REFUTES")
 UNDECIDED = "NOT ENOUGH INFO"
 

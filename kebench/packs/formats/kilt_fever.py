@@ -15,6 +15,7 @@ from kebench.packs.reading import Entry, Reading
 from kebench.packs.record import Record
 from kebench.packs.rows import Row, one_of
 
+GOLD = "output"
 UNLABELLED = "rows without output"
 
 
@@ -36,8 +37,12 @@ def read(source: Path | str, configuration: str = "fever", revision: str | None 
     return Reading(tuple(entries), set_aside=set_aside, one_answer=True)
 
 
-def claim(row: Row) -> Entry | None:
+def claim(row: Row, *, first: bool = False) -> Entry | None:
     """The claim in a row, or None where it has no label.
+
+    Args:
+        row: of KILT, or of files made from it.
+        first: the first answer is the label, whatever follows; otherwise two are an error.
 
     Raises:
         BadFile: the row lacks a field or holds a wrong one.
@@ -45,6 +50,8 @@ def claim(row: Row) -> Entry | None:
     id_, prompt, answers = f"fever-{row.identifier('id')}", row.text("input"), answers_of(row)
     if not answers:
         return None
+    if first:
+        answers = answers[:1]
     if len(answers) > 1 or answers[0] not in LABELS:
         row.wrong("output", list(answers), f"one answer, {one_of(LABELS)}")
     return Entry(Record(id_, "", prompt, answers), provenance_clues(row))

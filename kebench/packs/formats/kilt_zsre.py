@@ -19,6 +19,7 @@ from kebench.packs.reading import Reading
 from kebench.packs.record import Paraphrase
 from kebench.packs.rows import Row
 
+GOLD = "output"
 SOURCE = "zsre-template"
 SEPARATOR = " [SEP] "
 

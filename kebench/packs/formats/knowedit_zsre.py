@@ -6,8 +6,9 @@
 `rephrase_prompt` is zsRE's back-translated paraphrase; `generate_prompt`, in the variant that has it, holds
 about ten more written by a language model (the notebook beside that file loads Meta-Llama-3-8B-Instruct):
 each paraphrase's source says which. A few generated ones are blank; they are dropped and counted.
-`target_new` is a counterfactual to edit in, not a gold answer, and is left out, as are `locality` and
-`portability`.
+`ground_truth` is the truth: it equals MEND's `answers` for all 791 questions that both hold. `target_new` is
+a counterfactual to edit in and is left out, as are `locality` and `portability`. (In KnowEdit's recent
+facts, `wiki_recent`, it is `target_new` that is true; that file has no `ground_truth` and is refused here.)
 
 Source: Zhang et al. 2024, "A Comprehensive Study of Knowledge Editing for Large Language Models",
 arXiv:2401.01286; https://huggingface.co/datasets/zjunlp/KnowEdit.
@@ -22,6 +23,7 @@ from kebench.packs.questions import question
 from kebench.packs.reading import Reading
 from kebench.packs.record import Paraphrase
 
+GOLD = "ground_truth"
 REPHRASED = "rephrase_prompt"
 GENERATED = "generate_prompt"
 
