@@ -51,12 +51,12 @@ def import_pack(
         KebenchError: a source cannot be used; nothing is written.
     """
     check_fractions(split)
-    by_split: Mapping[SplitName | None, Sequence[Path | str]] = (
-        {**sources} if isinstance(sources, Mapping) else {None: sources}
+    by_split: list[tuple[SplitName | None, Sequence[Path | str]]] = (
+        [*sources.items()] if isinstance(sources, Mapping) else [(None, sources)]
     )
     read = [
         _read(PackSource(format, str(place), None, configuration, revision, answers_are, part), place)
-        for part, places in by_split.items()
+        for part, places in by_split
         for place in places
     ]
     return _write(read, out, name=name or out.name, licence=licence, split=split, seed=seed)
