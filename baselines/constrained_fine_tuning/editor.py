@@ -21,6 +21,12 @@ from ..fine_tuning.editor import FineTuning, descend
 class ConstrainedFineTuning(AbstractWeightEditor):
     """min L(θ'; x, a)  s.t.  ‖θ' − θ‖_p ≤ δ, by projected gradient steps (Zhu et al. 2020, Eq. 2).
 
+    With p = inf, a radius below ten times the learning rate binds from the first step on. RMSprop's running
+    mean of g² is 0.01 g² then, so the first step moves every weight by rate · |g| / √(0.01 g²), ten times the
+    rate, whatever its gradient (only one near 1e-8 or less moves it less). No later step is longer: under a
+    gradient that stays the same, a weight is 17 rates away after two steps, 51 after ten. A radius above ten
+    times the rate times the steps that an edit takes never binds: the row is then fine-tuning.
+
     Attributes:
         norm: p, one of 1, 2, inf.
         radius: δ.

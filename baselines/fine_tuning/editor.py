@@ -18,7 +18,9 @@ from kebench.updates import Dense, Update, as_stored, dense_applied, editable, l
 
 BYTES_AT_ONCE = 4 * 2**30
 """What the edits tuned together may hold, each its change of the matrices and as much again for RMSprop (0.7
-GB for all of BERT-base's layers); one edit may hold more. How many are tuned together changes no result."""
+GB for all of BERT-base's layers); one edit may hold more. The same edits in the same groups give the same
+bytes. In other groups, an edit's gradient is the same up to the rounding of floating-point sums, which the
+following steps can amplify: so its update, the number of its steps and, rarely, an answer can differ."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class FineTuning(AbstractWeightEditor):
         check_positive(self, "max_steps", or_zero=True)
 
     def update(self, state: State, base: AbstractModel, edits: Sequence[Edit]) -> list[Update]:
-        """See `AbstractWeightEditor`: each edit is tuned from the base weights, whatever the others do."""
+        """See `AbstractWeightEditor`: each edit is tuned from the base weights, on its own loss alone."""
         return descend(self, base, edits)
 
 
