@@ -1,11 +1,14 @@
 """Second moments of what linear maps are fed: which directions of a layer's input every question shares."""
 
+import random
 from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from kebench.editor import TrainingSet
+from kebench.errors import BadSetting
 from kebench.models.base_logits import Question
 from kebench.models.model import AbstractModel
 from kebench.updates import after
@@ -39,3 +42,27 @@ def inverse(moment: Float[Tensor, "d_in d_in"], epsilon: float) -> Float[Tensor,
     identity = torch.eye(len(moment), dtype=moment.dtype)
     found: Tensor = torch.linalg.inv(moment / (epsilon * moment.diagonal().mean()) + identity)
     return found
+
+
+def preconditioners(
+    base: AbstractModel,
+    names: Sequence[str],
+    epsilon: float,
+    training: TrainingSet,
+    *,
+    at_most: int,
+    seed: int,
+) -> dict[str, Float[Tensor, "d_in d_in"]]:
+    """`inverse` of each linear map's second moment over questions that an editor may learn from.
+
+    In the network's own type. Of more than `at_most` questions, so many are drawn with the seed.
+
+    Raises:
+        BadSetting: there is no question.
+    """
+    seen = [*training.known, *training.unseen]
+    if not seen:
+        raise BadSetting("found no question that the base model answers, wanted some for second moments")
+    sample = random.Random(seed).sample(seen, min(at_most, len(seen)))
+    moments = second_moments(base, names, [(known.prompt, known.prediction) for known in sample])
+    return {name: inverse(moment, epsilon).to(base.network.dtype) for name, moment in moments.items()}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
@@ -17,8 +18,10 @@ import torch
 from at_hand import SHARED
 from dense_reference import dense_gradients, knowledge_editor, really_edited
 from kebench.baselines.knowledge_editor import KnowledgeEditor, training
+from kebench.baselines.knowledge_editor.hypotheses import BaseHypotheses
 from kebench.baselines.knowledge_editor.training import (
     Batch,
+    Part,
     draw,
     joint_score,
     lagrangian,
@@ -38,6 +41,7 @@ from kebench.errors import BadSetting
 from kebench.models import AbstractModel, Asking
 from kebench.models.base_logits import BaseLogits
 from kebench.models.classifier import Classifier
+from kebench.models.load import FAMILIES
 from kebench.models.model import Under
 from kebench.models.rows import pad, target_loss
 from kebench.moments import inverse, second_moments
@@ -611,6 +615,7 @@ def test_the_state_does_not_depend_on_the_loop(tmp_path: Path, uninterrupted: Tr
         {"constraint": "l2", "margin": 1e-3},
         {"paraphrases": True},
         {"layers": "last"},
+        {"kl_over": "beam", "kl_beams": 3},
         {"step": "polyak", "precondition": 0.01, "relative_margin": True, "scale": 4.0},
     ],
 )
@@ -713,19 +718,213 @@ def test_every_question_is_asked_once_with_those_of_its_edit(monkeypatch: pytest
         assert (len(passes) > 1) == (tokens < 100)
 
 
-def test_an_edit_without_paraphrases_is_learnt_from_in_its_own_words() -> None:
+def without_paraphrases(items: Sequence[TrainingEdit]) -> list[TrainingEdit]:
+    return [replace(item, edit=replace(item.edit, paraphrases=())) for item in items]
+
+
+def test_an_edit_without_paraphrases_is_learnt_from_once() -> None:
     base = learner("bart")
     data = tiny.training_set(base, "bart")
-    one, *others = data.train[:6]
-    edits = [replace(one, edit=replace(one.edit, paraphrases=())), *others]  # all its wordings are held out
+    edits = [*without_paraphrases(data.train[:1]), *data.train[1:6]]  # all wordings of the first are held out
+    one, *others = edits
     editor = replace(TINY, paraphrases=True)
     batch = draw(edits, (data.known, data.unseen), editor, "0:1", 6)
-    asked = {item.edit.id: text for text, item in zip(batch.paraphrases, batch.edits, strict=True)}
-    assert asked[one.edit.id] == one.edit.prompt
-    assert all(asked[item.edit.id] in item.edit.paraphrases for item in others)
+    asked = [(batch.edits[index].edit.id, prompt) for index, prompt, _ in batch.edited()]
+    assert asked.count((one.edit.id, one.edit.prompt)) == 1
+    assert sorted(name for name, _ in asked) == sorted([one.edit.id, *2 * [item.edit.id for item in others]])
+    hypernetwork = editor.hypernetwork(base)
     with torch.no_grad():
-        edit_loss, _ = losses(editor, editor.hypernetwork(base), base, base_logits(base, batch), batch)
-    assert edit_loss.isfinite()
+        found, _ = losses(editor, hypernetwork, base, base_logits(base, batch), batch)
+        updates = editor.predict(hypernetwork, base, [item.edit for item in batch.edits])
+        each = [
+            target_loss(part.logits, part.rows, smoothing=editor.label_smoothing)
+            for part in training.under_updates(base, updates, batch.edited())
+        ]
+    torch.testing.assert_close(found, torch.cat(each).mean())
+    assert len(torch.cat(each)) == 11
+
+
+def test_a_dev_edit_without_paraphrases_does_not_count_for_equivalence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    base = learner("bart")
+    data = tiny.training_set(base, "bart")
+    editor = replace(TINY, paraphrases=True, choose_by=("success", "equivalence", "retain"), edits_per_step=2)
+    some = replace(data, dev=[*without_paraphrases(data.dev[:3]), *data.dev[3:]])  # a batch has none at all
+    # Every paraphrase is answered as wanted, and no prompt.
+    paraphrases = {text for item in data.dev for text in item.edit.paraphrases}
+    under_updates = training.under_updates
+
+    def as_told(base: AbstractModel, updates: object, asked: Sequence[training.Asked]) -> list[Part]:
+        parts = under_updates(base, updates, asked)  # type: ignore[arg-type]
+        said = [[prompt in paraphrases for prompt, _ in part.questions] for part in parts]
+        return [replace(part, logits=_saying(part, right)) for part, right in zip(parts, said, strict=True)]
+
+    monkeypatch.setattr(training, "under_updates", as_told)
+    for known in (data, some):
+        rates = training.validate(editor, editor.hypernetwork(base), base, known)
+        assert (rates["success"], rates["equivalence"]) == (0.0, 1.0)
+
+
+def _saying(part: Part, right: Sequence[bool]) -> Tensor:
+    """Logits whose argmax is the label in the rows that are to be right, and nowhere else."""
+    chosen = torch.nn.functional.one_hot(part.rows.labels, part.logits.shape[-1]).float()
+    return torch.where(torch.tensor(right)[part.rows.row].unsqueeze(-1), chosen, 1 - chosen)
+
+
+@pytest.mark.parametrize("split", ["train", "dev"])
+def test_paraphrases_that_nobody_has_are_refused(split: str, tmp_path: Path) -> None:
+    base = learner("bert")
+    data = tiny.training_set(base, "bert")
+    editor = replace(TINY, paraphrases=True, choose_by=("success", "equivalence", "retain"))
+    lacking = replace(data, **{split: without_paraphrases(getattr(data, split))})
+    wanted = {
+        "train": "paraphrases: found true, but none of 18 training edits has a paraphrase to learn from",
+        "dev": "choose_by: found equivalence, but none of 6 dev edits has a paraphrase to measure it on",
+    }
+    with pytest.raises(BadSetting, match=wanted[split]):
+        editor.prepare(base, lacking, Workspace(tmp_path, lambda *_: None))
+
+
+# --- the KL over hypotheses ----------------------------------------------------------------------------
+
+
+def speller(kind: str) -> AbstractModel:
+    """A model that knows two letters; an answer is one or two of them, each a token: six answers in all."""
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    vocab = {token: index for index, token in enumerate([*special, "a", "b"])}
+    tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    words = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    )
+    network = tiny.network(kind, words).to(torch.float64)
+    return FAMILIES[tiny.FAMILY[kind]](f"speller-{kind}", network, words, Asking(max_answer_tokens=3))
+
+
+EVERY_ANSWER = ("a", "b", "a a", "a b", "b a", "b b")
+
+
+def enumerated(base: AbstractModel, prompt: str) -> dict[str, float]:
+    """The probability of each answer of one or two letters, from the network's own logits, by token."""
+    ids = {"a": 4, "b": 5}
+    prompt_ids = base.prompt_ids([prompt])[0]
+    found = {}
+    for answer in EVERY_ANSWER:
+        told: list[int] = []
+        log_prob = 0.0
+        for token in [*(ids[letter] for letter in answer.split()), base.tokenizer.eos_token_id]:
+            if base.family == "seq2seq":
+                start = base.network.config.decoder_start_token_id
+                asked = {"input_ids": [prompt_ids], "decoder_input_ids": [[start, *told]]}
+            else:
+                asked = {"input_ids": [[*prompt_ids, *told]]}
+            logits = base.network(**{name: torch.tensor(value) for name, value in asked.items()}).logits
+            log_prob += logits[0, -1].log_softmax(-1)[token].item()
+            told.append(token)
+        found[answer] = math.exp(log_prob)
+    return found
+
+
+def kl_by_hand(before: dict[str, float], after: dict[str, float], answers: Iterable[str]) -> float:
+    """Both renormalised over the answers; in nats."""
+    all_p, all_q = (sum(each[answer] for answer in answers) for each in (before, after))
+    return sum(
+        before[answer] / all_p * math.log(before[answer] / all_p * all_q / after[answer])
+        for answer in answers
+    )
+
+
+@pytest.mark.parametrize("kind", ["bart", "llama"])
+@pytest.mark.parametrize("beams", [9, 220])
+def test_the_kl_over_beams_is_the_kl_over_enumerated_answers(kind: str, beams: int) -> None:
+    """220 beams hold every sequence of three tokens, and so every answer; nine hold the best of them."""
+    base = speller(kind)
+    editor = replace(TINY, kl_over="beam", kl_beams=beams, scale=30.0, retain_per_edit=2)
+    questions = ["a", "b b", "a b a"]
+    edits = [TrainingEdit("x", Edit("x", "b", "a", "b b")), TrainingEdit("y", Edit("y", "a a", "a", "b"))]
+    known = [Known(prompt, prompt, "a") for prompt in questions]
+    batch = Batch(edits, (), [known[0], known[1], known[1], known[2]], [0, 0, 1, 1])
+    hypernetwork = editor.hypernetwork(base)
+    hypernetwork.load_state_dict(random_state(editor, base))
+    before = training.what_the_base_says(editor, base, known)
+    smaller: set[bool] = set()
+    with torch.no_grad():
+        _, found = losses(editor, hypernetwork, base, before, batch)
+        updates = editor.update(hypernetwork.state_dict(), base, [item.edit for item in edits])
+        each = []
+        for owner, question in zip(batch.retain_edit, batch.retain, strict=True):
+            answers = EVERY_ANSWER
+            if beams == 9:
+                said = base.hypotheses([question.prompt], beams)[0]
+                answers = tuple(dict.fromkeys(text for text in said if text in EVERY_ANSWER))
+                assert len(answers) > 1
+                smaller.add(len(answers) < len(EVERY_ANSWER))
+            edited = really_edited(base, updates[owner])
+            each.append(
+                kl_by_hand(enumerated(base, question.prompt), enumerated(edited, question.prompt), answers)
+            )
+    assert max(each) > 1e-3
+    assert (True in smaller) == (beams == 9)
+    assert found.item() == pytest.approx(sum(each) / len(each), rel=1e-10, abs=1e-12)
+
+
+def test_hypotheses_are_searched_once_and_fed_in_any_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    base = learner("bart")
+    questions = [(known.prompt, known.prediction) for known in tiny.training_set(base, "bart").known]
+    forwards, backwards = BaseHypotheses(base, questions, 3), BaseHypotheses(base, questions, 3)
+    first = [forwards.of(question) for question in questions]
+    monkeypatch.setattr(base, "hypotheses", lambda *_: pytest.fail("searched again"))
+    again = [forwards.of(question) for question in questions]
+    assert all(one is other for one, other in zip(first, again, strict=True))
+    monkeypatch.undo()
+    other = [backwards.of(question) for question in reversed(questions)][::-1]
+    for one, two in zip(first, other, strict=True):
+        assert one.answers == two.answers
+        assert torch.equal(one.log_p, two.log_p)
+        assert one.log_p.exp().sum().item() == pytest.approx(1, abs=1e-5)
+
+
+def test_a_hypothesis_that_cannot_be_fed_back_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    base = learner("bart")
+    told = {"one": ["Oslo", "", "Oslo", "Rome"], "two": ["", "Oslo " * 20]}
+    monkeypatch.setattr(base, "hypotheses", lambda prompts, _: [told[prompt] for prompt in prompts])
+    before = BaseHypotheses(base, [("one", "Lima"), ("two", "Bern")], 4)
+    assert before.of(("one", "Lima")).answers == ("Oslo", "Rome")
+    # The answer alone: whatever an edit does, its share of what is left is 1.
+    assert before.of(("two", "Bern")).answers == ("Bern",)
+    assert before.of(("two", "Bern")).log_p.tolist() == [0.0]
+
+
+def test_no_update_diverges_over_no_hypothesis() -> None:
+    base = learner("bart")
+    editor = replace(TINY, kl_over="beam", kl_beams=3)
+    batch = five_edits(editor, base, "bart")
+    still = editor.hypernetwork(base)
+    still.scale = 0.0
+    _, constraint = losses(
+        editor, still, base, training.what_the_base_says(editor, base, batch.retain), batch
+    )
+    assert abs(constraint.item()) < 1e-6
+
+
+def test_beams_over_labels_are_refused(tmp_path: Path) -> None:
+    base = learner("bert")
+    editor = replace(TINY, kl_over="beam")
+    with pytest.raises(BadSetting, match="kl_over: found beam with a classifier, wanted answer"):
+        editor.prepare(base, tiny.training_set(base, "bert"), Workspace(tmp_path, lambda *_: None))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"kl_over": "beam", "constraint": "l2"}, "kl_over: found beam with the constraint l2"),
+        ({"kl_over": "beam", "kl_beams": 1}, "kl_beams: found 1, wanted 2 or more"),
+    ],
+)
+def test_beams_that_would_constrain_nothing_are_refused(change: dict[str, object], told: str) -> None:
+    with pytest.raises(BadSetting, match=told):
+        replace(TINY, **change)  # type: ignore[arg-type]
 
 
 def test_the_hypernetworks_words_are_a_copy() -> None:

@@ -3,20 +3,21 @@
 `update` is the method; `training.py` is how the hypernetwork learns it, `hypernetwork.py` its equations.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from kebench.applications import edit_gradients, until_answered
 from kebench.edit import Edit
 from kebench.editor import AbstractTrainedEditor, AbstractWeightEditor, State, TrainingSet, Workspace
 from kebench.errors import BadSetting, check_positive
-from kebench.gradients import Probe
 from kebench.models.model import AbstractModel, Under, base_weights
-from kebench.models.rows import pad, target_loss
-from kebench.updates import LowRank, LowRankBatch, Update, editable, linear_maps, low_rank_applied, map_shape
+from kebench.models.rows import pad
+from kebench.updates import LowRankBatch, Update, editable, linear_maps, map_shape
 
 from .hypernetwork import Hypernetwork
 
@@ -27,7 +28,12 @@ class KnowledgeEditor(AbstractWeightEditor, AbstractTrainedEditor):
 
     Attributes:
         constraint: what keeps other answers: `kl` (Eq. 3) or `l2`, the size of the update (row C_L2).
-        paraphrases: learn from one random paraphrase of each edit too (row + P^x).
+        kl_over: what the KL of a generating model is taken over: `answer`, the tokens of the base model's
+            answer one by one, as the released code has it; `beam`, whole answers, the base model's
+            `kl_beams` best by beam search, as the paper has it. See `training.py` and `hypotheses.py`.
+        kl_beams: the k of `beam`; a step's constraint then has k times as many rows.
+        paraphrases: learn from one random paraphrase of each edit too (row + P^x). An edit that has none is
+            learnt from in its own words; where no training edit has one, the setting is refused.
         loop: at test time, edit the edited model again until it answers a, at most so often (+ loop: 5).
             Gradient and condition are taken anew on the edited model, the base model's y stays, as in the
             original's FEVER script; its zsRE script adds the same update again and watches a paraphrase.
@@ -59,6 +65,8 @@ class KnowledgeEditor(AbstractWeightEditor, AbstractTrainedEditor):
     citation: ClassVar[str] = "decao2021editing"
 
     constraint: Literal["kl", "l2"] = "kl"
+    kl_over: Literal["answer", "beam"] = "answer"
+    kl_beams: int = 5
     paraphrases: bool = False
     loop: int = 1
     layers: Literal["all", "first", "last"] | tuple[int, ...] = "all"
@@ -100,6 +108,10 @@ class KnowledgeEditor(AbstractWeightEditor, AbstractTrainedEditor):
             "warmup_steps", "label_smoothing", "precondition", "retain_at_least", or_zero=True,
         )  # fmt: skip
 
+        if self.kl_over == "beam" and self.constraint != "kl":
+            raise BadSetting(f"kl_over: found beam with the constraint {self.constraint}, wanted it with kl")
+        if self.kl_beams < 2:
+            raise BadSetting(f"kl_beams: found {self.kl_beams}, wanted 2 or more: over one, the KL is 0")
         if "equivalence" in self.choose_by and not self.paraphrases:
             raise BadSetting("choose_by: found equivalence, wanted it only where paraphrases are learnt from")
         if not {"success", "retain"} <= set(self.choose_by):
@@ -118,29 +130,7 @@ class KnowledgeEditor(AbstractWeightEditor, AbstractTrainedEditor):
 
     def update(self, state: State, base: AbstractModel, edits: Sequence[Edit]) -> list[Update]:
         """See `AbstractWeightEditor`: one application of the hypernetwork, or up to `loop` of them."""
-        hypernetwork = self.trained(base, state)
-        prompts, targets = [edit.prompt for edit in edits], [edit.target for edit in edits]
-        total: list[dict[str, LowRank]] = [{} for _ in edits]
-        unfinished = list(range(len(edits)))
-        for application in range(self.loop):
-            under = _in_force(base, [total[index] for index in unfinished]) if application else base_weights
-            found = self.predict(hypernetwork, base, [edits[index] for index in unfinished], under)
-            for place, index in enumerate(unfinished):
-                total[index] = {
-                    name: _sum(total[index].get(name), batch[place].without_zeros())
-                    for name, batch in found.items()
-                }
-            if application + 1 < self.loop:
-                edited = _in_force(base, [total[index] for index in unfinished])
-                says = base.says(
-                    [prompts[index] for index in unfinished],
-                    [targets[index] for index in unfinished],
-                    under=edited,
-                )
-                unfinished = [index for index, done in zip(unfinished, says, strict=True) if not done]
-                if not unfinished:
-                    break
-        return list(total)
+        return until_answered(base, edits, self.loop, partial(self.predict, self.trained(base, state), base))
 
     def predict(
         self,
@@ -150,19 +140,9 @@ class KnowledgeEditor(AbstractWeightEditor, AbstractTrainedEditor):
         under: Under = base_weights,
     ) -> dict[str, LowRankBatch]:
         """∇̃W of every edit, from the gradient of -log p(a | x) under the given weights and the condition."""
-        rows = base.rows([edit.prompt for edit in edits], [edit.target for edit in edits])
-        names = editable(base.network, self.layers)
-        probe = Probe()
-        with (
-            base.reuse.below(frozenset(names), rows),
-            torch.enable_grad(),
-            under(range(len(edits))),
-            probe.watching(base.network, names),
-        ):
-            losses = target_loss(base.logits(rows), rows)
-            gradients = probe.factors(losses)
+        losses, gradients = edit_gradients(base, edits, editable(base.network, self.layers), under)
         condition = self.condition(base, edits)
-        predicted: dict[str, LowRankBatch] = hypernetwork(*condition, gradients, losses.detach())
+        predicted: dict[str, LowRankBatch] = hypernetwork(*condition, gradients, losses)
         return predicted
 
     def condition(self, base: AbstractModel, edits: Sequence[Edit]) -> tuple[Tensor, Tensor]:
@@ -200,16 +180,3 @@ class KnowledgeEditor(AbstractWeightEditor, AbstractTrainedEditor):
             polyak=self.step == "polyak",
             preconditioned=self.precondition > 0,
         )
-
-
-def _in_force(base: AbstractModel, updates: Sequence[Mapping[str, LowRank]]) -> Under:
-    """Row i of a batch of these edits' prompts under update `indices[i]`."""
-    stacked = {name: LowRankBatch.stack([update[name] for update in updates]) for name in updates[0]}
-    return Under(lambda rows: low_rank_applied(base.network, stacked, rows), frozenset(stacked))
-
-
-def _sum(earlier: LowRank | None, change: LowRank) -> LowRank:
-    """B₁A₁ + B₂A₂ = [B₁ B₂][A₁; A₂]: the rank grows by T + 1 with each application."""
-    if earlier is None:
-        return change
-    return LowRank(torch.cat([earlier.B, change.B], dim=1), torch.cat([earlier.A, change.A], dim=0))

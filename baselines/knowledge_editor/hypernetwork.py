@@ -13,6 +13,9 @@ Two things that are not in the paper can be had:
     precondition      ∇̃W P with P = (C / e + I)⁻¹, where C = E[x xᵀ] of the layer's inputs, as in K-FAC
                       (Martens and Grosse 2015) and ROME (Meng et al. 2022): what all inputs share, and an
                       edit leaks through to other questions, is spared. ‖∇W‖² is then tr(∇W P ∇Wᵀ).
+
+With both, training starts from the update of `baselines/preconditioned_step`, but for the heads' random
+initial weights.
 """
 
 from collections.abc import Mapping
@@ -23,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 from torch.nn.utils.rnn import pack_padded_sequence
 
+from kebench.applications import polyak_length
 from kebench.gradients import GradientFactors
 from kebench.updates import LowRankBatch
 
@@ -94,12 +98,6 @@ class Head(nn.Module):
         """Rows of the layer's input space, times P."""
         return rows if self.preconditioner is None else rows @ self.preconditioner
 
-    def squared_norm(self, gradient: GradientFactors) -> Float[Tensor, " edits"]:
-        """tr(∇W P ∇Wᵀ) of every edit, through (T, T) Gram matrices."""
-        gram_d = gradient.D @ gradient.D.transpose(1, 2)
-        gram_x = self.precondition(gradient.X) @ gradient.X.transpose(1, 2)
-        return (gram_d * gram_x).sum((1, 2))
-
 
 class Hypernetwork(nn.Module):
     """One condition encoder, and one head for each edited matrix."""
@@ -146,8 +144,8 @@ class Hypernetwork(nn.Module):
         condition = self.encoder(ids, lengths)
         length: float | Tensor = self.scale
         if self.polyak:
-            norms = [self.head(name).squared_norm(gradient) for name, gradient in gradients.items()]
-            length = (self.scale * losses / torch.stack(norms).sum(0).clamp_min(1e-12)).view(-1, 1, 1)
+            through = {name: self.head(name).precondition(each.X) for name, each in gradients.items()}
+            length = polyak_length(self.scale, losses, gradients, through).view(-1, 1, 1)
         return {name: self.head(name)(condition, gradient, length) for name, gradient in gradients.items()}
 
 

@@ -4,6 +4,13 @@
     s.t.  C(θ, θ'; O^x) ≤ m      (De Cao et al. 2021, Eq. 2, 3), relaxed as  L + λ (C − m),  λ ≥ 0 ascending
 
 C is the KL divergence on other facts' questions, or the size of the update. The margin m is annealed.
+
+The paper sums the divergence over all of O^x; a step takes a few questions drawn from it, which is its Monte
+Carlo estimate. What the divergence of one question is taken over, `kl_over` says:
+
+    answer    KL of the next token's distributions, a mean over the positions of the base model's own answer,
+              as the released code has it. Of a classifier: over its labels, which is exact.
+    beam      KL over the base model's k best hypotheses, as the paper has it (`hypotheses.py`).
 """
 
 import json
@@ -25,11 +32,12 @@ from kebench.errors import BadSetting
 from kebench.models.base_logits import BaseLogits, Question
 from kebench.models.model import AbstractModel
 from kebench.models.rows import Rows, all_argmax, kl_divergence, target_loss
-from kebench.moments import inverse, second_moments
+from kebench.moments import preconditioners
 from kebench.schedule import warmup_then_decay
 from kebench.updates import LowRankBatch, editable, low_rank_applied
 
 from .hypernetwork import Hypernetwork
+from .hypotheses import BaseHypotheses, kl_over_hypotheses, sequence_log_probs
 
 if TYPE_CHECKING:
     from .editor import KnowledgeEditor
@@ -51,7 +59,7 @@ class Batch:
     """The edits of one step, each with its retain questions."""
 
     edits: Sequence[TrainingEdit]
-    paraphrases: Sequence[str]  # one an edit, or none at all
+    paraphrases: Sequence[str | None]  # one an edit, None where it has none; or none at all
     retain: Sequence[Known]
     retain_edit: Sequence[int]  # the edit each retain question is asked under
 
@@ -62,7 +70,7 @@ class Batch:
     def reworded(self) -> list[Asked]:
         """Each edit's paraphrase, where one is drawn, with the target."""
         pairs = enumerate(zip(self.edits, self.paraphrases, strict=False))
-        return [(index, text, item.edit.target) for index, (item, text) in pairs]
+        return [(index, text, item.edit.target) for index, (item, text) in pairs if text is not None]
 
     def edited(self) -> list[Asked]:
         """Both, one edit's after the other's."""
@@ -89,9 +97,10 @@ def train(
     """The weights that did best on dev, by `joint_score` of the rates that `validate` gives.
 
     Raises:
-        BadSetting: there is too little to learn from.
+        BadSetting: there is too little to learn from, or no paraphrase where they are to be learnt from; or
+            the KL is to be taken over a classifier's hypotheses.
     """
-    _check(training)
+    _check(editor, base, training)
     relaxed = Relaxed(hypernetwork_for(editor, base, training)).to(base.device)
     groups: list[dict[str, Any]] = [
         {"params": list(relaxed.hypernetwork.parameters())},
@@ -99,7 +108,7 @@ def train(
     ]
     optimizer = torch.optim.RMSprop(groups, centered=True)
     pools = (training.known, training.unseen)
-    before = BaseLogits(base, [(known.prompt, known.prediction) for pool in pools for known in pool])
+    before = what_the_base_says(editor, base, [known for pool in pools for known in pool])
     checkpoint, best_file = workspace.folder / "last.safetensors", workspace.folder / "best.safetensors"
     start = {"step": 0, "margin": editor.margin, "best": -math.inf, "history": []}
     counters: dict[str, Any] = load_checkpoint(checkpoint, relaxed, optimizer) or start
@@ -156,22 +165,38 @@ def hypernetwork_for(editor: "KnowledgeEditor", base: AbstractModel, training: T
     """The untrained hypernetwork, with the preconditioners, if there are any, of what it may learn from."""
     made = editor.hypernetwork(base)
     if editor.precondition:
-        seen = [*training.known, *training.unseen]
-        sample = random.Random(editor.seed).sample(seen, min(MOMENT_QUESTIONS, len(seen)))
-        questions = [(known.prompt, known.prediction) for known in sample]
-        for name, moment in second_moments(base, editable(base.network, editor.layers), questions).items():
-            made.head(name).preconditioner = inverse(moment, editor.precondition).to(base.network.dtype)
+        names = editable(base.network, editor.layers)
+        found = preconditioners(
+            base, names, editor.precondition, training, at_most=MOMENT_QUESTIONS, seed=editor.seed
+        )
+        for name, preconditioner in found.items():
+            made.head(name).preconditioner = preconditioner
     return made
 
 
-def _check(training: TrainingSet) -> None:
-    """Without these a draw would never end, or a validation measure nothing."""
+def _check(editor: "KnowledgeEditor", base: AbstractModel, training: TrainingSet) -> None:
+    """Without these a draw would never end, or a loss or a validation measure nothing."""
+    if editor.kl_over == "beam" and base.family == "classifier":
+        raise BadSetting(
+            "kl_over: found beam with a classifier, wanted answer: the KL is over all its labels already"
+        )
     pools = (training.known, training.unseen, training.dev_known)
     facts = min(len({known.fact for known in pool}) for pool in pools)
     if not training.train or not training.dev or facts < 2:
         raise BadSetting(
             f"knowledge_editor: found {len(training.train)} training edits, {len(training.dev)} dev edits and"
             f" questions about {facts} facts to learn from, wanted at least 1, 1 and 2"
+        )
+    if editor.paraphrases and not any(item.edit.paraphrases for item in training.train):
+        raise BadSetting(
+            f"paraphrases: found true, but none of {len(training.train)} training edits has a paraphrase to"
+            " learn from, wanted false"
+        )
+    to_choose_by = training.dev[: editor.validate_edits]
+    if "equivalence" in editor.choose_by and not any(item.edit.paraphrases for item in to_choose_by):
+        raise BadSetting(
+            f"choose_by: found equivalence, but none of {len(to_choose_by)} dev edits has a paraphrase to"
+            " measure it on, wanted success and retain alone"
         )
 
 
@@ -184,11 +209,12 @@ def draw(
 ) -> Batch:
     """Random edits, a paraphrase of each if the editor learns from them, and other facts' questions.
 
-    The questions of an edit come from each pool in turn.
+    The questions of an edit come from each pool in turn. An edit without paraphrases is learnt from in its
+    own words alone.
     """
     chance = random.Random(seed)
     chosen = chance.sample(edits, min(size, len(edits)))
-    paraphrases = [chance.choice(item.edit.paraphrases or (item.edit.prompt,)) for item in chosen]
+    paraphrases = [chance.choice(item.edit.paraphrases or (None,)) for item in chosen]
     retain: list[Known] = []
     for item in chosen:
         others: list[Known] = []
@@ -205,12 +231,13 @@ def losses(
     editor: "KnowledgeEditor",
     hypernetwork: Hypernetwork,
     base: AbstractModel,
-    before: BaseLogits,
+    before: BaseLogits | BaseHypotheses,
     batch: Batch,
 ) -> tuple[Tensor, Tensor]:
     """The edit loss, and the constraint's value C, under the updates of one batch.
 
-    `before` knows the base model's logits of every retain question.
+    The loss is a mean over all prompts and paraphrases. `before` knows what the base model says to every
+    retain question (`what_the_base_says`).
     """
     updates = editor.predict(hypernetwork, base, [item.edit for item in batch.edits])
     smoothing = 0.0 if base.family == "classifier" else editor.label_smoothing
@@ -219,15 +246,45 @@ def losses(
     if editor.constraint == "l2":
         return edit_loss, update_size(updates, base)
 
+    if isinstance(before, BaseHypotheses):
+        return edit_loss, _over_hypotheses(before, base, updates, batch.retained())
+
     parts = under_updates(base, updates, batch.retained())
     questions = [question for part in parts for question in part.questions]
     return edit_loss, kl_divergence(before.of(questions), torch.cat([part.logits for part in parts]))
+
+
+def what_the_base_says(
+    editor: "KnowledgeEditor", base: AbstractModel, known: Sequence[Known]
+) -> BaseLogits | BaseHypotheses:
+    """What the KL starts from on the base model's side, worked out once a question."""
+    questions = [(each.prompt, each.prediction) for each in known]
+    if editor.kl_over == "beam":
+        return BaseHypotheses(base, questions, editor.kl_beams)
+    return BaseLogits(base, questions)
+
+
+def _over_hypotheses(
+    before: BaseHypotheses, base: AbstractModel, updates: Mapping[str, LowRankBatch], asked: Sequence[Asked]
+) -> Tensor:
+    """The KL over each question's hypotheses, all of which are fed to the edited model."""
+    found = [before.of((prompt, answer)) for _, prompt, answer in asked]
+    every = [
+        (edit, prompt, answer)
+        for (edit, prompt, _), each in zip(asked, found, strict=True)
+        for answer in each.answers
+    ]
+    parts = under_updates(base, updates, every)
+    scores = torch.cat([sequence_log_probs(part.logits, part.rows) for part in parts])
+    places = torch.tensor([index for part in parts for index in part.indices], device=scores.device)
+    return kl_over_hypotheses(found, scores[places.argsort()])
 
 
 @dataclass(frozen=True)
 class Part:
     """Some questions of similar length, fed with their answers, and what the edited models make of them."""
 
+    indices: Sequence[int]  # which of those asked
     questions: Sequence[Question]
     rows: Rows
     logits: Tensor
@@ -249,7 +306,7 @@ def under_updates(
             base.reuse.below(frozenset(updates), rows),
             low_rank_applied(base.network, updates, which),
         ):
-            found.append(Part(questions, rows, base.logits(rows)))
+            found.append(Part(indices, questions, rows, base.logits(rows)))
     return found
 
 
@@ -261,7 +318,7 @@ def _together(base: AbstractModel, asked: Sequence[Asked]) -> list[list[int]]:
     """
     lengths = [len(ids) for ids in base.prompt_ids([prompt for _, prompt, _ in asked])]
     most = TOKENS_TOGETHER["cuda" if base.device.type == "cuda" else "cpu"]
-    passes = math.ceil(max(lengths) * len(lengths) / most)
+    passes = math.ceil(max(lengths, default=0) * len(lengths) / most)
     found: list[list[int]] = [[] for _ in range(passes)]
     for _, group in groupby(range(len(asked)), key=lambda index: asked[index][0]):
         mine = sorted(group, key=lengths.__getitem__)
@@ -285,7 +342,7 @@ def validate(
 ) -> dict[str, float]:
     """The rates that a checkpoint is chosen by, on the same dev edits every time, under teacher forcing.
 
-    Of each edit's paraphrases, one is asked.
+    Of each edit's paraphrases, one is asked; an edit without any does not count for equivalence.
     """
     hits: dict[str, list[bool]] = {rate: [] for rate in editor.choose_by}
     size = editor.edits_per_step

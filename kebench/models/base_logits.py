@@ -21,6 +21,19 @@ BLOCK = 32
 they are needed, another one after an interruption, changes no bit of what is kept."""
 
 
+def blocks(base: AbstractModel, questions: Iterable[Question]) -> dict[Question, list[Question]]:
+    """The block that each question is worked out in; the shortest block first."""
+    distinct = list(dict.fromkeys(questions))
+    ids = base.prompt_ids([prompt for prompt, _ in distinct])
+    length = dict(zip(distinct, map(len, ids), strict=True))
+    order = sorted(distinct, key=lambda question: (length[question], question))
+    found: dict[Question, list[Question]] = {}
+    for start in range(0, len(order), BLOCK):
+        block = order[start : start + BLOCK]
+        found.update(dict.fromkeys(block, block))
+    return found
+
+
 class BaseLogits:
     """What `AbstractModel.logits` says of known questions on the base weights.
 
@@ -31,11 +44,7 @@ class BaseLogits:
 
     def __init__(self, base: AbstractModel, questions: Iterable[Question]) -> None:
         self._base = base
-        distinct = list(dict.fromkeys(questions))
-        ids = base.prompt_ids([prompt for prompt, _ in distinct])
-        length = dict(zip(distinct, map(len, ids), strict=True))
-        self._order = sorted(distinct, key=lambda question: (length[question], question))
-        self._place = {question: place for place, question in enumerate(self._order)}
+        self._blocks = blocks(base, questions)
         self._head = nn.Identity() if base.family == "classifier" else base.network.get_output_embeddings()
         self._kept: dict[Question, Tensor] = {}
 
@@ -46,15 +55,14 @@ class BaseLogits:
             return self._ask(questions)[0]
         for question in questions:
             if question not in self._kept:
-                start = self._place[question] // BLOCK * BLOCK
-                block = self._order[start : start + BLOCK]
+                block = self._blocks[question]
                 self._kept.update(zip(block, self._ask(block)[1], strict=True))
         return at_least_float32(self._head(torch.cat([self._kept[question] for question in questions])))
 
     @cached_property
     def _keeps(self) -> bool:
         """Whether the output layer alone gives the logits of the first block."""
-        logits, states = self._ask(self._order[:BLOCK])
+        logits, states = self._ask(next(iter(self._blocks.values())))
         keeps = torch.equal(at_least_float32(self._head(torch.cat(states))), logits)
         if not keeps:
             logger.info("%s does more to its logits than its output layer: none are kept", self._base.name)

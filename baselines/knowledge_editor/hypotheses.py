@@ -1,0 +1,94 @@
+"""The KL constraint over what beam search finds (`kl_over: beam`), for models whose answers cannot be listed.
+
+    KL(p ‖ q) = Σ_h p(h) (log p(h) − log q(h)),   h over the base model's k best hypotheses for a question o
+    p(h) = p(h | o; θ) / Σ_h' p(h' | o; θ),   q(h) = p(h | o; θ') / Σ_h' p(h' | o; θ')
+
+where p(h | o; θ) is the product over h's tokens, its end included. De Cao et al. 2021 define the constraint
+over all answers of a model; for a sequence-to-sequence model that space is unbounded, and they take what beam
+search gives as the sample space. Their released code takes another quantity, token by token along one answer
+(`kl_over: answer`). Which hypotheses are best, transformers' beam search says: those with the largest mean
+log-probability of a token.
+
+It costs k rows for each constraint question where `answer` costs one. The hypotheses and p are worked out
+once a question and kept.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from kebench.models.base_logits import Question, blocks
+from kebench.models.model import AbstractModel
+from kebench.models.rows import Rows
+
+
+@dataclass(frozen=True)
+class Hypotheses:
+    """What the base model may answer to a question.
+
+    Attributes:
+        answers: best first, each once.
+        log_p: (answers,). log p(h), in nats: their probabilities sum to 1.
+    """
+
+    answers: tuple[str, ...]
+    log_p: Float[Tensor, " answers"]
+
+
+class BaseHypotheses:
+    """The k best hypotheses of the base model for known questions, each question searched once.
+
+    A hypothesis that cannot be fed back is left out: an empty one, one cut before its end, and all but the
+    tokenizer's own spelling of a text. Where none is left, the question's own answer stands alone, and
+    constrains nothing.
+    """
+
+    def __init__(self, base: AbstractModel, questions: Iterable[Question], beams: int) -> None:
+        """`beams`: k."""
+        self._base = base
+        self._beams = beams
+        self._blocks = blocks(base, questions)
+        self._kept: dict[Question, Hypotheses] = {}
+
+    def of(self, question: Question) -> Hypotheses:
+        """The hypotheses for one of the questions."""
+        if question not in self._kept:
+            block = self._blocks[question]
+            self._kept.update(zip(block, self._search(block), strict=True))
+        return self._kept[question]
+
+    @torch.no_grad()
+    def _search(self, questions: Sequence[Question]) -> list[Hypotheses]:
+        prompts = [prompt for prompt, _ in questions]
+        answers = []
+        for (prompt, own), texts in zip(questions, self._base.hypotheses(prompts, self._beams), strict=True):
+            whole = [self._base.canonical(prompt, text) for text in texts]
+            answers.append(tuple(dict.fromkeys(text for text in whole if text is not None)) or (own,))
+        asked = [(prompt, text) for prompt, texts in zip(prompts, answers, strict=True) for text in texts]
+        rows = self._base.rows(*zip(*asked, strict=True))
+        scores = sequence_log_probs(self._base.logits(rows), rows).split([len(texts) for texts in answers])
+        return [Hypotheses(texts, score.log_softmax(0)) for texts, score in zip(answers, scores, strict=True)]
+
+
+def sequence_log_probs(logits: Float[Tensor, "scored vocab"], rows: Rows) -> Float[Tensor, " batch"]:
+    """The log-probability of each row's whole answer, its end included: the sum over its tokens, in nats."""
+    likely = logits.log_softmax(-1).gather(-1, rows.labels.unsqueeze(-1)).squeeze(-1)
+    return likely.new_zeros(rows.batch).index_add(0, rows.row, likely)
+
+
+def kl_over_hypotheses(
+    before: Sequence[Hypotheses], after: Float[Tensor, " hypotheses"]
+) -> Float[Tensor, ""]:
+    """KL(p ‖ q), a mean over questions, in nats.
+
+    Args:
+        before: each question's hypotheses with log p under the base model.
+        after: log p(h | o; θ') of each of them under the edited model, one question's after the other's.
+    """
+    log_p = torch.cat([each.log_p for each in before])
+    scores = after.split([len(each.answers) for each in before])
+    log_q = torch.cat([score.log_softmax(0) for score in scores])
+    return (log_p.exp() * (log_p - log_q)).sum() / len(before)

@@ -1,0 +1,75 @@
+"""A preconditioned gradient step of Polyak's length, repeated until the model gives the answer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import ClassVar, Literal
+
+from kebench.applications import edit_gradients, polyak_length, until_answered
+from kebench.edit import Edit
+from kebench.editor import AbstractTrainedEditor, AbstractWeightEditor, State, TrainingSet, Workspace
+from kebench.errors import check_positive
+from kebench.models.model import AbstractModel, Under, base_weights
+from kebench.moments import preconditioners
+from kebench.updates import LowRankBatch, Update, editable
+
+
+@dataclass(frozen=True)
+class PreconditionedStep(AbstractWeightEditor, AbstractTrainedEditor):
+    """θ' = θ − t ∇W P, again and again on the edited model until it answers a.
+
+        L = −log p(a | x)              ∇W = its gradient for one weight matrix
+        P = (C / e + I)⁻¹              C = E[x xᵀ] of the layer's inputs, e = ε · tr C / d_in
+        t = scale · L / Σ tr(∇W P ∇Wᵀ)   Polyak's step length; the sum is over the edited matrices
+
+    P shortens the step along directions that all inputs share, through which an edit changes other answers;
+    the length adapts to the edit, so no learning rate is tuned to a model. C is gathered once over questions
+    that the base model answers; that is all that `prepare` does.
+
+    Attributes:
+        layers: which layers' matrices are edited: `first`, `last`, `all`, or their numbers.
+        scale: the step's length; 1 would bring a loss that is linear in the weights to 0.
+        epsilon: ε above 0. The smaller it is, the more the shared directions are spared.
+        loop: the most steps an edit takes; it stops as soon as a is the greedy answer to x.
+        moment_questions: the most questions that C is a mean over.
+        seed: of the draw of those questions.
+    """
+
+    citation: ClassVar[str] = "martens2015optimizing; meng2022locating"
+
+    layers: Literal["all", "first", "last"] | tuple[int, ...] = "last"
+    scale: float = 2.0
+    epsilon: float = 0.01
+    loop: int = 5
+    moment_questions: int = 1024
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_positive(self, "scale", "epsilon", "loop", "moment_questions")
+
+    def prepared_by(self) -> "PreconditionedStep":
+        """See `AbstractTrainedEditor`: the length and the number of steps are a matter of test time."""
+        return replace(self, scale=2.0, loop=5)
+
+    def prepare(self, base: AbstractModel, training: TrainingSet, workspace: Workspace) -> State:
+        """See `AbstractTrainedEditor`: P of every edited matrix, by the parameter's name."""
+        names = editable(base.network, self.layers)
+        return preconditioners(
+            base, names, self.epsilon, training, at_most=self.moment_questions, seed=self.seed
+        )
+
+    def update(self, state: State, base: AbstractModel, edits: Sequence[Edit]) -> list[Update]:
+        """See `AbstractWeightEditor`: up to `loop` steps."""
+        return until_answered(base, edits, self.loop, partial(self.step, state, base))
+
+    def step(
+        self, state: State, base: AbstractModel, edits: Sequence[Edit], under: Under = base_weights
+    ) -> dict[str, LowRankBatch]:
+        """−t ∇W P of every edit from the given weights, as factors: ∇W = Dᵀ X, so ∇W P = Dᵀ (X P)."""
+        losses, gradients = edit_gradients(base, edits, editable(base.network, self.layers), under)
+        through = {name: gradient.X @ state[name].to(gradient.X) for name, gradient in gradients.items()}
+        lengths = polyak_length(self.scale, losses, gradients, through).view(-1, 1, 1)
+        return {
+            name: LowRankBatch(B=-lengths * gradient.D.transpose(1, 2), A=through[name])
+            for name, gradient in gradients.items()
+        }

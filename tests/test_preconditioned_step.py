@@ -1,0 +1,139 @@
+"""The preconditioned step: its formula, dense; the untrained KnowledgeEditor; its loop; what it prepares."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from dense_reference import dense_gradients, really_edited
+from kebench.baselines.knowledge_editor import KnowledgeEditor, training
+from kebench.baselines.preconditioned_step import PreconditionedStep
+from torch import Tensor
+
+from kebench.editor import State, TrainingSet, Workspace
+from kebench.errors import BadSetting
+from kebench.models import AbstractModel
+from kebench.models.rows import target_loss
+from kebench.moments import inverse, second_moments
+from kebench.updates import LowRank, Update, editable
+
+KINDS = pytest.mark.parametrize("kind", ["bert", "bart", "gpt2", "llama"])
+STEP = PreconditionedStep(epsilon=0.1, loop=1, moment_questions=8)
+
+
+def prepared(editor: PreconditionedStep, base: AbstractModel, kind: str) -> State:
+    return editor.prepare(base, tiny.training_set(base, kind), Workspace(Path(), lambda *_: None))
+
+
+def dense(update: Update) -> dict[str, Tensor]:
+    found = {}
+    for name, change in update.items():
+        assert isinstance(change, LowRank)
+        found[name] = change.B @ change.A
+    return found
+
+
+@KINDS
+def test_a_step_is_its_formula(kind: str) -> None:
+    base = tiny.model(kind, dtype=torch.float64)
+    editor = replace(STEP, layers="all")
+    state = prepared(editor, base, kind)
+    edits = tiny.edits(base, kind, 3)
+    for edit, update in zip(edits, editor.update(state, base, edits), strict=True):
+        gradients = dense_gradients(base, edit.prompt, edit.target, editable(base.network))
+        rows = base.rows([edit.prompt], [edit.target])
+        loss = target_loss(base.logits(rows), rows).item()
+        norm = sum(float((g @ state[name] * g).sum()) for name, g in gradients.items())
+        found = dense(update)
+        assert set(found) == set(gradients)
+        for name, gradient in gradients.items():
+            expected = -editor.scale * loss / norm * gradient @ state[name]
+            torch.testing.assert_close(found[name], expected, rtol=1e-8, atol=1e-12)
+
+
+@KINDS
+@pytest.mark.parametrize("loop", [1, 3])
+def test_an_untrained_knowledge_editor_makes_the_same_update(kind: str, loop: int) -> None:
+    """With its masks at their start: the random weights of the last layer of its heads are 0."""
+    base = tiny.model(kind, dtype=torch.float64)
+    data = tiny.training_set(base, kind)
+    learner = KnowledgeEditor(
+        layers="last", step="polyak", precondition=0.1, scale=4.0, loop=loop,
+        lstm_size=4, condition_size=6, head_size=4,
+    )  # fmt: skip
+    hypernetwork = training.hypernetwork_for(learner, base, data)
+    with torch.no_grad():
+        for head in hypernetwork.heads.values():
+            head.layers[-1].parametrizations.weight.original0.zero_()
+            head.layers[-1].bias.zero_()
+    editor = replace(STEP, scale=2.0, loop=loop, moment_questions=training.MOMENT_QUESTIONS)  # σ(0) = 1/2
+    edits = tiny.edits(base, kind, 4)
+    expected = learner.update(hypernetwork.state_dict(), base, edits)
+    for one, other in zip(editor.update(prepared(editor, base, kind), base, edits), expected, strict=True):
+        assert set(one) == set(other)
+        for name, change in dense(one).items():
+            torch.testing.assert_close(change, dense(other)[name], rtol=1e-8, atol=1e-11)
+
+
+@pytest.mark.parametrize("kind", ["bert", "bart"])
+def test_each_step_starts_from_the_edited_model_until_it_answers(kind: str) -> None:
+    base = (tiny.model if kind == "bert" else tiny.fitted)(kind, dtype=torch.float64)
+    state = prepared(STEP, base, kind)
+    edits = tiny.edits(base, kind, 6)
+    once = replace(STEP, scale=0.3)
+    taken = set()
+    for edit, twice in zip(edits, replace(once, loop=2).update(state, base, edits), strict=True):
+        (first,) = once.update(state, base, [edit])
+        edited = really_edited(base, first)
+        done = edited.says([edit.prompt], [edit.target])[0]
+        taken.add(done)
+        second = {} if done else dense(once.update(state, edited, [edit])[0])
+        for name, change in dense(first).items():
+            expected = change + second.get(name, 0.0)
+            torch.testing.assert_close(dense(twice)[name], expected, rtol=1e-8, atol=1e-10)
+    assert taken == {True, False}
+
+
+@pytest.mark.parametrize("kind", ["bert", "bart"])
+def test_what_it_prepares_are_preconditioners_of_what_may_be_learnt_from(kind: str) -> None:
+    base = tiny.fitted(kind, dtype=torch.float64)
+    data = tiny.training_set(base, kind)
+    every = replace(STEP, moment_questions=1000)
+    state = prepared(every, base, kind)
+    names = editable(base.network, "last")
+    questions = [(known.prompt, known.prediction) for known in (*data.known, *data.unseen)]
+    moments = second_moments(base, names, questions)
+    assert set(state) == set(names)
+    for name, moment in moments.items():
+        torch.testing.assert_close(state[name], inverse(moment, 0.1), rtol=1e-6, atol=1e-9)
+    # Of more questions than are asked for, the seed draws.
+    drawn, again, other = (prepared(each, base, kind) for each in (STEP, STEP, replace(STEP, seed=1)))
+    assert all(torch.equal(matrix, again[name]) for name, matrix in drawn.items())
+    assert not any(torch.equal(matrix, other[name]) for name, matrix in drawn.items())
+
+
+def test_length_and_loop_do_not_change_what_is_prepared() -> None:
+    assert replace(STEP, scale=0.5, loop=9).prepared_by() == STEP.prepared_by()
+    for change in ({"epsilon": 0.2}, {"layers": "all"}, {"moment_questions": 9}, {"seed": 1}):
+        assert replace(STEP, **change).prepared_by() != STEP.prepared_by()  # type: ignore[arg-type]
+
+
+def test_no_edits_no_updates() -> None:
+    base = tiny.model("bert")
+    assert STEP.update(prepared(STEP, base, "bert"), base, []) == []
+
+
+def test_nothing_to_gather_is_said_in_one_line() -> None:
+    base = tiny.model("bert")
+    nothing = TrainingSet(train=[], dev=[], known=[], unseen=[], dev_known=[])
+    with pytest.raises(BadSetting, match="found no question that the base model answers"):
+        STEP.prepare(base, nothing, Workspace(Path(), lambda *_: None))
+
+
+@pytest.mark.parametrize("setting", ["scale", "epsilon", "loop", "moment_questions"])
+def test_a_setting_that_is_not_positive_is_refused(setting: str) -> None:
+    with pytest.raises(BadSetting, match=f"{setting}: found 0, wanted a number above 0"):
+        replace(STEP, **{setting: 0})  # type: ignore[arg-type]
