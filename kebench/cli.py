@@ -96,10 +96,11 @@ def main() -> None:
     help="Edit until retain is known to ± POINTS percentage points (which takes 250 / POINTS edits at least);"
     " --limit, by default all, is then the most edits it may take.",
 )
-@click.option("--seed", type=int, help="Of the choice of edits and of the samples. Default: 0.")
+@click.option("--seed", type=int, help="Of the choice of edits. Default: 0.")
 @click.option("--protocol", help="strict (default) or decao2021.")
 @click.option("--targets", help="alternative (default): another answer; gold: correct what is wrong.")
 @click.option("--retain", help="Test questions asked of each edit, or 'exact' for all. Default: the task's.")
+@click.option("--retain-seed", type=int, help="Of the choice of those questions. Default: 0.")
 @click.option("--split", help="test (default); dev, to choose an editor's settings with.")
 @click.option("--output", help="The run's folder. Default: runs/<task>-<key of the setting>.")
 @click.option("--device", help="cpu, cuda, cuda:1, mps. Default: cuda if there is one.")
@@ -359,7 +360,7 @@ def _prepare_editor(name: str, fields: dict[str, Any], device: str | None, progr
 @click.option("--pack", help="One of the task's packs, or a folder. Default: the task's.")
 @click.option("--limit", type=click.IntRange(min=1), default=30, show_default=True, help="How many edits.")
 @click.option("--retain", type=int, default=20, show_default=True, help="Other questions asked of each.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the choice of edits and questions.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the choice of edits.")
 @click.option("--device", help="cpu, cuda, cuda:1, mps. Default: cuda if there is one.")
 @click.option(
     "--out",

@@ -47,6 +47,7 @@ def evaluate(
     protocol: str = "strict",
     targets: Targets = "alternative",
     retain: int | Literal["exact"] | None = None,
+    retain_seed: int = 0,
     split: Split = "test",
     output: str | Path | None = None,
     device: str | None = None,
@@ -64,10 +65,11 @@ def evaluate(
         limit: how many edits; by default the task's number; 0 for all there are.
         precision: edit until the 95 % interval of retain accuracy is this half-width or less, in percentage
             points; `limit`, by default all there are, is then the most edits it may take.
-        seed: of the choice of edits and of every edit's retain sample.
+        seed: of the choice of edits, and of the intervals.
         protocol: `strict` or `decao2021`.
         targets: `alternative` or `gold`.
         retain: how many test questions each edit is asked, or `exact`; by default the task's number.
+        retain_seed: of the draw of those questions.
         split: `test`, or `dev` to choose settings with: the half of it that editors choose their checkpoints
             with, but learn nothing from; held-out wordings and relations left out.
         output: the run's folder, kept and resumable; by default a temporary one.
@@ -96,6 +98,7 @@ def evaluate(
             protocol=protocol,
             targets=targets,
             retain=retain,
+            retain_seed=retain_seed,
             split=split,
             output=str(output if output is not None else temporary),
             device=device,

@@ -24,6 +24,7 @@ class BaseAnswers:
         if len(self.rows) < len(rows):
             raise ValueError("two test questions have the same id")
         self._sizes = Counter(row.stratum for row in rows)
+        self._right: dict[Equality, frozenset[str]] = {}
         self._by_fact: defaultdict[str, set[str]] = defaultdict(set)
         self._by_wording: defaultdict[str, set[str]] = defaultdict(set)
         for row in rows:
@@ -47,6 +48,20 @@ class BaseAnswers:
         """Stratum → how many test questions it holds, less those left out."""
         gone = Counter(self.rows[id_].stratum for id_ in left_out)
         return {stratum: n_questions - gone[stratum] for stratum, n_questions in self._sizes.items()}
+
+    def right(self, protocol: Protocol) -> Set[str]:
+        """The ids of the test questions to which the base model gives a gold answer."""
+        equality = protocol.gold_equality
+        if equality not in self._right:
+            rows = self.rows.values()
+            self._right[equality] = frozenset(row.id for row in rows if is_gold(row, row.answer, protocol))
+        return self._right[equality]
+
+    def accuracy(self, protocol: Protocol, left_out: Set[str] = frozenset()) -> Measure:
+        """How often the base model is right on the test set, less what is left out; NaN if all is."""
+        total = len(self.rows) - len(left_out)
+        hits = len(self.right(protocol)) - len(self.right(protocol) & left_out)
+        return Measure(hits / total, hits, total) if total else NOTHING
 
     def asked(self, edit: EditAnswers) -> list[tuple[BaseAnswer, str | None]]:
         """The test questions the edited model was asked, with its answers.
@@ -198,26 +213,35 @@ def retain_gold(edit: EditAnswers, base: BaseAnswers, protocol: Protocol) -> Mea
     )
 
 
-def accuracy_before(edit: EditAnswers, base: BaseAnswers, protocol: Protocol) -> Measure:
-    """How often the base model was right on the questions this edit was asked.
+def accuracy_loss(edit: EditAnswers, base: BaseAnswers, protocol: Protocol) -> Measure:
+    """By how much the edited model is right less often than the base model: in [-1, 1], 0 without change.
+
+    Each question counts 1 where the base model was right and the edited one is not, -1 the other way round,
+    else 0.
 
     - Compared with: the gold answers; any of them will do.
     - Over: the sampled test questions, all of them: x and its fact are part of the test set.
-    - Averaged: over the sample, weighted by stratum; then over edits.
+    - Averaged: over the sample, weighted by stratum so as to estimate the mean over the whole test set; then
+      over edits.
     - Equal: by the protocol's `gold_equality`.
     """
-    return _over_sample(edit, base, frozenset(), lambda row, _: is_gold(row, row.answer, protocol))
+    return _loss(edit, base, frozenset(), protocol)
 
 
-def accuracy_after(edit: EditAnswers, base: BaseAnswers, protocol: Protocol) -> Measure:
-    """How often the edited model is right on the questions it was asked.
+def accuracy_loss_elsewhere(edit: EditAnswers, base: BaseAnswers, protocol: Protocol) -> Measure:
+    """The same without what the edit is about: over O^x, as `retain`; NaN where nothing of it was asked."""
+    return _loss(edit, base, base.left_out(edit, protocol), protocol)
+
+
+def accuracy_elsewhere(edit: EditAnswers, base: BaseAnswers, protocol: Protocol) -> Measure:
+    """How often the base model is right over O^x: known exactly, whatever the sample.
 
     - Compared with: the gold answers; any of them will do.
-    - Over: the sampled test questions, the very ones of `accuracy_before`.
-    - Averaged: with the weights of `accuracy_before`, so that an edit which changes nothing scores the same.
+    - Over: O^x, all of it.
+    - Averaged: every question weighs the same; then over edits.
     - Equal: by the protocol's `gold_equality`.
     """
-    return _over_sample(edit, base, frozenset(), lambda row, answer: is_gold(row, answer, protocol))
+    return base.accuracy(protocol, base.left_out(edit, protocol))
 
 
 def is_gold(row: BaseAnswer, answer: str | None, protocol: Protocol) -> bool:
@@ -225,16 +249,23 @@ def is_gold(row: BaseAnswer, answer: str | None, protocol: Protocol) -> bool:
     return any(same(answer, gold, protocol.gold_equality) for gold in row.gold)
 
 
+def _loss(edit: EditAnswers, base: BaseAnswers, left_out: Set[str], protocol: Protocol) -> Measure:
+    right = base.right(protocol)
+    return _over_sample(
+        edit, base, left_out, lambda row, answer: (row.id in right) - is_gold(row, answer, protocol)
+    )
+
+
 def _over_sample(
     edit: EditAnswers,
     base: BaseAnswers,
     left_out: Set[str],
-    right: Callable[[BaseAnswer, str | None], bool],
+    value_of: Callable[[BaseAnswer, str | None], int],
 ) -> Measure:
     rows = [(row, answer) for row, answer in base.asked(edit) if row.id not in left_out]
-    values = [right(row, answer) for row, answer in rows]
+    values = [value_of(row, answer) for row, answer in rows]
     value = stratified_mean(values, [row.stratum for row, _ in rows], base.populations(left_out))
-    return Measure(value, sum(values), len(values))
+    return Measure(value, None, len(values))  # weighted by stratum: no hits / total
 
 
 def _share(right: Sequence[bool]) -> Measure:

@@ -27,6 +27,7 @@ class Plan:
         cases: the edits in their seeded order; with a precision, as many of them as it takes.
         base: the test set with the base answers, as the scorer takes it.
         retain_size: test questions an edit.
+        retain_seed: of their draw.
     """
 
     ground: Ground
@@ -34,6 +35,7 @@ class Plan:
     cases: tuple[Case, ...]
     base: tuple[BaseAnswer, ...]
     retain_size: int
+    retain_seed: int
 
     @staticmethod
     def of(ground: Ground, settings: RunSettings) -> "Plan":
@@ -57,7 +59,7 @@ class Plan:
             pack_sha256=ground.pack.sha256,
             model=ground.model.name,
             model_fingerprint=ground.identity,
-            protocol=asdict(ground.protocol),
+            protocol=ground.protocol.to_json(),
             targets=ground.targets,
             regime="single",
             retain="exact" if exact else f"sample of {size}",
@@ -70,13 +72,15 @@ class Plan:
             test_sha256=_digest(asdict(row) for row in base),
             precision=None if settings.precision is None else float(settings.precision),  # 1 is 1.0
             split=ground.split,
+            retain_seed=settings.retain_seed,
         )
-        return Plan(ground, setting, cases, base, len(base) if exact else int(size))
+        size = len(base) if exact else int(size)
+        return Plan(ground, setting, cases, base, size, settings.retain_seed)
 
     def sample(self, case: Case) -> list[BaseAnswer]:
         """The test questions one edit is asked: the same for every editor."""
         places = tuple(row.stratum for row in self.base)
-        drawn = draw_sample(places, self.retain_size, seed=self.setting.seed, edit_id=case.edit.id)
+        drawn = draw_sample(places, self.retain_size, seed=self.retain_seed, edit_id=case.edit.id)
         return [self.base[index] for index in drawn]
 
     def base_facts(self) -> dict[str, Any]:

@@ -5,8 +5,9 @@ Numbers whose protocols differ never share a table.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
 
 from kebench.errors import NotFound
 
@@ -16,6 +17,11 @@ Equality = Literal["normalised", "decao2021", "raw", "label"]
 Targets = Literal["alternative", "gold"]
 """What edits ask for: an `alternative` to the prediction, as De Cao et al. do, or the `gold` answer where
 the prediction is wrong (corrections). Two different experiments: never in one table."""
+
+SCORING = 2
+"""The version of the rules by which answers become scores, which `docs/scores.md` defines. Raised whenever
+the same answers would give other numbers. Version 1: intervals resampled edits one by one and had no width
+where all scored the same; the accuracy before was estimated on each edit's sample."""
 
 STRATA = 4
 """How many strata a retain sample is drawn from, each of which gives a question at least."""
@@ -42,6 +48,7 @@ class Protocol:
         decoding: answers are what a model says `free`ly, to its own end, never under teacher forcing.
         averaging: `per_edit`, then over edits; never pooled.
         deterioration: `ratio_of_means` over edits of accuracy after and before, on the test set with x in it.
+        scoring: the version of the rules that no field names, `SCORING`.
     """
 
     name: str
@@ -57,6 +64,19 @@ class Protocol:
     decoding: Literal["free"] = "free"
     averaging: Literal["per_edit"] = "per_edit"
     deterioration: Literal["ratio_of_means"] = "ratio_of_means"
+    scoring: int = SCORING
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields; version 1 is not named, so that records older than the field stay what they are."""
+        fields = asdict(self)
+        if self.scoring == 1:
+            del fields["scoring"]
+        return fields
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Protocol:
+        """Reads what `to_json` wrote."""
+        return cls(**{"scoring": 1, **fields})
 
 
 STRICT = Protocol(

@@ -11,10 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from kebench.errors import BadFile
+from kebench.protocols import SCORING
 from kebench.scorer import Scores
 from kebench.stopping import Stopping
 
-FORMAT = 2
+FORMAT = 3
+"""Of records that are written. Format 2, of scoring version 1, is read and shown too."""
+_SCORING = {2: 1, FORMAT: SCORING}
+"""Format → the version of the scoring rules."""
 
 
 @dataclass(frozen=True)
@@ -29,13 +33,15 @@ class Setting:
         targets: `alternative` or `gold`.
         regime: `single`: every edit starts from the base model.
         retain: `sample of N` or `exact`.
-        seed: of the choice of edits and of their samples.
+        seed: of the choice of edits, and of the intervals.
         edits: how many; at most how many where there is a precision.
         edits_sha256: over these edits: what is asked for, and of which paraphrases.
         test_sha256: over the test set with the base model's answers and the strata.
         precision: edits stop when retain accuracy is known to this, in percentage points; None where their
             number was fixed. Not in the JSON then, so that records older than it stay what they are.
         split: `test`, and then not in the JSON either; or `dev`, on which settings are chosen.
+        retain_seed: of the edits' samples. None, and not in the JSON, in records older than it, whose samples
+            were drawn with `seed`.
     """
 
     task: str
@@ -54,6 +60,7 @@ class Setting:
     test_sha256: str
     precision: float | None = None
     split: str = "test"
+    retain_seed: int | None = None
 
     @property
     def key(self) -> str:
@@ -72,6 +79,8 @@ class Setting:
             del fields["precision"]
         if self.split == "test":
             del fields["split"]
+        if self.retain_seed is None:
+            del fields["retain_seed"]
         return fields
 
 
@@ -99,7 +108,7 @@ class RunRecord:
     """One row of a leaderboard, complete in itself.
 
     Attributes:
-        format: of this file; `FORMAT`.
+        format: of this file; one of `_SCORING`.
         setting: what it may be compared with.
         editor: what tables call the editor.
         editor_path: `module:Class`.
@@ -155,13 +164,16 @@ class RunRecord:
         """Reads a record.
 
         Raises:
-            BadFile: it is no record, or one of another format.
+            BadFile: it is no record, one of another format, or its scores are not of its format's version.
         """
         try:
             fields = json.loads(path.read_text(encoding="utf-8"))
-            if fields.get("format") != FORMAT:
-                raise BadFile(path, f"found format {fields.get('format')}, wanted {FORMAT}")
-            return RunRecord.from_json(fields)
+            if (found := fields.get("format")) not in _SCORING:
+                raise BadFile(path, f"found format {found}, wanted {' or '.join(map(str, _SCORING))}")
+            record = RunRecord.from_json(fields)
+            if (version := record.scores.protocol.scoring) != _SCORING[found]:
+                raise BadFile(path, f"format {found}: found scoring version {version}")
+            return record
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise BadFile(path, f"not a run record ({error.__class__.__name__}: {error})") from None
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from kebench import metrics
@@ -22,7 +22,8 @@ from kebench.statistics import (
 )
 from kebench.stopping import Stopping
 
-INTERVAL = "95 %, percentile bootstrap over edits"
+_WEIGHTED = ("retain", "retain_gold", "accuracy_loss", "accuracy_loss_elsewhere")
+INTERVAL = "95 %, percentile bootstrap over facts, each with all its edits"
 STOPPED_INTERVAL = (
     f"{INTERVAL}, but of retain accuracy a confidence sequence by betting, which holds at whatever number of "
     "edits the run stopped"
@@ -48,8 +49,9 @@ class EditScores:
         equivalence_held_out_wordings: the same over those whose wording no editor is trained on.
         retain: base answers kept over O^x.
         retain_gold: gold answers given over O^x.
-        accuracy_before: gold answers given by the base model over the sample.
-        accuracy_after: the same by the edited model.
+        accuracy_loss: accuracy of the base model less that of the edited one, estimated on the sample.
+        accuracy_loss_elsewhere: the same over O^x.
+        accuracy_elsewhere: of the base model over O^x, exact.
     """
 
     id: str
@@ -65,17 +67,22 @@ class EditScores:
     equivalence_held_out_wordings: Measure
     retain: Measure
     retain_gold: Measure
-    accuracy_before: Measure
-    accuracy_after: Measure
+    accuracy_loss: Measure
+    accuracy_loss_elsewhere: Measure
+    accuracy_elsewhere: Measure
 
     def row(self) -> dict[str, str | bool | float | int | None]:
-        """The edit as one flat row: each measure `m` as `m`, `m_hits` and `m_total`."""
+        """The edit as one flat row: each measure `m` as `m`, `m_hits` and `m_total`.
+
+        `m_hits` stands only where `m` is `m_hits / m_total`: not where questions are weighted.
+        """
         row: dict[str, str | bool | float | int | None] = {}
         for field in fields(self):
             content = getattr(self, field.name)
             if isinstance(content, Measure):
                 row[field.name] = content.value
-                row[f"{field.name}_hits"] = content.hits
+                if field.name not in _WEIGHTED:
+                    row[f"{field.name}_hits"] = content.hits
                 row[f"{field.name}_total"] = content.total
             else:
                 row[field.name] = content
@@ -112,9 +119,13 @@ class Scores:
         held_out_retain_accuracy: `retain_accuracy` over them.
         retain_accuracy: against the base answer.
         retain_accuracy_gold: against the gold answers.
-        accuracy_before: of the base model, over the edits' samples.
-        accuracy_after: of the edited models, over the same.
-        performance_deterioration: 1 − after / before; `hits` counts right answers after, `total` before.
+        accuracy_before: of the base model on the whole test set: exact, so that its interval has no width.
+            (In scoring version 1, over the edits' samples.)
+        accuracy_after: of the edited models: before, less what the samples show to be lost.
+        performance_deterioration: 1 − after / before, on the whole test set: the change that the edit asks
+            for is part of it.
+        performance_deterioration_elsewhere: the same over O^x, where nothing should change; None in scoring
+            version 1.
         seed: of the intervals.
         resamples: of the intervals.
         interval: how they were made.
@@ -142,6 +153,7 @@ class Scores:
     accuracy_before: Estimate
     accuracy_after: Estimate
     performance_deterioration: Estimate
+    performance_deterioration_elsewhere: Estimate | None
     seed: int
     resamples: int
     interval: str = INTERVAL
@@ -160,16 +172,17 @@ class Scores:
 
     def to_json(self) -> dict[str, Any]:
         """The fields in their order, NaN as None: the same edits give the same bytes (see `score`)."""
-        return {field.name: _to_json(getattr(self, field.name)) for field in fields(self)}
+        contents = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return {name: _to_json(content) for name, content in contents if content is not None}
 
     @classmethod
     def from_json(cls, saved: Mapping[str, Any]) -> Scores:
         """Reads what `to_json` wrote."""
-        read: dict[str, Any] = dict(saved)
+        read: dict[str, Any] = {"performance_deterioration_elsewhere": None, **saved}
         for field in fields(cls):
-            if field.type == "Estimate":  # a string: annotations are not evaluated in this module
-                read[field.name] = Estimate.from_json(saved[field.name])
-        read["protocol"] = Protocol(**saved["protocol"])
+            if "Estimate" in str(field.type) and read[field.name] is not None:
+                read[field.name] = Estimate.from_json(read[field.name])
+        read["protocol"] = Protocol.from_json(saved["protocol"])
         return cls(**read)
 
 
@@ -204,37 +217,69 @@ def score(
     effective = [row for row in rows if not row.no_op]
     held_out = [row for row in rows if row.held_out]
     retained = {row.id: row.retain for row in rows}
+    facts = [row.fact for row in rows]
+    before = BaseAnswers(base).accuracy(protocol)
 
-    def average(measures: Sequence[Measure]) -> Estimate:
-        return mean_estimate(measures, seed=seed, resamples=resamples)
+    def average(
+        part: Sequence[EditScores],
+        measure: Callable[[EditScores], Measure],
+        *,
+        counted: bool = False,
+        least: float = 0.0,
+        most: float = 1.0,
+    ) -> Estimate:
+        return mean_estimate(
+            [measure(row) for row in part],
+            [row.fact for row in part],
+            counted=counted, least=least, most=most, seed=seed, resamples=resamples,
+        )  # fmt: skip
 
+    loss = average(rows, lambda row: row.accuracy_loss, least=before.value - 1, most=before.value)
     return Scores(
         protocol=protocol,
         edits=len(rows),
         failures=dict(sorted(Counter(row.failure for row in rows if row.failure is not None).items())),
         no_ops=sum(row.no_op for row in rows),
-        no_op_share=average([Measure(float(row.no_op), int(row.no_op), 1) for row in rows]),
-        success_rate=average([row.success for row in effective]),
-        success_rate_teacher_forced=average([row.success_teacher_forced for row in effective]),
-        inflation_gap=average([difference(row.success_teacher_forced, row.success) for row in effective]),
-        equivalence_target=average([row.equivalence_target for row in rows]),
-        equivalence_own=average([row.equivalence_own for row in rows]),
+        no_op_share=average(rows, lambda row: Measure(float(row.no_op), int(row.no_op), 1), counted=True),
+        success_rate=average(effective, lambda row: row.success, counted=True),
+        success_rate_teacher_forced=average(effective, lambda row: row.success_teacher_forced, counted=True),
+        inflation_gap=average(
+            effective, lambda row: difference(row.success_teacher_forced, row.success), counted=True, least=-1
+        ),
+        equivalence_target=average(rows, lambda row: row.equivalence_target),
+        equivalence_own=average(rows, lambda row: row.equivalence_own),
         edits_with_paraphrases=sum(row.equivalence_target.total > 0 for row in rows),
-        equivalence_seen_wordings=average([row.equivalence_seen_wordings for row in rows]),
-        equivalence_held_out_wordings=average([row.equivalence_held_out_wordings for row in rows]),
+        equivalence_seen_wordings=average(rows, lambda row: row.equivalence_seen_wordings),
+        equivalence_held_out_wordings=average(rows, lambda row: row.equivalence_held_out_wordings),
         held_out_edits=len(held_out),
-        held_out_success_rate=average([row.success for row in held_out if not row.no_op]),
-        held_out_equivalence=average([row.equivalence_target for row in held_out]),
-        held_out_retain_accuracy=average([row.retain for row in held_out]),
-        retain_accuracy=average([row.retain for row in rows])
+        held_out_success_rate=average(
+            [row for row in held_out if not row.no_op], lambda row: row.success, counted=True
+        ),
+        held_out_equivalence=average(held_out, lambda row: row.equivalence_target),
+        held_out_retain_accuracy=average(held_out, lambda row: row.retain),
+        retain_accuracy=average(rows, lambda row: row.retain)
         if stopping is None
         else stopping.estimate([retained[edit.id] for edit in edits]),
-        retain_accuracy_gold=average([row.retain_gold for row in rows]),
-        accuracy_before=average([row.accuracy_before for row in rows]),
-        accuracy_after=average([row.accuracy_after for row in rows]),
+        retain_accuracy_gold=average(rows, lambda row: row.retain_gold),
+        accuracy_before=replace(
+            loss,
+            value=before.value,
+            low=before.value,
+            high=before.value,
+            hits=before.hits,
+            total=before.total,
+            standard_error=0.0,
+        ),
+        accuracy_after=replace(
+            loss, value=before.value - loss.value, low=before.value - loss.high, high=before.value - loss.low
+        ),
         performance_deterioration=relative_loss_estimate(
-            [row.accuracy_before for row in rows],
-            [row.accuracy_after for row in rows],
+            [row.accuracy_loss for row in rows], [before] * len(rows), facts, seed=seed, resamples=resamples
+        ),
+        performance_deterioration_elsewhere=relative_loss_estimate(
+            [row.accuracy_loss_elsewhere for row in rows],
+            [row.accuracy_elsewhere for row in rows],
+            facts,
             seed=seed,
             resamples=resamples,
         ),
@@ -286,8 +331,9 @@ def per_edit(
             equivalence_held_out_wordings=worded(edit, True),
             retain=metrics.retain(edit, test_set, protocol),
             retain_gold=metrics.retain_gold(edit, test_set, protocol),
-            accuracy_before=metrics.accuracy_before(edit, test_set, protocol),
-            accuracy_after=metrics.accuracy_after(edit, test_set, protocol),
+            accuracy_loss=metrics.accuracy_loss(edit, test_set, protocol),
+            accuracy_loss_elsewhere=metrics.accuracy_loss_elsewhere(edit, test_set, protocol),
+            accuracy_elsewhere=metrics.accuracy_elsewhere(edit, test_set, protocol),
         )
         for edit in in_order
     ]
@@ -297,12 +343,13 @@ def difference(first: Measure, second: Measure) -> Measure:
     """One edit's first measure less its second, for paired estimates; nothing where either is missing."""
     if math.isnan(first.value) or math.isnan(second.value):
         return NOTHING
-    return Measure(first.value - second.value, first.hits - second.hits, first.total)
+    hits = None if first.hits is None or second.hits is None else first.hits - second.hits
+    return Measure(first.value - second.value, hits, first.total)
 
 
 def _to_json(content: object) -> object:
     if isinstance(content, Estimate):
         return content.to_json()
     if isinstance(content, Protocol):
-        return asdict(content)
+        return content.to_json()
     return dict(content) if isinstance(content, Mapping) else content

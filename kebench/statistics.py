@@ -9,8 +9,9 @@ import math
 import random
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +22,8 @@ from kebench.protocols import STRATA
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000
+_DETECTABLE = NormalDist().inv_cdf(1 - (1 - CONFIDENCE) / 2) + NormalDist().inv_cdf(0.8)
+_NO_WIDTH = 1e-12  # more than rounding gives a mean of equal values, less than any answer moves one
 _CELLS_AT_ONCE = 1 << 21  # numbers held at once while resampling: 16 MiB
 
 
@@ -29,12 +32,12 @@ class Measure(NamedTuple):
 
     Attributes:
         value: in [0, 1], or a difference of two such; NaN when nothing was measured.
-        hits: how many answers were right, each counted once whatever its weight.
-        total: out of how many.
+        hits: how many answers were right; None where `value` weighs answers and is not `hits / total`.
+        total: how many answers were compared, each counted once whatever its weight.
     """
 
     value: float
-    hits: int
+    hits: int | None
     total: int
 
 
@@ -43,101 +46,144 @@ NOTHING = Measure(math.nan, 0, 0)
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number over edits, with its interval and the counts it came from.
-
-    `value` is a mean over edits of weighted means, so it need not be `hits / total`.
+    """A number over edits, with its interval and the counts it came from. `docs/scores.md` defines them.
 
     Attributes:
         value: NaN when nothing was measured.
-        low: lower end of the 95 % interval, a percentile bootstrap that resamples whole edits. Where every
-            edit scored the same it has no width, however few they are: read `edits` beside it. (Of what
-            stops a run, it is a confidence sequence: see `kebench.stopping`.)
+        low: lower end of the 95 % interval: of a percentile bootstrap that resamples facts, each with all
+            its edits. Where that would have no width, as with one fact or equal scores, `_interval` says
+            what stands here. (Of what stops a run, it is a confidence sequence: see `kebench.stopping`.)
         high: its upper end.
-        hits: right answers over all edits, unweighted.
-        total: answers over all edits.
+        hits: right answers over all edits; None where `value` is not `hits / total`, because it averages
+            over edits or weighs answers. Records of scoring version 1 have it everywhere.
+        total: how many answers were compared, over all edits, each counted once.
         edits: edits that were measured.
+        standard_error: of the bootstrap; NaN where that has no width, and of what stops a run. None in
+            records of scoring version 1.
     """
 
     value: float
     low: float
     high: float
-    hits: int
+    hits: int | None
     total: int
     edits: int
+    standard_error: float | None = None
+
+    @property
+    def smallest_detectable(self) -> float:
+        """The smallest true value that such a run tells from 0 with 80 % power, two-sided at 95 %.
+
+            (z_0.975 + z_0.8) · standard error
+
+        NaN without a standard error.
+        """
+        return math.nan if self.standard_error is None else _DETECTABLE * self.standard_error
 
     def to_json(self) -> dict[str, float | int | None]:
-        """The fields, with None for NaN."""
+        """The fields, with None for NaN, and without those that are None."""
         return {
             name: None if isinstance(number, float) and math.isnan(number) else number
             for name, number in asdict(self).items()
+            if number is not None
         }
 
     @classmethod
     def from_json(cls, fields: Mapping[str, float | int | None]) -> Estimate:
         """Reads what `to_json` wrote."""
         value, low, high = (_number(fields[name]) for name in ("value", "low", "high"))
-        hits, total, edits = (int(_number(fields[name])) for name in ("hits", "total", "edits"))
-        return cls(value, low, high, hits, total, edits)
+        hits = int(_number(fields["hits"])) if "hits" in fields else None
+        total, edits = (int(_number(fields[name])) for name in ("total", "edits"))
+        error = _number(fields["standard_error"]) if "standard_error" in fields else None
+        return cls(value, low, high, hits, total, edits, error)
 
 
-NO_ESTIMATE = Estimate(math.nan, math.nan, math.nan, 0, 0, 0)
+NO_ESTIMATE = Estimate(math.nan, math.nan, math.nan, None, 0, 0, math.nan)
 
 
-def mean_estimate(measures: Sequence[Measure], *, seed: int = 0, resamples: int = RESAMPLES) -> Estimate:
+def mean_estimate(
+    measures: Sequence[Measure],
+    facts: Sequence[str] | None = None,
+    *,
+    counted: bool = False,
+    least: float = 0.0,
+    most: float = 1.0,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> Estimate:
     """The mean over edits of what each edit scored: every edit weighs the same, however much it was asked.
 
     Edits that measured nothing (NaN) are left out, and `edits` says how many were not. Differences within
     an edit, such as those of two editors, may be given as measures too: that is the paired comparison.
+
+    Args:
+        measures: one an edit.
+        facts: the fact each edit is about: edits of one fact are resampled together. Without it, every edit
+            is taken for independent.
+        counted: each edit compares one answer, so that the value is `hits / total` and both are told.
+        least: the lowest value that an edit can score.
+        most: the highest.
+        seed: of the bootstrap.
+        resamples: of the bootstrap.
     """
-    measured = [measure for measure in measures if not math.isnan(measure.value)]
-    if not measured:
-        return NO_ESTIMATE
-    values = [measure.value for measure in measured]
+    kept = [index for index, measure in enumerate(measures) if not math.isnan(measure.value)]
+    hits = sum(measures[index].hits or 0 for index in kept) if counted else None
+    if not kept:
+        return replace(NO_ESTIMATE, hits=hits)
+    values = [measures[index].value for index in kept]
+    about = None if facts is None else [facts[index] for index in kept]
     value = mean(values)
-    low, high = _interval(bootstrap_means([values], seed=seed, resamples=resamples)[:, 0], value)
-    return Estimate(value, low, high, *_counts(measured), len(measured))
+    means = bootstrap_means([values], about, seed=seed, resamples=resamples)[:, 0]
+    low, high, error = _interval(means, value, len(set(about or kept)), least, most)
+    total = sum(measures[index].total for index in kept)
+    return Estimate(value, low, high, hits, total, len(kept), error)
 
 
 def relative_loss_estimate(
+    lost: Sequence[Measure],
     before: Sequence[Measure],
-    after: Sequence[Measure],
+    facts: Sequence[str] | None = None,
     *,
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> Estimate:
-    """One minus the ratio of two means over the same edits.
+    """What share of the accuracy before was lost.
 
-        1 − (mean over edits of after) / (mean over edits of before)
+        (mean over edits of what was lost) / (mean over edits of the accuracy before)
 
-    A ratio of means, not a mean of ratios, so that an edit whose sample holds few right answers does not
-    weigh more. Negative when `after` is higher. NaN when the mean before is 0.
+    A ratio of means, not a mean of ratios, so that an edit whose questions have few right answers does not
+    weigh more. Negative when accuracy rose. NaN when the mean before is 0.
 
     Args:
-        before: one measure an edit.
-        after: the same edits' in the same order; they are resampled in pairs.
+        lost: accuracy before less accuracy after, one measure an edit.
+        before: the accuracy before of the same edits, in the same order; they are resampled in pairs.
+        facts: as `mean_estimate` takes them.
         seed: of the bootstrap.
         resamples: of the bootstrap. Those in which the mean before is 0 have no ratio and are left out.
 
     Returns:
-        An estimate with the right answers after as `hits` and those before as `total`.
+        An estimate with the answers compared after the edits as `total`.
     """
-    pairs = [
-        (first, second)
-        for first, second in zip(before, after, strict=True)
+    kept = [
+        index
+        for index, (first, second) in enumerate(zip(lost, before, strict=True))
         if not (math.isnan(first.value) or math.isnan(second.value))
     ]
-    if not pairs:
+    if not kept:
         return NO_ESTIMATE
-    values = [[first.value for first, _ in pairs], [second.value for _, second in pairs]]
-    hits_before, hits_after = sum(first.hits for first, _ in pairs), sum(second.hits for _, second in pairs)
-    mean_before, mean_after = mean(values[0]), mean(values[1])
+    values = [[measures[index].value for index in kept] for measures in (lost, before)]
+    about = None if facts is None else [facts[index] for index in kept]
+    total = sum(lost[index].total for index in kept)
+    mean_lost, mean_before = mean(values[0]), mean(values[1])
     if mean_before == 0:
-        return Estimate(math.nan, math.nan, math.nan, hits_after, hits_before, len(pairs))
-    value = 1 - mean_after / mean_before
-    means = bootstrap_means(values, seed=seed, resamples=resamples)
-    means = means[means[:, 0] > 0]
-    low, high = _interval(1 - means[:, 1] / means[:, 0], value)
-    return Estimate(value, low, high, hits_after, hits_before, len(pairs))
+        return replace(NO_ESTIMATE, total=total, edits=len(kept))
+    value = mean_lost / mean_before
+    means = bootstrap_means(values, about, seed=seed, resamples=resamples)
+    means = means[means[:, 1] > 0]
+    low, high, error = _interval(
+        means[:, 0] / means[:, 1], value, len(set(about or kept)), 1 - 1 / mean_before, 1.0
+    )
+    return Estimate(value, low, high, None, total, len(kept), error)
 
 
 def mean(values: Sequence[float]) -> float:
@@ -146,33 +192,54 @@ def mean(values: Sequence[float]) -> float:
 
 
 def bootstrap_means(
-    columns: Sequence[Sequence[float]], *, seed: int = 0, resamples: int = RESAMPLES
+    columns: Sequence[Sequence[float]],
+    facts: Sequence[str] | None = None,
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
 ) -> NDArray[np.float64]:
-    """Means of edits drawn with replacement: the cluster bootstrap, an edit being a cluster.
+    """Means over edits whose facts are drawn with replacement: the cluster bootstrap, a fact being a cluster.
 
-    Edits with the same values are interchangeable, so what is drawn is how often each *distinct* row of
-    values comes up. That is the same distribution for less work, and the order of edits cannot matter.
+    A fact comes with all its edits, so each resample has as many facts, but not always as many edits. Facts
+    with the same number of edits and the same sums are interchangeable, so what is drawn is how often each
+    *distinct* row of them comes up. That is the same distribution for less work, and the order of edits
+    cannot matter.
 
     Args:
         columns: (quantities, edits). Quantities of one edit stay together in every resample.
+        facts: the fact of each edit; by default each has its own.
         seed: of numpy's default generator.
         resamples: how many.
 
     Returns:
         (resamples, quantities)
     """
-    rows = np.asarray(columns, dtype=np.float64).T  # (edits, quantities)
+    rows = np.array(_by_fact(columns, facts))  # (facts, 1 + quantities): how many edits, and their sums
     distinct, counts = np.unique(rows, axis=0, return_counts=True)
     generator = np.random.default_rng(seed)
-    means = np.empty((resamples, rows.shape[1]))
+    means = np.empty((resamples, len(columns)))
     at_once = max(1, _CELLS_AT_ONCE // len(distinct))
     for start in range(0, resamples, at_once):
         stop = min(start + at_once, resamples)
         drawn = generator.multinomial(len(rows), counts / len(rows), size=stop - start)
-        for quantity in range(rows.shape[1]):
+        n_edits = (drawn * distinct[:, 0]).sum(axis=1)
+        for quantity in range(len(columns)):
             # Not `@`: BLAS may sum in another order on another machine.
-            means[start:stop, quantity] = (drawn * distinct[:, quantity]).sum(axis=1) / len(rows)
+            means[start:stop, quantity] = (drawn * distinct[:, 1 + quantity]).sum(axis=1) / n_edits
     return means
+
+
+def _by_fact(columns: Sequence[Sequence[float]], facts: Sequence[str] | None) -> list[list[float]]:
+    """How many edits each fact has, and the sum of each quantity over them, rounded once."""
+    edits = list(zip(*columns, strict=True))
+    if facts is None:
+        return [[1.0, *values] for values in edits]
+    clusters: defaultdict[str, list[tuple[float, ...]]] = defaultdict(list)
+    for fact, values in zip(facts, edits, strict=True):
+        clusters[fact].append(values)
+    return [
+        [float(len(cluster)), *map(math.fsum, zip(*cluster, strict=True))] for cluster in clusters.values()
+    ]
 
 
 def strata(margins: Sequence[float], n: int = STRATA) -> tuple[int, ...]:
@@ -298,17 +365,35 @@ def _subset(n: int, k: int, generator: random.Random) -> Iterator[int]:
     yield from chosen
 
 
-def _interval(resampled: NDArray[np.float64], value: float) -> tuple[float, float]:
-    """The middle 95 % of the resampled values, widened to hold the value where rounding put it outside."""
+def least_rate(n: int) -> float:
+    """The rate that `n` successes in `n` trials leave as the lowest possible at 95 % confidence.
+
+        p^n = 0.05
+
+    Clopper and Pearson's one-sided limit for n of n, about 1 − 3 / n; one minus it is the highest possible
+    rate after 0 of n. Trials are taken as independent.
+    """
+    tail: float = 1 - CONFIDENCE
+    return math.exp(math.log(tail) / n)
+
+
+def _interval(
+    resampled: NDArray[np.float64], value: float, n_facts: int, least: float, most: float
+) -> tuple[float, float, float]:
+    """Both ends of the 95 % interval, and the standard error.
+
+    The middle 95 % of the resampled values, widened to hold the value where rounding put it outside. Where
+    that has no width, because there is one fact or all scored the same, resampling tells nothing about
+    those that were not drawn. Then: with 95 % confidence, a share p of all facts scores what these did, where
+    p^n = 0.05 (`least_rate`); the others may score anything from `least` to `most`, and there is no standard
+    error.
+    """
     tail = (1 - CONFIDENCE) / 2
-    if not len(resampled):
-        return math.nan, math.nan
-    low, high = np.quantile(resampled, [tail, 1 - tail])
-    return min(float(low), value), max(float(high), value)
-
-
-def _counts(measures: Sequence[Measure]) -> tuple[int, int]:
-    return sum(measure.hits for measure in measures), sum(measure.total for measure in measures)
+    low, high = np.quantile(resampled, [tail, 1 - tail]) if len(resampled) else (value, value)
+    if high - low > _NO_WIDTH:
+        return min(float(low), value), max(float(high), value), float(resampled.std(ddof=1))
+    others = 1 - least_rate(n_facts)
+    return value - others * max(value - least, 0), value + others * max(most - value, 0), math.nan
 
 
 def _number(value: float | int | None) -> float:

@@ -45,8 +45,8 @@ class Stopping:
             return NO_ESTIMATE
         values = [measure.value for measure in measured]
         low, high = betting_interval(values, half_width=self.precision / 100, most=self.most)
-        hits, total = (sum(counts) for counts in zip(*((m.hits, m.total) for m in measured), strict=True))
-        return Estimate(mean(values), low, high, hits, total, len(measured))
+        total = sum(measure.total for measure in measured)
+        return Estimate(mean(values), low, high, None, total, len(measured), math.nan)
 
     def reached(self, estimate: Estimate) -> bool:
         """Whether an estimate is as precise as was wanted; never where nothing was measured."""

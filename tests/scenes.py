@@ -78,7 +78,7 @@ NO_OP = EditAnswers(
 
 EDITS = (TAKES, STUBBORN, FAILED, NO_OP)
 
-# score → value, hits, total, edits
+# score → value, hits (None where the value is not hits / total), total, edits
 STRICT_SCORES = {
     # one of four
     "no_op_share": (1 / 4, 1, 4, 4),
@@ -88,32 +88,37 @@ STRICT_SCORES = {
     "success_rate_teacher_forced": (2 / 3, 2, 3, 3),
     "inflation_gap": (1 / 3, 1, 3, 3),
     # TAKES 1 of 2 (x again is left out), STUBBORN 0 of 1, FAILED 0 of 1: (1/2 + 0 + 0) / 3; pooled 1/4
-    "equivalence_target": (1 / 6, 1, 4, 3),
+    "equivalence_target": (1 / 6, None, 4, 3),
     # TAKES 1 of 2, STUBBORN 1 of 1, FAILED 0 of 1
-    "equivalence_own": (1 / 2, 2, 4, 3),
-    "equivalence_accuracy": (1 / 6, 1, 4, 3),
+    "equivalence_own": (1 / 2, None, 4, 3),
+    "equivalence_accuracy": (1 / 6, None, 4, 3),
     # TAKES 1 of 1 (x again is left out), STUBBORN 0 of 1; FAILED is held out
-    "equivalence_seen_wordings": (1 / 2, 1, 2, 2),
+    "equivalence_seen_wordings": (1 / 2, None, 2, 2),
     # TAKES 0 of 1; STUBBORN has none, FAILED is held out
-    "equivalence_held_out_wordings": (0, 0, 1, 1),
+    "equivalence_held_out_wordings": (0, None, 1, 1),
     # FAILED no; NO_OP is not asked
     "held_out_success_rate": (0, 0, 1, 1),
     # FAILED 0 of 1, whatever its wording; NO_OP has none
-    "held_out_equivalence": (0, 0, 1, 1),
+    "held_out_equivalence": (0, None, 1, 1),
     # as in retain_accuracy: FAILED 0 of 4, NO_OP 2 of 2
-    "held_out_retain_accuracy": (1 / 2, 2, 6, 2),
+    "held_out_retain_accuracy": (1 / 2, None, 6, 2),
     # TAKES, without q1 and q2: near N=2 (q3 kept, q4 not) 1/2; far N=4 (q5) 1: (2·1/2 + 4·1) / 6 = 5/6.
     # STUBBORN 1 of everything. FAILED 0. NO_OP 1. (5/6 + 1 + 0 + 1) / 4
-    "retain_accuracy": (17 / 24, 8, 13, 4),
+    "retain_accuracy": (17 / 24, None, 13, 4),
     # TAKES 1. STUBBORN: near N=3 (q2 right, q4 wrong) 1/2, far N=4 (q6, q7) 1/2: 1/2. FAILED 0.
     # NO_OP: near N=4 (q3) 1, far N=3 (q7) 0: 4/7. (1 + 1/2 + 0 + 4/7) / 4
-    "retain_accuracy_gold": (29 / 56, 6, 13, 4),
-    # TAKES: near (q1 q2 q3 right, q4 wrong) 3/4, far 1: 7/8. STUBBORN 1/2, FAILED 1, NO_OP 1/2
-    "accuracy_before": (23 / 32, 11, 15, 4),
-    # TAKES: near (q3 q4) 1/2, far 1: 3/4. STUBBORN 1/2, FAILED 0, NO_OP 1/2
-    "accuracy_after": (14 / 32, 6, 15, 4),
-    # 1 − 14/23; the difference is 9/32; the mean of ratios 1 − (6/7 + 1 + 0 + 1)/4 = 2/7
-    "performance_deterioration": (9 / 23, 6, 11, 4),
+    "retain_accuracy_gold": (29 / 56, None, 13, 4),
+    # of the whole test set: all but q4 and q7
+    "accuracy_before": (6 / 8, 6, 8, 4),
+    # Lost by TAKES: near (q1 q2 lost, q3 kept, q4 gained) 1/4, far 0: 1/8. By STUBBORN 0, by FAILED 1, by
+    # NO_OP 0: 9/32 in the mean. 24/32 − 9/32
+    "accuracy_after": (15 / 32, None, 15, 4),
+    # 9/32 of 24/32; the difference is 9/32
+    "performance_deterioration": (3 / 8, None, 15, 4),
+    # Lost by TAKES, without q1 and q2: near N=2 (q3 kept, q4 gained) −1/2, far N=4 0: −1/6 of the 4/6 that
+    # are right there. By STUBBORN 0 of 5/7, by FAILED 1 of 5/7, by NO_OP 0 of 5/7. (5/6 / 4) / (59/21 / 4);
+    # the mean of ratios is (−1/4 + 0 + 7/5 + 0) / 4
+    "performance_deterioration_elsewhere": (35 / 118, None, 13, 4),
 }
 
 DECAO2021_SCORES = {
@@ -134,15 +139,17 @@ DECAO2021_SCORES = {
         )
     },
     # as it stands: TAKES 'Charlotte Brontë' only, 1 of 3 (x again is kept); the others 0
-    "equivalence_target": (1 / 9, 1, 5, 3),
+    "equivalence_target": (1 / 9, None, 5, 3),
     # as it stands: TAKES 'charlotte brontë.' only, 1 of 3; STUBBORN 1; FAILED 0
-    "equivalence_own": (4 / 9, 2, 5, 3),
-    "equivalence_accuracy": (4 / 9, 2, 5, 3),
+    "equivalence_own": (4 / 9, None, 5, 3),
+    "equivalence_accuracy": (4 / 9, None, 5, 3),
     # against the target here too, as it stands: TAKES 1 of 2 (x again is kept), STUBBORN 0 of 1
-    "equivalence_seen_wordings": (1 / 4, 1, 3, 2),
+    "equivalence_seen_wordings": (1 / 4, None, 3, 2),
     # TAKES, without q1: near N=3 (q3 of q2 q3 q4) 1/3, far N=4 1: 5/7.
     # STUBBORN, without q3: near N=3 1, far N=4 ('oslo' is not 'Oslo') 1/2: 5/7. FAILED 0, NO_OP 1
-    "retain_accuracy": (17 / 28, 7, 14, 4),
+    "retain_accuracy": (17 / 28, None, 14, 4),
     # TAKES: near N=3 (q3 q4 of q2 q3 q4) 2/3, far N=4 1: 6/7. The others as in strict: 1/2, 0, 4/7
-    "retain_accuracy_gold": (27 / 56, 6, 14, 4),
+    "retain_accuracy_gold": (27 / 56, None, 14, 4),
+    # TAKES, without q1: near N=3 (q2 lost, q3 kept, q4 gained) 0, far 0. By FAILED 1. Of 5/7 each
+    "performance_deterioration_elsewhere": (7 / 20, None, 14, 4),
 }

@@ -187,8 +187,8 @@ def test_retain_is_against_the_base_answer_and_not_the_gold_one() -> None:
 
 def test_other_questions_about_the_fact_are_left_out_in_strict_and_kept_in_decao2021() -> None:
     case = edit(sample={"france": "Nice", "france-2": "Nice", "norway": "Oslo"})
-    assert metrics.retain(case, BASE, STRICT) == Measure(1, 1, 1)
-    assert metrics.retain(case, BASE, DECAO2021) == Measure(0.5, 1, 2)  # only `france` itself is gone
+    assert metrics.retain(case, BASE, STRICT) == Measure(1, None, 1)
+    assert metrics.retain(case, BASE, DECAO2021) == Measure(0.5, None, 2)  # only `france` itself is gone
 
 
 def test_x_and_its_paraphrases_are_left_out_in_strict_under_whatever_fact() -> None:
@@ -202,9 +202,8 @@ def test_x_and_its_paraphrases_are_left_out_in_strict_under_whatever_fact() -> N
     case = edit(
         paraphrases={"Frances capital": "Nice"}, sample={"copy": "Nice", "asked": "Nice", "norway": "Oslo"}
     )
-    assert metrics.retain(case, base, STRICT) == Measure(1, 1, 1)
-    assert metrics.retain(case, base, DECAO2021).hits == 1
-    assert metrics.retain(case, base, DECAO2021).total == 3
+    assert metrics.retain(case, base, STRICT) == Measure(1, None, 1)
+    assert metrics.retain(case, base, DECAO2021) == Measure(1 / 3, None, 3)
 
 
 def test_retained_answers_are_compared_as_they_stand_in_decao2021() -> None:
@@ -220,19 +219,21 @@ def test_retain_weighs_strata_by_what_they_hold_less_what_is_left_out() -> None:
         + [base_answer(f"far{i}", "f", stratum=1) for i in range(4)]
     )
     case = edit(sample={"france": "Nice", "near0": "changed", "far0": "f"})
-    assert metrics.retain(case, base, STRICT) == Measure(4 / 6, 1, 2)  # (2 · 0 + 4 · 1) / 6
+    assert metrics.retain(case, base, STRICT) == Measure(4 / 6, None, 2)  # (2 · 0 + 4 · 1) / 6
 
 
 @BOTH
 def test_a_failed_edit_retains_nothing(rules: Protocol) -> None:
-    assert metrics.retain(edit(None, sample={"peru": None, "norway": None}), BASE, rules) == Measure(0, 0, 2)
+    assert metrics.retain(edit(None, sample={"peru": None, "norway": None}), BASE, rules) == Measure(
+        0, None, 2
+    )
     assert metrics.retain(edit("Nice", failure="NaN", sample={"norway": "Oslo"}), BASE, rules).value == 0
 
 
 def test_a_failed_edit_without_a_sample_is_wrong_on_the_whole_test_set() -> None:
-    assert metrics.retain(edit(None), BASE, STRICT) == Measure(0, 0, 3)
-    assert metrics.accuracy_after(edit(None), BASE, STRICT) == Measure(0, 0, 5)
-    assert metrics.accuracy_before(edit(None), BASE, STRICT) == Measure(0.8, 4, 5)
+    assert metrics.retain(edit(None), BASE, STRICT) == Measure(0, None, 3)
+    assert BASE.accuracy(STRICT) == Measure(0.8, 4, 5)
+    assert metrics.accuracy_loss(edit(None), BASE, STRICT) == Measure(0.8, None, 5)
 
 
 def test_retain_of_nothing_is_nan() -> None:
@@ -256,30 +257,37 @@ def test_two_questions_of_one_id_are_refused() -> None:
 @BOTH
 def test_any_gold_answer_will_do(rules: Protocol) -> None:
     case = edit(sample={"norway": "kristiania", "peru": "Quito", "latvia": "Riga", "france-2": "Paris"})
-    assert metrics.accuracy_after(case, BASE, rules) == Measure(0.75, 3, 4)
-    assert metrics.retain_gold(case, BASE, STRICT) == Measure(2 / 3, 2, 3)
+    assert metrics.accuracy_loss(case, BASE, rules) == Measure(0, None, 4)
+    assert metrics.retain_gold(case, BASE, STRICT) == Measure(2 / 3, None, 3)
 
 
 @BOTH
 def test_accuracy_is_over_the_whole_sample_x_and_its_fact_with_it(rules: Protocol) -> None:
+    # Two lost, one kept, one gained.
     case = edit(sample={"france": "Nice", "france-2": "Nice", "norway": "Oslo", "peru": "Lima"})
-    assert metrics.accuracy_before(case, BASE, rules) == Measure(0.75, 3, 4)
-    assert metrics.accuracy_after(case, BASE, rules) == Measure(0.5, 2, 4)
+    assert metrics.accuracy_loss(case, BASE, rules) == Measure(0.25, None, 4)
+
+
+def test_elsewhere_neither_x_nor_its_fact_is_charged() -> None:
+    case = edit(sample={"france": "Nice", "france-2": "Nice", "norway": "Oslo", "peru": "Quito"})
+    assert metrics.accuracy_loss_elsewhere(case, BASE, STRICT) == Measure(0, None, 2)
+    assert metrics.accuracy_elsewhere(case, BASE, STRICT) == Measure(2 / 3, 2, 3)  # all but peru
+    assert metrics.accuracy_loss_elsewhere(case, BASE, DECAO2021) == Measure(1 / 3, None, 3)
+    assert metrics.accuracy_elsewhere(case, BASE, DECAO2021) == Measure(3 / 4, 3, 4)
 
 
 @BOTH
-def test_accuracy_before_and_after_weigh_alike(rules: Protocol) -> None:
-    # Stratum 0 holds 1, stratum 1 holds 3 of which one is drawn: before (1·1 + 3·0)/4, after (1·0 + 3·1)/4.
+def test_accuracy_lost_is_weighed_by_stratum(rules: Protocol) -> None:
+    # Stratum 0 holds 1, stratum 1 holds 3 of which one is drawn: (1 · 1 + 3 · −1) / 4.
     base = BaseAnswers(
         [base_answer("near", "right")]
         + [base_answer(f"far{i}", "wrong", "right", stratum=1) for i in range(3)]
     )
     case = edit(sample={"near": "wrong", "far1": "right"})
-    assert metrics.accuracy_before(case, base, rules) == Measure(0.25, 1, 2)
-    assert metrics.accuracy_after(case, base, rules) == Measure(0.75, 1, 2)
+    assert metrics.accuracy_loss(case, base, rules) == Measure(-0.5, None, 2)
 
 
 def test_a_missing_answer_is_wrong_without_failing_the_edit() -> None:
     case = replace(edit(), sample={"peru": None, "norway": "Oslo"})
-    assert metrics.retain(case, BASE, STRICT) == Measure(0.5, 1, 2)
-    assert metrics.accuracy_after(case, BASE, STRICT) == Measure(0.5, 1, 2)
+    assert metrics.retain(case, BASE, STRICT) == Measure(0.5, None, 2)
+    assert metrics.accuracy_loss(case, BASE, STRICT) == Measure(0, None, 2)  # peru was wrong before

@@ -76,10 +76,10 @@ def other_wordings(edit: EditAnswers, rules: Any, held_out: bool | None = None) 
     return right
 
 
-def pooled(measures: Sequence[Measure], **settings: int) -> Estimate:
-    right = mean_estimate(measures, **settings)
-    value = right.hits / right.total if right.total else math.nan
-    return Estimate(value, right.low, right.high, right.hits, right.total, right.edits)
+def pooled(measures: Sequence[Measure], facts: Sequence[str], **settings: Any) -> Estimate:
+    right = mean_estimate(measures, facts, **settings)
+    hits = sum(measure.value * measure.total for measure in measures if measure.total)
+    return replace(right, value=hits / right.total if right.total else math.nan)
 
 
 def unweighted(values: Sequence[float], strata: Sequence[int], populations: object) -> float:
@@ -87,20 +87,19 @@ def unweighted(values: Sequence[float], strata: Sequence[int], populations: obje
 
 
 def loss(how: Callable[[Sequence[float], Sequence[float]], float]) -> Callable[..., Estimate]:
-    def estimate(before: Sequence[Measure], after: Sequence[Measure], **_: int) -> Estimate:
-        value = how([measure.value for measure in before], [measure.value for measure in after])
-        hits, total = (sum(measure.hits for measure in measures) for measures in (after, before))
-        return Estimate(value, value, value, hits, total, len(before))
+    def estimate(lost: Sequence[Measure], before: Sequence[Measure], *_: object, **__: int) -> Estimate:
+        value = how([measure.value for measure in lost], [measure.value for measure in before])
+        return Estimate(value, value, value, None, sum(measure.total for measure in lost), len(before))
 
     return estimate
 
 
-def difference_of_means(before: Sequence[float], after: Sequence[float]) -> float:
-    return (sum(before) - sum(after)) / len(before)
+def difference_of_means(lost: Sequence[float], before: Sequence[float]) -> float:
+    return sum(lost) / len(before)
 
 
-def mean_of_ratios(before: Sequence[float], after: Sequence[float]) -> float:
-    return 1 - sum(b / a for a, b in zip(before, after, strict=True)) / len(before)
+def mean_of_ratios(lost: Sequence[float], before: Sequence[float]) -> float:
+    return sum(a / b for a, b in zip(lost, before, strict=True)) / len(before)
 
 
 def empty_is_zero(right: Sequence[bool]) -> Measure:
@@ -186,6 +185,12 @@ MUTANTS: dict[str, tuple[object, str, object, str]] = {
         lambda self, left_out: RIGHT["populations"](self),
         "strict retain_accuracy",
     ),
+    "x charged elsewhere": (
+        metrics,
+        "accuracy_loss_elsewhere",
+        metrics.accuracy_loss,
+        "strict performance_deterioration_elsewhere",
+    ),
     "weights ignored": (metrics, "stratified_mean", unweighted, "strict retain_accuracy"),
     "failures dropped": (scorer, "per_edit", without_failures, "strict success_rate"),
     "failures not asked": (BaseAnswers, "asked", no_answer_is_no_question, "strict retain_accuracy"),
@@ -217,7 +222,7 @@ MUTANTS: dict[str, tuple[object, str, object, str]] = {
         scorer,
         "relative_loss_estimate",
         loss(mean_of_ratios),
-        "strict performance_deterioration",
+        "strict performance_deterioration_elsewhere",
     ),
 }
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import combinations
 
 import pytest
 from hypothesis import given, settings
@@ -73,9 +74,14 @@ def test_an_editor_that_changes_nothing(rules: Protocol) -> None:
     assert scores.success_rate.value == 0
     assert scores.equivalence_target.value == 0
     assert scores.equivalence_own.value == 1
-    assert (scores.retain_accuracy.value, scores.retain_accuracy.low) == (1, 1)
-    deterioration = scores.performance_deterioration
-    assert (deterioration.value, deterioration.low, deterioration.high) == (0, 0, 0)
+    # All eight edits score the same, on seven facts: 0.05^(1/7) = 0.65 is what is sure of the others.
+    retain = scores.retain_accuracy
+    assert (retain.value, retain.low, retain.high) == (1, pytest.approx(0.05 ** (1 / 7)), 1)
+    for loss in (scores.performance_deterioration, scores.performance_deterioration_elsewhere):
+        assert loss is not None
+        assert loss.value == 0
+        assert loss.low < 0 < loss.high < 0.36
+        assert math.isnan(loss.smallest_detectable)
 
 
 @BOTH
@@ -126,7 +132,7 @@ def test_each_edit_weighs_the_same_however_many_paraphrases_it_has() -> None:
     many = replace(TAKES, paraphrases=TAKES.paraphrases[1:2] * 9)  # 9 of 9
     scores = score([many, STUBBORN], BASE, STRICT, resamples=50)  # and 0 of 1
     assert scores.equivalence_target.value == 0.5
-    assert (scores.equivalence_target.hits, scores.equivalence_target.total) == (9, 10)
+    assert (scores.equivalence_target.hits, scores.equivalence_target.total) == (None, 10)
 
 
 def test_no_ops_count_in_every_score_but_success() -> None:
@@ -156,9 +162,11 @@ def test_a_pack_that_holds_nothing_out_has_none_of_its_scores_and_the_same_other
     plain = score([nothing_held_out(edit) for edit in EDITS], BASE, rules, resamples=50)
     assert plain.held_out_edits == 0
     assert len(HELD_OUT) == 5
-    assert all(getattr(plain, name).to_json() == NO_ESTIMATE.to_json() for name in HELD_OUT)
+    assert all(math.isnan(getattr(plain, name).value) for name in HELD_OUT)
     flagged = score(EDITS, BASE, rules, resamples=50)
-    assert all(getattr(plain, name) == getattr(flagged, name) for name in ESTIMATES if name not in HELD_OUT)
+    for name in ESTIMATES:
+        if name not in HELD_OUT:
+            assert getattr(plain, name).to_json() == getattr(flagged, name).to_json()
 
 
 def test_failed_edits_are_wrong_in_held_out_scores() -> None:
@@ -171,7 +179,7 @@ def test_failed_edits_are_wrong_in_held_out_scores() -> None:
         (of_relation.held_out_retain_accuracy, 4),
         (of_wording.equivalence_held_out_wordings, 1),
     ):
-        assert (estimate.value, estimate.hits, estimate.total, estimate.edits) == (0, 0, total, 1)
+        assert (estimate.value, estimate.total, estimate.edits) == (0, total, 1)
     assert math.isnan(of_wording.equivalence_seen_wordings.value)  # its one paraphrase is held out
 
 
@@ -188,7 +196,7 @@ def test_wordings_are_of_edits_in_training_and_held_out_edits_of_all_wordings() 
     assert (seen.value, seen.total, seen.edits) == (1, 1, 1)
     assert (kept.value, kept.total, kept.edits) == (0, 1, 1)
     assert (scores.held_out_equivalence.value, scores.held_out_equivalence.total) == (0.5, 2)
-    assert (scores.equivalence_target.hits, scores.equivalence_target.total) == (2, 4)
+    assert (scores.equivalence_target.value, scores.equivalence_target.total) == (0.5, 4)
 
 
 def test_where_no_wording_that_counts_is_held_out_none_is_seen() -> None:
@@ -233,7 +241,8 @@ def test_an_editor_that_only_answers_has_no_gap_even_when_an_edit_fails() -> Non
 def test_nothing_edited_is_nan_everywhere() -> None:
     scores = score([], BASE, STRICT, resamples=50)
     assert scores.edits == 0
-    assert all(math.isnan(getattr(scores, name).value) for name in ESTIMATES)
+    assert scores.accuracy_before.value == 6 / 8  # known without any
+    assert all(math.isnan(getattr(scores, name).value) for name in ESTIMATES if name != "accuracy_before")
 
 
 def test_deterioration_is_nan_when_the_base_model_is_never_right() -> None:
@@ -244,8 +253,9 @@ def test_deterioration_is_nan_when_the_base_model_is_never_right() -> None:
 
 
 def test_deterioration_is_negative_when_accuracy_rose() -> None:
-    better = replace(STUBBORN, sample={"q3": "Paris", "q4": "Lima"})  # 1 of 2 before, 2 of 2 after
-    assert score([better], BASE, STRICT, resamples=50).performance_deterioration.value == -1
+    better = replace(STUBBORN, sample={"q4": "Lima", "q5": "Bern"})  # stratum 0 all gained, stratum 1 kept
+    # −1/2 of the 3/4 that are right on the whole test set
+    assert score([better], BASE, STRICT, resamples=50).performance_deterioration.value == -2 / 3
 
 
 def test_labels() -> None:
@@ -267,6 +277,31 @@ def test_labels() -> None:
     assert scores.performance_deterioration.value == 0.5
 
 
+def test_deterioration_is_unbiased_and_the_accuracy_before_is_not_estimated() -> None:
+    """Over all draws of two of four questions, of which the base model knows two."""
+    base = [BaseAnswer(f"q{i}", f"f{i}", f"p{i}", (f"g{i}",), f"g{i}" if i < 2 else "?") for i in range(4)]
+    # One right answer lost, one gained: nothing in all.
+    after = {"q0": "g0", "q1": "?", "q2": "g2", "q3": "?"}
+    found = []
+    for drawn in combinations(after, 2):
+        edit = replace(TAKES, id="new", sample={id_: after[id_] for id_ in drawn})
+        scores = score([edit], base, STRICT, resamples=5)
+        before = scores.accuracy_before
+        assert before.value == before.low == before.high == 0.5
+        found.append(scores.performance_deterioration.value)
+    # 1 − after / before on each draw, as scoring version 1 had it: 1/2, −1, 0, 0, 1, and once NaN.
+    assert found == [1, -1, 0, 0, 1, -1]
+
+
+def test_edits_about_one_fact_are_resampled_together() -> None:
+    edits = [replace(edit, id=f"{edit.id}{i}") for edit in (TAKES, STUBBORN) for i in range(30)]
+    together = score(edits, BASE, STRICT, resamples=200).success_rate
+    apart = score([replace(e, fact=e.id) for e in edits], BASE, STRICT, resamples=200).success_rate
+    assert together.value == apart.value == 0.5
+    assert (together.low, together.high) == (0, 1)  # two facts
+    assert apart.high - apart.low < 0.3
+
+
 def test_two_edits_of_one_id_are_refused() -> None:
     with pytest.raises(ValueError, match="two edits have the same id"):
         score([TAKES, TAKES], BASE, STRICT)
@@ -285,6 +320,9 @@ def test_per_edit_gives_one_row_an_edit_by_id() -> None:
     assert [row.held_out for row in rows] == [False, False, True, True]
     assert (takes["held_out"], takes["equivalence_held_out_wordings"]) == (False, 0.0)
     assert takes["equivalence_seen_wordings_total"] == 1  # x again is left out
+    assert "retain_hits" not in takes  # 1 of 3, but weighted 5/6
+    assert takes["retain"] == pytest.approx(5 / 6)
+    assert (takes["accuracy_loss"], takes["accuracy_elsewhere_hits"]) == (1 / 8, 4)
     assert rows[2].row()["equivalence_held_out_wordings_total"] == 0  # its relation is held out
     assert rows[2].row()["failure"] == "out of memory"
     assert all(row.row().keys() == takes.keys() for row in rows)
@@ -293,7 +331,7 @@ def test_per_edit_gives_one_row_an_edit_by_id() -> None:
 @BOTH
 def test_scores_are_read_back_as_written(rules: Protocol) -> None:
     scores = score(EDITS, BASE, rules, seed=3, resamples=50)
-    assert Scores.from_json(json.loads(bytes_of(scores))) == scores
+    assert bytes_of(Scores.from_json(json.loads(bytes_of(scores)))) == bytes_of(scores)
 
 
 def test_nan_is_null_in_the_file() -> None:
@@ -370,8 +408,11 @@ def test_properties_of_any_run(
         if math.isnan(estimate.value):
             continue
         assert estimate.low <= estimate.value <= estimate.high, name
-        lowest = {"inflation_gap": -1.0, "performance_deterioration": -math.inf}.get(name, 0.0)
-        assert lowest <= estimate.low, name
+        if (
+            name == "accuracy_after" or "deterioration" in name
+        ):  # unbiased, and so a little beyond now and then
+            continue
+        assert (-1 if name == "inflation_gap" else 0) <= estimate.low, name
         assert estimate.high <= 1, name
     assert scores.success_rate.edits + scores.no_ops == scores.edits
     assert (scores.equivalence_target.total, scores.equivalence_target.edits) == (
@@ -381,7 +422,6 @@ def test_properties_of_any_run(
     seen, kept = scores.equivalence_seen_wordings, scores.equivalence_held_out_wordings
     relations, whole = scores.held_out_equivalence, scores.equivalence_target
     if kept.total:
-        assert seen.hits + kept.hits + relations.hits == whole.hits
         assert seen.total + kept.total + relations.total == whole.total
     else:
         assert seen.total == 0
@@ -411,4 +451,7 @@ def test_an_unchanged_model_never_deteriorates(
     scores = score(unchanged, base, rules, resamples=25)
     assert scores.retain_accuracy.value == 1 or math.isnan(scores.retain_accuracy.value)
     deterioration = scores.performance_deterioration
-    assert math.isnan(deterioration.value) or (deterioration.low, deterioration.high) == (0, 0)
+    assert math.isnan(deterioration.value) or deterioration.value == 0
+    elsewhere = scores.performance_deterioration_elsewhere
+    assert elsewhere is not None
+    assert math.isnan(elsewhere.value) or elsewhere.value == 0

@@ -16,6 +16,7 @@ from kebench.statistics import (
     Measure,
     bootstrap_means,
     draw_sample,
+    least_rate,
     mean_estimate,
     relative_loss_estimate,
     strata,
@@ -28,7 +29,13 @@ from kebench.statistics import (
 def test_every_edit_weighs_the_same() -> None:
     # (1/1 + 0/9) / 2, not 1/10
     estimate = mean_estimate([Measure(1.0, 1, 1), Measure(0.0, 0, 9)])
-    assert (estimate.value, estimate.hits, estimate.total, estimate.edits) == (0.5, 1, 10, 2)
+    assert (estimate.value, estimate.hits, estimate.total, estimate.edits) == (0.5, None, 10, 2)
+
+
+def test_hits_are_told_where_they_make_the_value() -> None:
+    estimate = mean_estimate([Measure(1.0, 1, 1), Measure(0.0, 0, 1), Measure(0.0, 0, 1)], counted=True)
+    assert (estimate.value, estimate.hits, estimate.total) == (1 / 3, 1, 3)
+    assert "hits" not in mean_estimate([Measure(1.0, 1, 1)]).to_json()
 
 
 def test_edits_that_measured_nothing_are_left_out() -> None:
@@ -40,7 +47,7 @@ def test_nothing_measured_is_nan() -> None:
     estimate = mean_estimate([NOTHING])
     assert math.isnan(estimate.value)
     assert math.isnan(estimate.low)
-    assert (estimate.hits, estimate.total, estimate.edits) == (0, 0, 0)
+    assert (estimate.hits, estimate.total, estimate.edits) == (None, 0, 0)
 
 
 def test_an_estimate_is_read_back_as_written() -> None:
@@ -50,7 +57,8 @@ def test_an_estimate_is_read_back_as_written() -> None:
 
 def test_nan_is_written_as_none() -> None:
     saved = mean_estimate([]).to_json()
-    assert saved == {"value": None, "low": None, "high": None, "hits": 0, "total": 0, "edits": 0}
+    nothing = {"value": None, "low": None, "high": None, "standard_error": None}
+    assert saved == {**nothing, "total": 0, "edits": 0}
     assert math.isnan(Estimate.from_json(saved).value)
 
 
@@ -58,28 +66,29 @@ def test_relative_loss_is_a_ratio_of_means() -> None:
     # means: before (1 + 0.5) / 2 = 0.75, after (0.5 + 0.5) / 2 = 0.5; 1 − 0.5 / 0.75 = 1/3.
     # The mean of the ratios, 1 − (0.5 + 1) / 2 = 1/4, is something else; so is the difference, 1/4.
     before = [Measure(1.0, 4, 4), Measure(0.5, 2, 4)]
-    after = [Measure(0.5, 2, 4), Measure(0.5, 2, 4)]
-    estimate = relative_loss_estimate(before, after)
+    lost = [Measure(0.5, None, 4), Measure(0.0, None, 4)]
+    estimate = relative_loss_estimate(lost, before)
     assert estimate.value == pytest.approx(1 / 3)
-    assert (estimate.hits, estimate.total, estimate.edits) == (4, 6, 2)
+    assert (estimate.hits, estimate.total, estimate.edits) == (None, 8, 2)
 
 
 def test_relative_loss_is_negative_when_accuracy_rose() -> None:
-    assert relative_loss_estimate([Measure(0.5, 1, 2)], [Measure(1.0, 2, 2)]).value == -1.0
+    assert relative_loss_estimate([Measure(-0.5, None, 2)], [Measure(0.5, 1, 2)]).value == -1.0
 
 
 def test_relative_loss_from_nothing_right_is_nan() -> None:
-    estimate = relative_loss_estimate([Measure(0.0, 0, 2)], [Measure(1.0, 2, 2)])
+    estimate = relative_loss_estimate([Measure(-1.0, None, 2)], [Measure(0.0, 0, 2)])
     assert math.isnan(estimate.value)
-    assert (estimate.hits, estimate.total, estimate.edits) == (2, 0, 1)
+    assert (estimate.total, estimate.edits) == (2, 1)
 
 
 def test_resamples_without_anything_right_before_have_no_ratio() -> None:
-    # half of the resamples of two edits hold one of them twice
+    # Of the resamples of three edits, those that hold the second or the third: 1/2 or 1/4 of it is lost.
     estimate = relative_loss_estimate(
-        [Measure(0.0, 0, 1), Measure(1.0, 1, 1)], [Measure(0.0, 0, 1), Measure(0.5, 1, 2)]
+        [Measure(0.0, None, 1), Measure(0.5, None, 2), Measure(0.25, None, 2)],
+        [Measure(0.0, 0, 1), Measure(1.0, 1, 1), Measure(1.0, 1, 1)],
     )
-    assert (estimate.value, estimate.low, estimate.high) == (0.5, 0.5, 0.5)
+    assert (estimate.value, estimate.low, estimate.high) == (3 / 8, 1 / 4, 1 / 2)
 
 
 def test_unpaired_measures_are_refused() -> None:
@@ -87,7 +96,75 @@ def test_unpaired_measures_are_refused() -> None:
         relative_loss_estimate([NOTHING], [])
 
 
+# --- intervals without width
+
+
+def test_one_edit_says_next_to_nothing() -> None:
+    # p^1 = 0.05: with 95 % confidence, one in twenty others or more scores so too
+    ends = [
+        (estimate.low, estimate.high)
+        for estimate in (mean_estimate([Measure(value, None, 4)]) for value in (1.0, 0.0, 0.5))
+    ]
+    assert ends == [pytest.approx(each) for each in ((0.05, 1.0), (0.0, 0.95), (0.025, 0.975))]
+    assert math.isnan(mean_estimate([Measure(1.0, 4, 4)]).standard_error or 0)
+
+
+def test_equal_scores_leave_what_clopper_and_pearson_leave() -> None:
+    estimate = mean_estimate([Measure(1.0, 1, 1)] * 59)
+    assert (estimate.low, estimate.high) == (pytest.approx(0.05 ** (1 / 59)), 1)
+    gap = mean_estimate([Measure(0.0, 0, 1)] * 2, least=-1)
+    assert (gap.low, gap.high) == (pytest.approx(math.sqrt(0.05) - 1), pytest.approx(1 - math.sqrt(0.05)))
+
+
+def test_several_edits_of_one_fact_are_one_fact() -> None:
+    estimate = mean_estimate([Measure(1.0, 1, 1), Measure(0.0, 0, 1)], ["f", "f"])
+    assert (estimate.value, estimate.edits) == (0.5, 2)
+    assert (estimate.low, estimate.high) == (pytest.approx(0.025), pytest.approx(0.975))
+
+
+def test_no_loss_at_all_may_be_any_loss_of_those_not_drawn() -> None:
+    # Accuracy 1/4 before: the others may lose all of it, or gain three times as much.
+    loss = relative_loss_estimate([Measure(0.0, None, 8)] * 2, [Measure(0.25, 2, 8)] * 2)
+    others = 1 - math.sqrt(0.05)
+    assert (loss.value, loss.low, loss.high) == (0, pytest.approx(-3 * others), pytest.approx(others))
+
+
+def test_least_rate_is_near_the_rule_of_three() -> None:
+    assert least_rate(1) == pytest.approx(0.05)
+    assert least_rate(1000) == pytest.approx(1 - 3 / 1000, abs=1e-5)
+
+
 # --- the bootstrap
+
+
+def test_edits_of_one_fact_are_drawn_together() -> None:
+    # Ten facts of four edits that go the same way tell what ten edits do, not what forty do.
+    values = [float(fact % 2) for fact in range(10) for _ in range(4)]
+    facts = [str(fact) for fact in range(10) for _ in range(4)]
+    spread = bootstrap_means([values], facts, resamples=20_000)[:, 0].std()
+    assert spread == pytest.approx(math.sqrt(0.25 / 10), rel=0.03)
+    assert bootstrap_means([values], resamples=20_000)[:, 0].std() == pytest.approx(spread / 2, rel=0.05)
+
+
+def test_a_fact_comes_with_all_its_edits() -> None:
+    # Fact a has one edit (1), b three (0): a resample of two facts has 2, 4 or 6 edits.
+    means = bootstrap_means([[1.0, 0.0, 0.0, 0.0]], ["a", "b", "b", "b"], resamples=4000)[:, 0]
+    assert Counter(means.tolist()).keys() == {1.0, 0.25, 0.0}
+
+
+def test_where_every_fact_has_one_edit_facts_change_nothing() -> None:
+    columns = [[0.1, 0.7, 0.1, 0.4], [0.0, 0.5, 1.0, 0.3]]
+    assert np.array_equal(
+        bootstrap_means(columns, resamples=99), bootstrap_means(columns, "abcd", resamples=99)
+    )
+
+
+def test_the_smallest_detectable_value_is_found_four_times_in_five() -> None:
+    # z_0.975 + z_0.8 = 1.960 + 0.842; of 100 edits of which half score 1, the standard error is 0.05.
+    estimate = mean_estimate([Measure(float(i % 2), i % 2, 1) for i in range(100)], resamples=20_000)
+    assert estimate.standard_error == pytest.approx(0.05, rel=0.03)
+    assert estimate.smallest_detectable == pytest.approx(2.802 * 0.05, rel=0.03)
+    assert math.isnan(mean_estimate([Measure(1.0, 1, 1)]).smallest_detectable)
 
 
 def test_the_bootstrap_has_the_spread_of_the_mean() -> None:
@@ -136,12 +213,17 @@ def test_the_interval_holds_the_value(hits: list[int], seed: int) -> None:
 
 
 @settings(deadline=None)
-@given(st.lists(st.integers(0, 7), min_size=1, max_size=30), st.randoms())
-def test_the_order_of_edits_does_not_matter(hits: list[int], random: object) -> None:
-    measures = [Measure(n / 7, n, 7) for n in hits]
-    shuffled = list(measures)
+@given(
+    st.lists(st.tuples(st.integers(0, 7), st.sampled_from("abcdef")), min_size=1, max_size=30), st.randoms()
+)
+def test_the_order_of_edits_does_not_matter(edits: list[tuple[int, str]], random: object) -> None:
+    shuffled = list(edits)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
-    assert mean_estimate(measures, resamples=40) == mean_estimate(shuffled, resamples=40)
+    one, other = (
+        mean_estimate([Measure(n / 7, n, 7) for n, _ in order], [fact for _, fact in order], resamples=40)
+        for order in (edits, shuffled)
+    )
+    assert one.to_json() == other.to_json()
 
 
 # --- strata

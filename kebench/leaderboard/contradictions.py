@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 
 from kebench.record import RunRecord
 from kebench.statistics import Estimate
@@ -20,7 +20,6 @@ _RATES = (
     "retain_accuracy",
     "retain_accuracy_gold",
     "accuracy_before",
-    "accuracy_after",
 )
 _OF_HELD_OUT_EDITS = {
     "held_out_success_rate": "success_rate",
@@ -28,25 +27,46 @@ _OF_HELD_OUT_EDITS = {
     "held_out_retain_accuracy": "retain_accuracy",
 }
 """Which score over all edits each is a part of."""
-_ONE_ANSWER_AN_EDIT = (
+ONE_ANSWER_AN_EDIT = (
     "no_op_share",
     "success_rate",
     "success_rate_teacher_forced",
     "inflation_gap",
     "held_out_success_rate",
 )
+COUNTED = (*ONE_ANSWER_AN_EDIT, "accuracy_before")
+"""The scores that are `hits / total`, and tell `hits`; in scoring version 1 all do."""
 _NEAR = 1e-9
 
 
 def contradictions(record: RunRecord) -> list[str]:
     """What in a record contradicts the rest of it, one line each; none in a record that `score` made."""
+    missing = [*_fields(record)]
+    if missing:
+        return missing
     return [*_counts(record), *_scores(record), *_wordings(record), *_held_out_edits(record), *_cost(record)]
+
+
+def _fields(record: RunRecord) -> Iterator[str]:
+    """Fields that scores of this version must have, or must not."""
+    scores = record.scores
+    first = scores.protocol.scoring == 1
+    if first != (scores.performance_deterioration_elsewhere is None):
+        yield f"performance_deterioration_elsewhere: scoring version {scores.protocol.scoring}"
+    for field in fields(scores):
+        estimate = getattr(scores, field.name)
+        if not isinstance(estimate, Estimate):
+            continue
+        if (estimate.hits is not None) != (first or field.name in COUNTED):
+            yield f"{field.name}.hits: found {estimate.hits}"
+        if (estimate.standard_error is None) != first:
+            yield f"{field.name}.standard_error: found {estimate.standard_error}"
 
 
 def _counts(record: RunRecord) -> Iterator[str]:
     setting, scores = record.setting, record.scores
     equal = {
-        "setting.protocol and scores.protocol": (dict(setting.protocol), asdict(scores.protocol)),
+        "setting.protocol and scores.protocol": (dict(setting.protocol), scores.protocol.to_json()),
         "no_ops and no_op_share.hits": (scores.no_ops, scores.no_op_share.hits),
         "edits and no_op_share.total": (scores.edits, scores.no_op_share.total),
         "edits less no_ops and success_rate.edits": (scores.edits - scores.no_ops, scores.success_rate.edits),
@@ -67,7 +87,7 @@ def _counts(record: RunRecord) -> Iterator[str]:
         yield f"failures: found {dict(scores.failures)} of {scores.edits} edits"
     if not 0 <= scores.held_out_edits <= scores.edits:
         yield f"held_out_edits: found {scores.held_out_edits} of {scores.edits} edits"
-    if scores.success_rate.hits > scores.edits - scores.n_failures:
+    if (scores.success_rate.hits or 0) > scores.edits - scores.n_failures:
         yield "success_rate: more hits than edits that did not fail"
 
 
@@ -76,13 +96,13 @@ def _scores(record: RunRecord) -> Iterator[str]:
     for name in _RATES:
         yield from _rate(name, getattr(scores, name), scores.edits)
     yield from _estimate("inflation_gap", scores.inflation_gap, scores.edits, least=-1)
-    if abs(scores.inflation_gap.hits) > scores.inflation_gap.total:
+    if abs(scores.inflation_gap.hits or 0) > scores.inflation_gap.total:
         yield "inflation_gap: more hits than total"
-    for name in _ONE_ANSWER_AN_EDIT:
+    for name in ONE_ANSWER_AN_EDIT:
         estimate: Estimate = getattr(scores, name)
         if estimate.total != estimate.edits:
             yield f"{name}: total {estimate.total} of {estimate.edits} edits, one each"
-        elif estimate.total and not _near(estimate.value, estimate.hits / estimate.total):
+        elif estimate.total and not _near(estimate.value, (estimate.hits or 0) / estimate.total):
             yield f"{name}: value {estimate.value} is not {estimate.hits} / {estimate.total}"
     yield from _deterioration(record)
 
@@ -95,10 +115,13 @@ def _wordings(record: RunRecord) -> Iterator[str]:
     if not seen.total + kept.total:
         return
     parts = "seen wordings, held-out wordings and held-out relations"
-    hits = seen.hits + kept.hits + relations.hits
     total = seen.total + kept.total + relations.total
-    if (hits, total) != (whole.hits, whole.total):
-        yield f"equivalence_target: {whole.hits} hits of {whole.total}, but {parts} have {hits} of {total}"
+    if total != whole.total:
+        yield f"equivalence_target: {whole.total} answers, but {parts} have {total}"
+    if whole.hits is not None:
+        hits = sum(part.hits or 0 for part in (seen, kept, relations))
+        if hits != whole.hits:
+            yield f"equivalence_target: {whole.hits} hits, but {parts} have {hits}"
     least, most = max(seen.edits, kept.edits), seen.edits + kept.edits
     if not least <= whole.edits - relations.edits <= most:
         yield (
@@ -114,10 +137,15 @@ def _held_out_edits(record: RunRecord) -> Iterator[str]:
         part: Estimate = getattr(scores, name)
         whole: Estimate = getattr(scores, whole_name)
         yield from _rate(name, part, n_edits)
-        if part.hits > whole.hits or part.total - part.hits > whole.total - whole.hits:
+        if part.total > whole.total:
+            yield f"{name}: {part.total} answers, but {whole_name} has {whole.total}"
+        elif part.hits is None or whole.hits is None:
+            pass
+        elif part.hits > whole.hits or part.total - part.hits > whole.total - whole.hits:
             yield f"{name}: {part.hits} hits of {part.total}, but {whole_name} {whole.hits} of {whole.total}"
         if name == "held_out_retain_accuracy" and record.setting.stopping is not None:
-            part = replace(part, low=whole.low, high=whole.high)  # the one interval that allows for stopping
+            # The one interval that allows for stopping.
+            part = replace(part, low=whole.low, high=whole.high, standard_error=whole.standard_error)
         if n_edits == scores.edits and part.to_json() != whole.to_json():  # there NaN equals itself
             yield f"{name}: all edits are held out, but it is not {whole_name}"
     if success.edits < n_edits - scores.no_ops:
@@ -126,17 +154,21 @@ def _held_out_edits(record: RunRecord) -> Iterator[str]:
 
 def _rate(name: str, rate: Estimate, n_edits: int) -> Iterator[str]:
     yield from _estimate(name, rate, n_edits, least=0)
-    if not 0 <= rate.hits <= rate.total:
-        yield f"{name}: {rate.hits} hits of {rate.total}"
     if (rate.total == 0) != math.isnan(rate.value):
         yield f"{name}: value {rate.value} of {rate.total} answers"
+    if rate.hits is None:
+        return
+    if not 0 <= rate.hits <= rate.total:
+        yield f"{name}: {rate.hits} hits of {rate.total}"
     # However edits and questions are weighted.
     for hits, value in ((0, 0.0), (rate.total, 1.0)):
         if rate.total and rate.hits == hits and not _near(rate.value, value):
             yield f"{name}: value {rate.value} with {rate.hits} hits of {rate.total}"
 
 
-def _estimate(name: str, estimate: Estimate, n_edits: int, *, least: float) -> Iterator[str]:
+def _estimate(
+    name: str, estimate: Estimate, n_edits: int, *, least: float = -math.inf, most: float = 1
+) -> Iterator[str]:
     if not 0 <= estimate.edits <= n_edits:
         yield f"{name}: over {estimate.edits} of {n_edits} edits"
     ends = (estimate.low, estimate.value, estimate.high)
@@ -146,22 +178,33 @@ def _estimate(name: str, estimate: Estimate, n_edits: int, *, least: float) -> I
         return
     if not estimate.low <= estimate.value <= estimate.high:
         yield f"{name}: value {estimate.value} is not within [{estimate.low}, {estimate.high}]"
-    if not all(least <= end <= 1 for end in ends):
-        yield f"{name}: {estimate.value} [{estimate.low}, {estimate.high}] is not within [{least:g}, 1]"
+    if not all(least <= end <= most for end in ends):
+        found = f"{estimate.value} [{estimate.low}, {estimate.high}]"
+        yield f"{name}: {found} is not within [{least:g}, {most:g}]"
 
 
 def _deterioration(record: RunRecord) -> Iterator[str]:
     scores = record.scores
     loss, before, after = scores.performance_deterioration, scores.accuracy_before, scores.accuracy_after
-    yield from _estimate("performance_deterioration", loss, scores.edits, least=-math.inf)
+    elsewhere = scores.performance_deterioration_elsewhere
+    if elsewhere is None:  # scoring version 1
+        yield from _estimate("performance_deterioration", loss, scores.edits)
+        yield from _rate("accuracy_after", after, scores.edits)
+        if (loss.hits, loss.total) != (after.hits, before.hits):
+            wanted = f"{after.hits} after and {before.hits} before"
+            yield f"performance_deterioration: hits and total are not {wanted}"
+    else:  # unbiased on samples, and so, where nearly all is lost, a little more than all of it now and then
+        yield from _estimate("performance_deterioration", loss, scores.edits, most=math.inf)
+        yield from _estimate("performance_deterioration_elsewhere", elsewhere, scores.edits, most=math.inf)
+        yield from _estimate("accuracy_after", after, scores.edits, most=math.inf)
+        if loss.total != after.total:
+            yield f"performance_deterioration: total is not {after.total}"
     if not before.edits == after.edits == loss.edits:
         yield "performance_deterioration: over other edits than the accuracies before and after"
         return
-    if (loss.hits, loss.total) != (after.hits, before.hits):
-        yield f"performance_deterioration: hits and total are not {after.hits} after and {before.hits} before"
-    wanted = 1 - after.value / before.value if before.value else math.nan
-    if not (_near(loss.value, wanted) or (math.isnan(loss.value) and math.isnan(wanted))):
-        yield f"performance_deterioration: value {loss.value}, but 1 - after / before is {wanted}"
+    ratio = 1 - after.value / before.value if before.value else math.nan
+    if not (_near(loss.value, ratio) or (math.isnan(loss.value) and math.isnan(ratio))):
+        yield f"performance_deterioration: value {loss.value}, but 1 - after / before is {ratio}"
 
 
 def _cost(record: RunRecord) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from kebench.statistics import CONFIDENCE, Estimate
+from kebench.statistics import Estimate
 
 NOTHING = "\N{EN DASH}"
 """What stands where nothing was measured."""
@@ -53,16 +53,3 @@ def fact(name: str, value: Any) -> str:
             return f"{percent(value)} %"
         return NOTHING if math.isnan(value) else f"{value:.4g}"
     return str(value)
-
-
-def least_rate(n: int) -> float:
-    """The rate that `n` successes in `n` trials leave as the lowest possible at 95 % confidence.
-
-        p^n = 0.05
-
-    Clopper and Pearson's one-sided limit for n of n, about 1 − 3 / n; one minus it is the highest possible
-    rate after 0 of n. It bounds a mean of values in [0, 1] too, all of them 1: such a mean is at least the
-    share of ones. Trials are taken as independent.
-    """
-    tail: float = 1 - CONFIDENCE
-    return math.exp(math.log(tail) / n)

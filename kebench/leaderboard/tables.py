@@ -15,7 +15,7 @@ from kebench.leaderboard import printed
 from kebench.leaderboard.escape import csv_cell, markdown, plain
 from kebench.leaderboard.settings import apart_by, by_setting, headline, in_words, table_names
 from kebench.record import RunRecord, Setting
-from kebench.statistics import Estimate
+from kebench.statistics import Estimate, least_rate
 from kebench.stopping import half_width
 
 MARK = "<!-- Made by `kebench leaderboard` from records/. Changes here are lost. -->\n"
@@ -36,6 +36,7 @@ ESTIMATES = (
     "retain_accuracy",
     "retain_accuracy_gold",
     "performance_deterioration",
+    "performance_deterioration_elsewhere",
     "accuracy_before",
     "accuracy_after",
     "no_op_share",
@@ -44,6 +45,14 @@ ESTIMATES = (
 
 _REGIMES = {"single": "single, every edit starts from the base model"}
 _WIDTH = 100
+_HOW_TO_READ = (
+    "Where all facts scored the same, resampling gives no width; there the interval supposes that of n facts "
+    "a share of 0.05^(1/n) scores so, the least at 95 % confidence, and the others anything. A deterioration "
+    "below the smallest detectable one, 2.8 standard errors of the bootstrap, is more often missed than one "
+    "time in five (two-sided at 95 %); a dash there says that the standard error is unknown. Deterioration "
+    "is over the whole test set and counts the change that was asked for; elsewhere, it is over the retain "
+    "questions."
+)
 _HELD_OUT = (
     "What no editor was trained on: held-out wordings of paraphrases (like seen wordings, of the edits whose "
     "relation is in training), and held-out relations, whose edits are part of the table above too; every "
@@ -133,8 +142,9 @@ def _what_was_run(rows: Sequence[RunRecord], apart: Sequence[str]) -> str:
         "Targets": markdown(setting.targets),
         "Regime": markdown(_REGIMES.get(setting.regime, setting.regime)),
         "Retain": markdown(setting.retain),
-        "Seed": str(setting.seed),
+        "Seed": str(setting.seed) + _of_samples(setting),
         "Base model": _base_facts(rows),
+        "Scores": "" if _first(rows) else f"version {scores.protocol.scoring}, defined in docs/scores.md",
         "Setting": setting.key,
     }
     if apart:
@@ -161,6 +171,16 @@ def _editable(base: Mapping[str, Any]) -> str:
     others = [f"{count} {_NOT_EDITED.get(reason, f'({reason})')}" for reason, count in set_aside.items()]
     why = f"; of the others, {', '.join(others)}" if others else ""
     return markdown(f"{base['editable']} of {base['test_questions']} test questions{why}")
+
+
+def _first(rows: Sequence[RunRecord]) -> bool:
+    """Whether the rows of one setting are of scoring version 1, which tells less."""
+    return rows[0].scores.protocol.scoring == 1
+
+
+def _of_samples(setting: Setting) -> str:
+    """The seed of the samples, where it is told apart."""
+    return "" if setting.retain_seed is None else f" (of the retain samples: {setting.retain_seed})"
 
 
 def _precision(setting: Setting) -> str:
@@ -220,6 +240,7 @@ def _headings(record: RunRecord) -> list[str]:
         "Retain",
         "Retain vs gold",
         "Performance deterioration",
+        *(() if _first([record]) else _DETERIORATION_HEADINGS),
         "No-ops",
         "Failures",
         "Edits",
@@ -228,6 +249,7 @@ def _headings(record: RunRecord) -> list[str]:
     ]
 
 
+_DETERIORATION_HEADINGS = ("Smallest detectable deterioration", "Deterioration elsewhere")
 _HELD_OUT_HEADINGS = (
     "Editor",
     "Equivalence, seen wordings",
@@ -272,8 +294,17 @@ def _cells(record: RunRecord) -> list[str]:
         scores.retain_accuracy_gold,
         scores.performance_deterioration,
     )
+    elsewhere = scores.performance_deterioration_elsewhere
     return [
         *(printed.with_interval(estimate) for estimate in estimates),
+        *(
+            ()
+            if elsewhere is None
+            else (
+                printed.percent(scores.performance_deterioration.smallest_detectable),
+                printed.with_interval(elsewhere),
+            )
+        ),
         str(scores.no_ops),
         str(scores.n_failures),
         str(scores.edits),
@@ -317,27 +348,43 @@ def _failures(record: RunRecord) -> str:
 
 
 def _footer(records: Sequence[RunRecord]) -> str:
-    made = _distinct(
-        f"{row.scores.interval}, {row.scores.resamples} resamples, seed {row.scores.seed}" for row in records
-    )
-    sizes = sorted({n for row in records for n in _measured(row) if n})
-    bounds = "; ".join(f"n = {n}: {printed.percent(printed.least_rate(n))} %" for n in sizes)
-    rule = (
-        " Where all of n independent edits score 100 %, the true rate is with 95 % confidence at least "
-        f"0.05^(1/n), Clopper and Pearson's one-sided limit ({bounds}); where all score 0 %, at most 100 % "
-        "less that."
-    )
+    first = [row for row in records if _first([row])]
+    later = [row for row in records if not _first([row])]
     lines = [
         "Scores, gap and deterioration are in percent, `value [low, high]`; the seconds are the median over "
         f"edits; {printed.NOTHING} stands where nothing was measured. Success leaves no-ops out; failed "
         "edits count as wrong everywhere.",
-        f"Intervals: {markdown(made)}. One without width says that all edits scored the same, not that the "
-        f"number is certain.{rule if sizes else ''}",
+        *([_intervals_of_first(first)] if first else []),
+        *([f"Intervals: {_made(later)}. {_HOW_TO_READ}"] if later else []),
         "Rows stand by the editor's name, which ranks nothing; controls, whose score is known beforehand, "
         "stand below. Tables are made from `records/` by `kebench leaderboard`, and "
         "`kebench leaderboard --check` says whether they still agree.",
     ]
     return "\n\n".join(lines) + "\n"
+
+
+def _made(records: Sequence[RunRecord]) -> str:
+    return markdown(
+        _distinct(
+            f"{row.scores.interval}, {row.scores.resamples} resamples, seed {row.scores.seed}"
+            for row in records
+        )
+    )
+
+
+def _intervals_of_first(records: Sequence[RunRecord]) -> str:
+    """How to read the intervals of scoring version 1."""
+    sizes = sorted({n for row in records for n in _measured(row) if n})
+    bounds = "; ".join(f"n = {n}: {printed.percent(least_rate(n))} %" for n in sizes)
+    rule = (
+        " Where all of n independent edits score 100 %, the true rate is with 95 % confidence at least "
+        f"0.05^(1/n), Clopper and Pearson's one-sided limit ({bounds}); where all score 0 %, at most 100 % "
+        "less that."
+    )
+    return (
+        f"Intervals: {_made(records)}. One without width says that all edits scored the same, not that the "
+        f"number is certain.{rule if sizes else ''}"
+    )
 
 
 def _measured(record: RunRecord) -> Iterable[int]:
@@ -376,6 +423,8 @@ def _csv_row(record: RunRecord) -> dict[str, str | int]:
         **({} if setting.split == "test" else {"split": csv_cell(setting.split)}),
         **({} if setting.precision is None else {"precision": _raw(setting.precision)}),
         "seed": setting.seed,
+        **({} if setting.retain_seed is None else {"retain_seed": setting.retain_seed}),
+        **({} if scores.protocol.scoring == 1 else {"scoring": scores.protocol.scoring}),
         "edits_sha256": csv_cell(setting.edits_sha256),
         "test_sha256": csv_cell(setting.test_sha256),
         "editor": csv_cell(record.editor),
@@ -389,13 +438,18 @@ def _csv_row(record: RunRecord) -> dict[str, str | int]:
         "held_out_edits": scores.held_out_edits,
     }
     for name in ESTIMATES:
-        estimate: Estimate = getattr(scores, name)
+        estimate: Estimate | None = getattr(scores, name)
+        if estimate is None:
+            continue
         row[name] = _raw(estimate.value)
         row[f"{name}_low"] = _raw(estimate.low)
         row[f"{name}_high"] = _raw(estimate.high)
-        row[f"{name}_hits"] = estimate.hits
+        if estimate.hits is not None:
+            row[f"{name}_hits"] = estimate.hits
         row[f"{name}_total"] = estimate.total
         row[f"{name}_edits"] = estimate.edits
+        if estimate.standard_error is not None:
+            row[f"{name}_standard_error"] = _raw(estimate.standard_error)
     row |= {
         "edit_seconds_p50": _raw(cost.edit_seconds_p50),
         "edit_seconds_p95": _raw(cost.edit_seconds_p95),

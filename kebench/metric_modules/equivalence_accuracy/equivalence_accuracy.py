@@ -28,7 +28,8 @@ Args:
     seed, resamples: of the 95 % interval, a percentile bootstrap over edits.
 
 Returns:
-    equivalence_accuracy (NaN when nothing was measured), low, high, hits, total, edits.
+    equivalence_accuracy (NaN when nothing was measured), low, high, standard_error,
+    total (answers compared), edits.
 """
 
 
@@ -86,4 +87,5 @@ class EquivalenceAccuracy(evaluate.Metric):  # type: ignore[misc]  # evaluate is
             for answers, texts, prompt, own, target in columns
         ]
         estimate = asdict(mean_estimate(measures, seed=seed, resamples=resamples))
+        del estimate["hits"]  # the value is not hits / total
         return {"equivalence_accuracy": estimate.pop("value"), **estimate}

@@ -11,6 +11,7 @@ import evaluate
 from kebench import metrics
 from kebench.answers import BaseAnswer
 from kebench.protocols import protocol as protocol_named
+from kebench.scorer import difference
 from kebench.statistics import NOTHING, Measure, relative_loss_estimate
 
 DESCRIPTION = """One minus the edited models' accuracy over the base model's, on the test set's gold answers.
@@ -27,7 +28,7 @@ Args:
     seed, resamples: of the 95 % interval, a percentile bootstrap over edits.
 
 Returns:
-    performance_deterioration, low, high, hits (right after), total (right before), edits.
+    performance_deterioration, low, high, standard_error, total (answers compared), edits.
 """
 
 
@@ -64,12 +65,15 @@ class PerformanceDeterioration(evaluate.Metric):  # type: ignore[misc]  # evalua
             ]
             return Measure(sum(right) / len(right), sum(right), len(right)) if right else NOTHING
 
+        before = [accuracy(list(row), golds) for row, golds in zip(base_predictions, references, strict=True)]
+        after = [accuracy(row, golds) for row, golds in zip(predictions, references, strict=True)]
         estimate = asdict(
             relative_loss_estimate(
-                [accuracy(list(row), golds) for row, golds in zip(base_predictions, references, strict=True)],
-                [accuracy(row, golds) for row, golds in zip(predictions, references, strict=True)],
+                [difference(one, other) for one, other in zip(before, after, strict=True)],
+                before,
                 seed=seed,
                 resamples=resamples,
             )
         )
+        del estimate["hits"]  # the value is not hits / total
         return {"performance_deterioration": estimate.pop("value"), **estimate}

@@ -25,7 +25,8 @@ Args:
     seed, resamples: of the 95 % interval, a percentile bootstrap over edits.
 
 Returns:
-    retain_accuracy (NaN when nothing was measured), low, high, hits, total, edits.
+    retain_accuracy (NaN when nothing was measured), low, high, standard_error,
+    total (answers compared), edits.
 """
 
 
@@ -56,4 +57,5 @@ class RetainAccuracy(evaluate.Metric):  # type: ignore[misc]  # evaluate is unty
             kept = [metrics.same(new, old, equality) for new, old in zip(after, before, strict=True)]
             measures.append(Measure(sum(kept) / len(kept), sum(kept), len(kept)) if kept else NOTHING)
         estimate = asdict(mean_estimate(measures, seed=seed, resamples=resamples))
+        del estimate["hits"]  # the value is not hits / total
         return {"retain_accuracy": estimate.pop("value"), **estimate}

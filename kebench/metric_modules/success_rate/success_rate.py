@@ -26,7 +26,7 @@ Args:
     seed, resamples: of the 95 % interval, a percentile bootstrap over edits.
 
 Returns:
-    success_rate (NaN when nothing was measured), low, high, hits, total, edits.
+    success_rate (NaN when nothing was measured), low, high, standard_error, hits, total, edits.
 """
 
 
@@ -59,5 +59,5 @@ class SuccessRate(evaluate.Metric):  # type: ignore[misc]  # evaluate is untyped
             for after, target, before in zip(predictions, references, base_predictions, strict=True)
         ]
         measures = [metrics.success(edit, rules) for edit in edits if not metrics.is_no_op(edit, rules)]
-        estimate = asdict(mean_estimate(measures, seed=seed, resamples=resamples))
+        estimate = asdict(mean_estimate(measures, counted=True, seed=seed, resamples=resamples))
         return {"success_rate": estimate.pop("value"), **estimate}
