@@ -573,9 +573,11 @@ def _show_pack(pack: Pack) -> None:
 @click.option(
     "--check", "check_", is_flag=True, help="Change nothing; fail when a table differs from its records."
 )
-def leaderboard(runs: tuple[Path, ...], folder: Path, check_: bool) -> None:
-    """Add the records of RUNS, and rebuild every table from its records."""
-    from kebench.leaderboard import add_records, check, rebuild
+@click.option("--replace", is_flag=True, help="Let a row, or trials, take the place of others on file.")
+def leaderboard(runs: tuple[Path, ...], folder: Path, check_: bool, replace: bool) -> None:
+    """Add the records of RUNS (or the trials of a tuning), and rebuild every table from its records."""
+    from kebench.leaderboard import add_records, add_tunings, check, rebuild
+    from kebench.tuning import FILE, GRID
 
     if check_:
         problems = check(folder)
@@ -587,12 +589,20 @@ def leaderboard(runs: tuple[Path, ...], folder: Path, check_: bool) -> None:
             )
         click.echo(f"{folder}: every table agrees with its records")
         return
-    records = []
+    records, tunings = [], []
     for run_folder in runs:
+        if (run_folder / GRID).is_file() or (run_folder / FILE).is_file():
+            if not (run_folder / FILE).is_file():
+                raise KebenchError(
+                    f"{run_folder}: an unfinished tuning; the same kebench tune goes on with it"
+                )
+            tunings.append(run_folder / FILE)
+            continue
         found = sorted(run_folder.glob("*/record.json"))
         if not found:
             raise KebenchError(f"{run_folder}: found no */record.json, wanted a finished run's folder")
         records += found
-    add_records(folder, records)
+    add_records(folder, records, replace=replace)
+    add_tunings(folder, tunings, replace=replace)
     for path in rebuild(folder):
         click.echo(str(path))

@@ -16,8 +16,11 @@ from kebench.progress import Progress
 from kebench.record import editor_folder, write_json
 from kebench.run import ground_of, run_editor, writing
 from kebench.run_settings import RunSettings
-from kebench.tuning import FILE, Trial, Tuning
+from kebench.tuning import FILE, GRID, Trial, Tuning
 from kebench.yaml_files import read_yaml
+
+_FAILURE = "failure.json"
+"""Why a trial failed, in its folder."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ def tune(
         with writing(folder, plan):
             _refuse_others(folder, candidates)
             (folder / FILE).unlink(missing_ok=True)
+            write_json([dict(each.changes) for each in candidates], folder / GRID)
             trials = [_try(each, plan, folder, progress) for each in candidates]
             tuning = Tuning(name, editor_path(candidates[0].editor), plan.setting, trials)
             write_json(tuning.to_json(), folder / FILE)
@@ -124,9 +128,10 @@ def chosen_as_yaml(tuning: Tuning) -> str:
 
 
 def _refuse_others(folder: Path, candidates: Sequence[_Candidate]) -> None:
-    """Refuses to leave out a trial that was made: all that were made count."""
+    """Refuses to leave out a trial that was made, or that failed: all of them count."""
     wanted = {editor_folder(folder, each.name) for each in candidates}
-    for place in sorted(file.parent for file in folder.glob("*/record.json")):
+    made = [*folder.glob("*/record.json"), *folder.glob(f"*/{_FAILURE}")]
+    for place in sorted(file.parent for file in made):
         if place not in wanted:
             raise BadSetting(
                 f"{place}: a trial that is not in the grid; add it there, or choose another --output"
@@ -134,12 +139,15 @@ def _refuse_others(folder: Path, candidates: Sequence[_Candidate]) -> None:
 
 
 def _try(candidate: _Candidate, plan: Plan, folder: Path, progress: Progress) -> Trial:
-    """Runs one trial, or takes it from the folder."""
+    """Runs one trial, or takes it from the folder. One that failed is tried again."""
+    failed = editor_folder(folder, candidate.name) / _FAILURE
     resolved = json.loads(json.dumps(settings_of(candidate.editor)))
     try:
         record = run_editor(candidate.name, candidate.editor, plan, folder, progress)
     except (BrokenEditor, BadFile):
         raise  # no choice of settings, but a fault
     except KebenchError as error:
+        write_json(str(error), failed)
         return Trial(candidate.name, candidate.changes, resolved, None, str(error))
+    failed.unlink(missing_ok=True)
     return Trial(candidate.name, candidate.changes, resolved, record)

@@ -24,6 +24,8 @@ from kebench.scorer import Scores
 
 FORMAT = 1
 FILE = "tuning.json"
+GRID = "grid.json"
+"""What is to be tried, in the folder of a tuning from its beginning; `FILE` is there at its end."""
 CRITERION = (
     "harmonic mean of success, equivalence and retain over edits of the dev split; of success and retain "
     "where no edit has a paraphrase; ties go to the higher retain, then to the earlier trial; a failed trial "

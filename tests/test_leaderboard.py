@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from scenes import BASE, EDITS
 
-from kebench.errors import BadFile
+from kebench.errors import BadFile, BadSetting
 from kebench.leaderboard import (
     add_records,
     check,
@@ -165,6 +165,45 @@ def test_a_second_run_replaces_the_first(tmp_path: Path) -> None:
     (path,) = add_records(tmp_path, [again])
     assert [read_record(each) for each in (tmp_path / "zsre" / "records").iterdir()] == [again]
     assert path.is_file()
+
+
+def test_a_row_of_other_settings_is_not_replaced_without_a_word(tmp_path: Path) -> None:
+    def mend(**settings: Any) -> RunRecord:
+        return replace(record("mend"), editor_settings=settings)
+
+    there, comes = mend(learning_rate=0.5, steps=3), mend(learning_rate=0.1, steps=3)
+    (path,) = add_records(tmp_path, [there])
+    with pytest.raises(BadSetting) as error:
+        add_records(tmp_path, [record("rome"), comes])
+    assert str(error.value) == (
+        f"{path}: mend is there with learning_rate 0.5, and comes with learning_rate 0.1; replace it with "
+        "--replace, or give the editor another name"
+    )
+    assert list(path.parent.iterdir()) == [path]
+    assert read_record(path) == there
+    add_records(tmp_path, [comes], replace=True)
+    assert read_record(path) == comes
+    with pytest.raises(BadSetting, match=r"there with learning_rate 0\.1, steps 3, and comes with learning_"):
+        add_records(tmp_path, [mend(learning_rate=0.2)])
+    with pytest.raises(BadSetting, match=r"there with class kebench\.baselines\.mend:Mend, and comes with "):
+        add_records(tmp_path, [replace(comes, editor_path="other:Mend")])
+
+
+def test_two_records_of_one_name_are_told_apart_before_either_is_stored(tmp_path: Path) -> None:
+    other = replace(record("mend"), editor_settings={"learning_rate": 0.1})
+    with pytest.raises(BadSetting, match=r"there with learning_rate 0\.5, and comes with learning_rate 0\.1"):
+        add_records(tmp_path / "new", [record("mend"), other])
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_row_of_an_older_format_is_known_by_its_settings(tmp_path: Path) -> None:
+    (path,) = add_records(tmp_path, [record("mend")])
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 1}), encoding="utf-8")
+    add_records(tmp_path, [record("mend")])
+    assert read_record(path) == record("mend")
+    path.write_text("{}", encoding="utf-8")
+    with pytest.raises(BadFile, match="not a run record"):
+        add_records(tmp_path, [record("mend")])
 
 
 def test_records_are_added_from_files(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 from collections.abc import Callable
@@ -11,15 +12,21 @@ from typing import Any
 
 import pytest
 import test_leaderboard as leaderboards
+from scenes import BASE, FAILED, NO_OP, STUBBORN, TAKES
 from worlds import World
 
 from kebench import tune as tune_module
 from kebench.errors import BadFile, BadSetting, KebenchError
+from kebench.leaderboard import add_records, add_tunings, check, read_tuning, rebuild
+from kebench.leaderboard.tables import csv_table, markdown_table
+from kebench.leaderboard.tuning import tuned_by
 from kebench.progress import Silent
-from kebench.record import RunRecord
+from kebench.protocols import STRICT
+from kebench.record import RunRecord, write_json
+from kebench.scorer import Scores, score
 from kebench.statistics import Estimate
 from kebench.tune import chosen_as_yaml, read_grid, tune
-from kebench.tuning import FILE, Trial, Tuning, criterion
+from kebench.tuning import CRITERION, FILE, Trial, Tuning, criterion
 
 Kebench = Callable[..., tuple[int, str, str]]
 DIAL = "doubles:Dial"
@@ -177,6 +184,12 @@ def test_a_failed_trial_counts_and_has_its_reason(seq2seq: World, tmp_path: Path
     assert Tuning.read(tmp_path / FILE) == found
 
 
+def test_a_trial_that_failed_cannot_be_left_out(seq2seq: World, tmp_path: Path) -> None:
+    tuned(seq2seq, tmp_path, [{"lessons": 0}, {"reach": "all"}])
+    with pytest.raises(BadSetting, match=r"Dial--lessons-0-: a trial that is not in the grid"):
+        tuned(seq2seq, tmp_path, [{"reach": "all"}])
+
+
 def test_where_all_trials_fail_none_is_chosen(seq2seq: World, tmp_path: Path) -> None:
     found = tuned(seq2seq, tmp_path, [{"lessons": 0}, {"lessons": -1}])
     assert found.chosen is None
@@ -320,3 +333,196 @@ def test_a_mistake_in_what_was_tuned_is_told_wherever_the_editor_runs(
     with pytest.raises(BadFile) as error:
         load_editor(str(file), task="another", pack="pack")
     assert message in str(error.value)
+
+
+# The leaderboard -------------------------------------------------------------------------------------
+
+DASH = "\N{EN DASH}"
+
+
+WORSE = leaderboards.SCORES
+BETTER = score(
+    [TAKES, replace(STUBBORN, answer="Nice", paraphrases=()), FAILED, NO_OP], BASE, STRICT, resamples=50
+)
+"""Where one edit more takes."""
+
+
+def row(settings: dict[str, Any], editor: str = "mend", **changes: Any) -> RunRecord:
+    """A row of a table of test edits."""
+    return replace(leaderboards.record(editor, **changes), editor_settings=settings, editor_path="a:Mend")
+
+
+def tuning(*found: Scores, editor: str = "mend", path: str = "a:Mend", **changes: Any) -> Tuning:
+    """Trials of a setting `n`, the first of which is 0."""
+    made = []
+    for n, scores in enumerate(found):
+        each = row({"n": n}, f"{editor} (n={n})", scores=scores, split="dev", **changes)
+        made.append(Trial(each.editor, {"n": n}, {"n": n}, replace(each, editor_path=path)))
+    return Tuning(editor, path, each.setting, made)
+
+
+def stored(found: Tuning, path: Path) -> Path:
+    write_json(found.to_json(), path / FILE)
+    return path / FILE
+
+
+def tuned_cells(table: str) -> dict[str, str]:
+    """The column Tuned by the editor's name."""
+    first = table[table.index("| Editor") :].split("\n\n")[0]
+    lines = [[cell.strip() for cell in line.split("|")[1:]] for line in first.splitlines()]
+    assert lines[0][:2] == ["Editor", "Tuned"]
+    return {name: cell for name, cell, *_ in lines[2:]}
+
+
+def test_tables_say_which_rows_were_tuned(tmp_path: Path) -> None:
+    folder = tmp_path / "leaderboards"
+    (path,) = add_tunings(folder, [stored(tuning(WORSE, BETTER, WORSE), tmp_path)])
+    chosen, other = row({"n": 1}), row({"n": 0}, "other")
+    add_records(folder, [chosen, other, row({"n": 1}, "oracle", is_control=True)])
+    rebuild(folder)
+    assert check(folder) == []
+    table = (folder / "zsre" / "bart--mini--strict.md").read_text(encoding="utf-8")
+    cells = tuned_cells(table)
+    assert (cells["mend"], cells["other"], cells["oracle (control)"]) == ("3 trials", "no", DASH)
+    told = f"[mend](tuning/{path.name}): 3 trials on 4 dev edits, retain: sample of 5, seed 0; chosen: mend"
+    assert told in table
+    assert CRITERION in table
+    assert "same budget" not in table
+    page = (folder / "zsre" / "README.md").read_text(encoding="utf-8")
+    assert "3 trials on 4 dev edits" in page
+    text = (folder / "zsre" / "bart--mini--strict.csv").read_text(encoding="utf-8")
+    found = {line["editor"]: line["tuned_trials"] for line in csv.DictReader(text.splitlines())}
+    assert found == {"mend": "3", "other": "0", "oracle": ""}
+
+
+@pytest.mark.parametrize("field", ["task_version", "pack_sha256", "model_fingerprint"])
+def test_what_was_tuned_elsewhere_is_not_tuned_here(field: str) -> None:
+    changed = 2 if field == "task_version" else "another"
+    elsewhere = row({"n": 1}, **{field: changed})
+    assert tuned_by(row({"n": 1}), [tuning(WORSE, BETTER)]) is not None
+    assert tuned_by(elsewhere, [tuning(WORSE, BETTER)]) is None
+    assert "Tuned" not in markdown_table([elsewhere], tunings=[tuning(WORSE, BETTER)])
+
+
+def test_another_class_with_the_same_settings_was_not_tuned() -> None:
+    assert tuned_by(replace(row({"n": 1}), editor_path="another:Class"), [tuning(WORSE, BETTER)]) is None
+
+
+def test_a_table_without_tunings_has_no_such_column() -> None:
+    assert "Tuned" not in markdown_table([row({"n": 1})])
+    assert "tuned" not in csv_table([row({"n": 1})])
+
+
+def test_unequal_budgets_are_told() -> None:
+    rows = [row({"n": 1}), replace(row({"n": 0}, "rome"), editor_path="a:Rome")]
+    mend, rome = tuning(WORSE, BETTER), tuning(BETTER, WORSE, editor="rome", path="a:Rome")
+    assert "same budget" not in markdown_table(rows, tunings=[mend, rome])
+    rome = tuning(BETTER, editor="rome", path="a:Rome")
+    assert "**The tuned rows did not all have the same budget.**" in markdown_table(
+        rows, tunings=[mend, rome]
+    )
+
+
+def changed(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    fields = json.loads(path.read_text(encoding="utf-8"))
+    change(fields)
+    write_json(fields, path)
+
+
+def _another_choice(fields: dict[str, Any]) -> None:
+    fields["chosen"] = "mend (n=0)"
+
+
+def _another_score(fields: dict[str, Any]) -> None:
+    fields["records"]["mend (n=0)"]["scores"]["success_rate"]["value"] = 0.75
+
+
+def _a_trial_less(fields: dict[str, Any]) -> None:
+    del fields["trials"][0]
+
+
+def _another_criterion(fields: dict[str, Any]) -> None:
+    fields["criterion"] = "retain"
+
+
+def _on_test(fields: dict[str, Any]) -> None:
+    del fields["setting"]["split"]
+    del fields["in_every_record"]["setting"]["split"]
+
+
+def _another_setting(fields: dict[str, Any]) -> None:
+    fields["in_every_record"]["setting"]["seed"] = 7
+
+
+def _no_reason(fields: dict[str, Any]) -> None:
+    del fields["records"]["mend (n=0)"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_another_choice, "chosen: found mend (n=0), but by the trials' records it is mend (n=1)"),
+        (_another_score, "trials: 0: criterion: found 0.28"),
+        (_a_trial_less, "budget: found 3, but by the trials' records it is 2"),
+        (_another_criterion, "criterion: found retain"),
+        (_on_test, "setting.split: found test, wanted dev"),
+        (_another_setting, "trial mend (n=0): its record is of another setting"),
+        (_no_reason, "trial mend (n=0): wanted a record or the reason"),
+        (dict.clear, "found format None, wanted 1"),
+    ],
+)
+def test_a_tuning_that_does_not_follow_from_its_records_is_found(
+    change: Callable[[dict[str, Any]], None], message: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "leaderboards"
+    (path,) = add_tunings(folder, [stored(tuning(WORSE, BETTER, WORSE), tmp_path)])
+    assert check(folder) == []
+    changed(path, change)
+    (line,) = check(folder)
+    assert line.startswith(str(path))
+    assert message in line
+    with pytest.raises(BadFile):
+        rebuild(folder)
+
+
+def test_a_tuning_in_another_place_is_found(tmp_path: Path) -> None:
+    folder = tmp_path / "leaderboards"
+    (path,) = add_tunings(folder, [stored(tuning(WORSE, BETTER), tmp_path)])
+    path.rename(path.with_name("another.json"))
+    (line,) = check(folder)
+    assert f"by its content it should be {path.relative_to(folder)}" in line
+
+
+def test_trials_on_file_are_not_lost_without_a_word(tmp_path: Path) -> None:
+    folder = tmp_path / "leaderboards"
+    (path,) = add_tunings(folder, [stored(tuning(WORSE, BETTER), tmp_path)])
+    assert add_tunings(folder, [stored(tuning(WORSE, BETTER, WORSE), tmp_path)]) == [path]  # one more
+    fewer = stored(tuning(WORSE), tmp_path)
+    with pytest.raises(BadSetting, match=r"not among the new ones: mend \(n=1\), mend \(n=2\); with"):
+        add_tunings(folder, [fewer])
+    elsewhere = stored(tuning(WORSE, BETTER, WORSE, seed=1), tmp_path)
+    with pytest.raises(BadSetting, match="holds 3 trials in another setting"):
+        add_tunings(folder, [elsewhere])
+    add_tunings(folder, [elsewhere], replace=True)
+    assert read_tuning(path).setting.seed == 1
+
+
+def test_the_leaderboard_command_takes_a_tuning(
+    seq2seq: World, tmp_path: Path, kebench: Kebench, dial: Path
+) -> None:
+    from kebench.run import run
+
+    folder, output = tmp_path / "leaderboards", tmp_path / "tune"
+    settings = seq2seq.settings(output, str(dial))
+    tune(settings, [{"reach": "nothing"}, {"reach": "all"}], progress=Silent())
+    (output / FILE).rename(tmp_path / FILE)
+    code, _, err = kebench("leaderboard", output, "--folder", folder)
+    assert code == 2
+    assert "an unfinished tuning" in err
+    (tmp_path / FILE).rename(output / FILE)
+    run(seq2seq.settings(tmp_path / "run", str(dial), limit=8), progress=Silent())
+    code, _, err = kebench("leaderboard", output, tmp_path / "run", "--folder", folder)
+    assert code == 0, err
+    (table,) = (folder / "toy").glob("tiny--*.md")
+    assert "2 trials on" in table.read_text(encoding="utf-8")  # trials are no rows of a table
+    assert kebench("leaderboard", "--check", "--folder", folder)[0] == 0

@@ -8,13 +8,16 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from kebench.errors import BadFile
+from kebench.errors import BadFile, BadSetting
 from kebench.leaderboard.contradictions import contradictions
 from kebench.leaderboard.escape import distinct_slug
 from kebench.leaderboard.settings import base_name, by_setting, table_names
 from kebench.leaderboard.tables import MARK, csv_table, markdown_page, markdown_table
+from kebench.leaderboard.tuning import TUNING, read_tuning, tuning_path
 from kebench.record import RunRecord
+from kebench.tuning import Tuning
 from kebench.yaml_files import validated
 
 logger = logging.getLogger(__name__)
@@ -42,29 +45,67 @@ def read_record(path: Path) -> RunRecord:
     return _sound(record, path)
 
 
-def add_records(folder: Path, records: Sequence[Path | RunRecord]) -> list[Path]:
-    """Stores records, all or none; one of the same setting and editor is replaced. Tables stay as they are.
+def add_records(folder: Path, records: Sequence[Path | RunRecord], *, replace: bool = False) -> list[Path]:
+    """Stores records, all or none. Tables stay as they are.
+
+    A record of the same setting, editor and editor settings, a rerun, takes the place of the one on file.
 
     Args:
         folder: of the leaderboards; made where it is missing.
         records: or the files that hold them.
+        replace: whether one with other editor settings may do so too.
 
     Returns:
         Where each was stored, in the order given.
 
     Raises:
         BadFile: something is no record, or contradicts itself. Nothing was stored.
+        BadSetting: a record on file, or one of those given, has the same name and other editor settings, and
+            `replace` is not set. Nothing was stored.
     """
     sound = [
         _sound(record, f"record of {record.editor}") if isinstance(record, RunRecord) else read_record(record)
         for record in records
     ]
     paths = [record_path(folder, record) for record in sound]
+    if not replace:
+        _refuse_others(paths, sound)
     for path, record in zip(paths, sound, strict=True):
         if path.is_file():
             logger.info("%s: replaced", path)
         record.write(path)
     return paths
+
+
+def _refuse_others(paths: Sequence[Path], records: Sequence[RunRecord]) -> None:
+    """Refuses records that would replace one of the same name whose editor was set otherwise."""
+    there: dict[Path, dict[str, Any]] = {}
+    for path, record in zip(paths, records, strict=True):
+        if path not in there and path.is_file():
+            there[path] = _editor_on_file(path)
+        comes = {"class": record.editor_path, **record.editor_settings}
+        found = there.setdefault(path, comes)
+        different = [
+            name for name in sorted(found.keys() | comes.keys()) if found.get(name) != comes.get(name)
+        ]
+        if different:
+            old, new = (
+                ", ".join(f"{name} {fields.get(name, 'missing')}" for name in different)
+                for fields in (found, comes)
+            )
+            raise BadSetting(
+                f"{path}: {record.editor} is there with {old}, and comes with {new}; replace it with "
+                "--replace, or give the editor another name"
+            )
+
+
+def _editor_on_file(path: Path) -> dict[str, Any]:
+    """The class and settings of the editor of a record, whatever its format."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return {"class": found["editor_path"], **found["editor_settings"]}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise BadFile(path, f"not a run record ({error.__class__.__name__}); remove it first") from None
 
 
 def rebuild(folder: Path) -> list[Path]:
@@ -113,7 +154,7 @@ class _Survey:
     """What a folder holds and what it should.
 
     Attributes:
-        faults: of its records.
+        faults: of its records and tunings.
         tables: path → text, of every file that the sound records give.
         extra: files where only tables belong, which no record gives.
     """
@@ -139,23 +180,33 @@ def _survey(folder: Path) -> _Survey:
                 faults.append(fault)
             else:
                 records.append(record)
-        tables |= _tables(task, records)
+        tunings: list[Tuning] = []
+        for path in sorted((task / TUNING).glob("*.json")):
+            try:
+                tuning = read_tuning(path)
+                if path != (wanted := tuning_path(folder, tuning)):
+                    raise BadFile(path, f"by its content it should be {wanted.relative_to(folder)}")
+            except BadFile as fault:
+                faults.append(fault)
+            else:
+                tunings.append(tuning)
+        tables |= _tables(task, records, tunings)
         made = sorted(path for path in task.iterdir() if path.suffix in (".md", ".csv"))
         extra += (path for path in made if path not in tables)
     return _Survey(faults, tables, extra)
 
 
-def _tables(task: Path, records: Sequence[RunRecord]) -> dict[Path, str]:
+def _tables(task: Path, records: Sequence[RunRecord], tunings: Sequence[Tuning]) -> dict[Path, str]:
     """Path → text of all files of one task."""
     if not records:
         return {}
     settings = by_setting(records)
     names = table_names([rows[0].setting for rows in settings])
-    texts = {task / "README.md": markdown_page(records)}
+    texts = {task / "README.md": markdown_page(records, tunings)}
     for rows in settings:
         name = names[rows[0].setting.key]
-        texts[task / f"{name}.md"] = markdown_table(rows, records)
-        texts[task / f"{name}.csv"] = csv_table(rows)
+        texts[task / f"{name}.md"] = markdown_table(rows, records, tunings)
+        texts[task / f"{name}.csv"] = csv_table(rows, tunings)
     return texts
 
 

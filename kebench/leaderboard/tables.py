@@ -14,9 +14,12 @@ from tabulate import tabulate
 from kebench.leaderboard import printed
 from kebench.leaderboard.escape import csv_cell, markdown, plain
 from kebench.leaderboard.settings import apart_by, by_setting, headline, in_words, table_names
+from kebench.leaderboard.tuning import how_tuned, tuned_by, tunings_of
+from kebench.leaderboard.tuning import in_words as tuned_in_words
 from kebench.record import RunRecord, Setting
 from kebench.statistics import Estimate, least_rate
 from kebench.stopping import half_width
+from kebench.tuning import Tuning
 
 MARK = "<!-- Made by `kebench leaderboard` from records/. Changes here are lost. -->\n"
 """How a Markdown table that was made is told from one that was written."""
@@ -60,29 +63,32 @@ _HELD_OUT = (
 )
 
 
-def markdown_table(records: Sequence[RunRecord], others: Sequence[RunRecord] = ()) -> str:
+def markdown_table(
+    records: Sequence[RunRecord], others: Sequence[RunRecord] = (), tunings: Sequence[Tuning] = ()
+) -> str:
     """A file with the table of one setting.
 
     Args:
         records: of one setting.
         others: records of the task's other settings, to say what keeps those of the same name apart.
+        tunings: of the task; where one is on the table's pack and model, a column says which rows were tuned.
     """
-    return f"{MARK}\n{_section(records, others, '#')}\n{_footer(records)}"
+    return f"{MARK}\n{_section(records, others, tunings, '#')}\n{_footer(records)}"
 
 
-def markdown_page(records: Sequence[RunRecord]) -> str:
+def markdown_page(records: Sequence[RunRecord], tunings: Sequence[Tuning] = ()) -> str:
     """A file with all tables of one task."""
     task = markdown(records[0].setting.task)
-    sections = "\n".join(_section(rows, records, "##", linked=True) for rows in by_setting(records))
+    sections = "\n".join(_section(rows, records, tunings, "##", linked=True) for rows in by_setting(records))
     return f"{MARK}\n# {task}\n\n{sections}\n## How to read the tables\n\n{_footer(records)}"
 
 
-def csv_table(records: Sequence[RunRecord]) -> str:
+def csv_table(records: Sequence[RunRecord], tunings: Sequence[Tuning] = ()) -> str:
     """The table of one setting with everything as it was measured: fractions, counts, seconds, bytes.
 
     Nothing measured is an empty cell.
     """
-    lines = [_csv_row(record) for rows in by_setting(records) for record in rows]
+    lines = [_csv_row(record, tunings) for rows in by_setting(records) for record in rows]
     text = io.StringIO()
     writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
     writer.writeheader()
@@ -99,7 +105,12 @@ def table_text(records: Sequence[RunRecord]) -> str:
 
 
 def _section(
-    records: Sequence[RunRecord], others: Sequence[RunRecord], level: str, *, linked: bool = False
+    records: Sequence[RunRecord],
+    others: Sequence[RunRecord],
+    tunings: Sequence[Tuning],
+    level: str,
+    *,
+    linked: bool = False,
 ) -> str:
     """A heading, what was run, the table, and the edits that failed."""
     (rows,) = by_setting(records)
@@ -110,8 +121,18 @@ def _section(
         f"{markdown(setting.pack)}, {markdown(protocol.name)} protocol"
         f"{f' ({setting.key})' if apart else ''}\n",
         _what_was_run(rows, apart),
-        _pipe_table(rows, _headings(rows[0]), _cells),
     ]
+    if here := tunings_of(setting, tunings):
+        parts += [
+            _pipe_table(
+                rows,
+                ["Editor", "Tuned", *_headings(rows[0])[1:]],
+                lambda row: [tuned_in_words(row, here), *_cells(row)],
+            ),
+            how_tuned(rows, here),
+        ]
+    else:
+        parts.append(_pipe_table(rows, _headings(rows[0]), _cells))
     if _holds_out(rows):
         parts += [f"{_HELD_OUT}\n", _pipe_table(rows, _HELD_OUT_HEADINGS, _held_out_cells)]
     failed = [row for row in rows if row.scores.n_failures]
@@ -405,7 +426,7 @@ def _distinct(texts: Iterable[str]) -> str:
 # CSV -------------------------------------------------------------------------------------------------
 
 
-def _csv_row(record: RunRecord) -> dict[str, str | int]:
+def _csv_row(record: RunRecord, tunings: Sequence[Tuning]) -> dict[str, str | int]:
     setting, scores, cost = record.setting, record.scores, record.cost
     row: dict[str, str | int] = {
         "setting": setting.key,
@@ -430,6 +451,7 @@ def _csv_row(record: RunRecord) -> dict[str, str | int]:
         "editor": csv_cell(record.editor),
         "editor_path": csv_cell(record.editor_path),
         "is_control": int(record.is_control),
+        **_tuned_trials(record, tunings),
         "edits": scores.edits,
         "no_ops": scores.no_ops,
         "failures": scores.n_failures,
@@ -459,6 +481,15 @@ def _csv_row(record: RunRecord) -> dict[str, str | int]:
         "peak_memory_bytes": cost.peak_memory_bytes,
     }
     return row
+
+
+def _tuned_trials(record: RunRecord, tunings: Sequence[Tuning]) -> dict[str, str | int]:
+    """Over how many trials the row's settings were chosen; no column where no editor was tuned on its pack."""
+    here = tunings_of(record.setting, tunings)
+    if not here:
+        return {}
+    chosen_by = tuned_by(record, here)
+    return {"tuned_trials": "" if record.is_control else len(chosen_by.trials) if chosen_by else 0}
 
 
 def _raw(number: float) -> str:

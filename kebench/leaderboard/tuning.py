@@ -1,17 +1,154 @@
-"""Tunings as tables show them."""
+"""Tunings beside the records: where they are kept, which rows they chose, and how tables say so.
+
+leaderboards/<task>/tuning/<model>--<pack>--<key>--<editor>.json    kept, as `kebench tune` wrote it
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from tabulate import tabulate
 
+from kebench.errors import BadFile, BadSetting
 from kebench.leaderboard import printed
-from kebench.leaderboard.escape import plain
+from kebench.leaderboard.contradictions import contradictions
+from kebench.leaderboard.escape import distinct_slug, markdown, plain, slug
+from kebench.record import RunRecord, Setting, write_json
 from kebench.tuning import CRITERION, Trial, Tuning
 
+TUNING = "tuning"
 _WIDTH = 100
+
+
+def tuning_path(folder: Path, tuning: Tuning) -> Path:
+    """Where a tuning belongs. One editor, tuned on one pack with one model, has one place."""
+    setting = tuning.setting
+    key = hashlib.sha256(json.dumps(_ground(setting)).encode()).hexdigest()[:12]
+    parts = (slug(setting.model), slug(setting.pack), key, distinct_slug(tuning.editor))
+    return folder / distinct_slug(setting.task) / TUNING / f"{'--'.join(parts)}.json"
+
+
+def read_tuning(path: Path) -> Tuning:
+    """Reads a tuning that may come from a stranger.
+
+    Raises:
+        BadFile: it is no tuning, its choice does not follow from its records, or a record contradicts itself.
+    """
+    tuning = Tuning.read(path)
+    for trial in tuning.trials:
+        if trial.record is not None and (problems := contradictions(trial.record)):
+            raise BadFile(path, f"trial {trial.name}: {'; '.join(problems)}")
+    return tuning
+
+
+def add_tunings(folder: Path, files: Sequence[Path], *, replace: bool = False) -> list[Path]:
+    """Stores tunings, all or none. Tables stay as they are.
+
+    Args:
+        folder: of the leaderboards.
+        files: each a `tuning.json`.
+        replace: whether one may take the place of another that had other trials.
+
+    Returns:
+        Where each was stored, in the order given.
+
+    Raises:
+        BadFile: something is no tuning. Nothing was stored.
+        BadSetting: a trial that is on file would be lost, and `replace` is not set. Nothing was stored.
+    """
+    tunings = [read_tuning(file) for file in files]
+    paths = [tuning_path(folder, tuning) for tuning in tunings]
+    for path, tuning in zip(paths, tunings, strict=True):
+        if path.is_file() and not replace:
+            _refuse_loss(path, tuning)
+    for path, tuning in zip(paths, tunings, strict=True):
+        write_json(tuning.to_json(), path)
+    return paths
+
+
+def _refuse_loss(path: Path, tuning: Tuning) -> None:
+    """Refuses to replace a tuning by one that lacks some of its trials, or made them otherwise."""
+    there = read_tuning(path)
+    kept = [trial.settings for trial in tuning.trials]
+    lost = [trial.name for trial in there.trials if trial.settings not in kept]
+    if there.setting != tuning.setting:
+        problem = f"holds {len(there.trials)} trials in another setting ({there.setting.key})"
+    elif lost:
+        problem = f"holds trials that are not among the new ones: {', '.join(lost)}"
+    else:
+        return
+    raise BadSetting(f"{path}: {problem}; with --replace they are lost")
+
+
+def tuned_by(record: RunRecord, tunings: Sequence[Tuning]) -> Tuning | None:
+    """The tuning on the record's task, pack and model that chose its settings, or None.
+
+    Where several did, the one with the most trials.
+    """
+    found = [
+        tuning
+        for tuning in tunings_of(record.setting, tunings)
+        if (chosen := tuning.chosen) is not None
+        and tuning.editor_path == record.editor_path
+        and chosen.settings == record.editor_settings
+    ]
+    return max(found, key=lambda tuning: len(tuning.trials), default=None)
+
+
+def tunings_of(setting: Setting, tunings: Sequence[Tuning]) -> list[Tuning]:
+    """The tunings on a setting's task, pack and model, by editor."""
+    found = [tuning for tuning in tunings if _ground(tuning.setting) == _ground(setting)]
+    return sorted(found, key=lambda tuning: tuning.editor)
+
+
+def _ground(setting: Setting) -> tuple[str, int, str, str]:
+    """On what settings are chosen: rows of another pack or model were not tuned by it."""
+    return setting.task, setting.task_version, setting.pack_sha256, setting.model_fingerprint
+
+
+def in_words(record: RunRecord, tunings: Sequence[Tuning]) -> str:
+    """A cell of the column Tuned."""
+    if record.is_control:
+        return printed.NOTHING
+    tuning = tuned_by(record, tunings)
+    return "no" if tuning is None else _n_trials(tuning)
+
+
+def how_tuned(records: Sequence[RunRecord], tunings: Sequence[Tuning]) -> str:
+    """What the column Tuned of a table means, with the trials on file, as Markdown.
+
+    Args:
+        records: the table's rows.
+        tunings: those on its task, pack and model.
+    """
+    chosen_by = [found for row in records if (found := tuned_by(row, tunings)) is not None]
+    same = len({(len(tuning.trials), _on(tuning.setting)) for tuning in chosen_by}) <= 1
+    parts = [
+        "Tuned: over how many trials on the dev split of this pack, with this model, the row's settings were "
+        f'chosen; "no": they are from elsewhere. Criterion: {CRITERION}.',
+        *([] if same else ["**The tuned rows did not all have the same budget.**"]),
+        "Trials on file:",
+    ]
+    files = [
+        f"- [{markdown(tuning.editor)}]({TUNING}/{tuning_path(Path(), tuning).name}): {_n_trials(tuning)} on "
+        f"{_on(tuning.setting)}; chosen: "
+        f"{'none' if tuning.chosen is None else markdown(tuning.chosen.name)}\n"
+        for tuning in tunings
+    ]
+    return f"{' '.join(parts)}\n\n{''.join(files)}"
+
+
+def _on(setting: Setting) -> str:
+    """How much each trial was asked."""
+    return f"{setting.edits} dev edits, retain: {markdown(setting.retain)}, seed {setting.seed}"
+
+
+def _n_trials(tuning: Tuning) -> str:
+    return f"{len(tuning.trials)} trial{'' if len(tuning.trials) == 1 else 's'}"
 
 
 def trials_text(tuning: Tuning) -> str:
