@@ -155,9 +155,9 @@ def load_editor(
         raise BadFile(path, f"editor: found '{file.editor}', wanted a subclass of AbstractEditor")
     if not is_dataclass(found) or inspect.isabstract(found):
         raise BadFile(path, f"editor: found '{file.editor}', wanted a dataclass that is not abstract")
-    as_it_is: AbstractEditor = validated(found, dict(file.settings), f"{path}: settings")
     if changes is not None:
         return file.name, validated(found, {**file.settings, **changes}, f"settings of {file.name}")
+    as_it_is: AbstractEditor = validated(found, dict(file.settings), f"{path}: settings")
     tuned = {
         place: validated(found, {**file.settings, **settings}, f"{path}: tuned: {place}")
         for place, settings in file.tuned.items()

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import Any
 import yaml
 
 from kebench.editor import AbstractEditor, editor_path, load_editor, settings_of
+from kebench.editor_files import read_editor_file
 from kebench.errors import BadFile, BadSetting, BrokenEditor, KebenchError
+from kebench.leaderboard.printed import percent
 from kebench.plan import Plan
 from kebench.progress import Progress
 from kebench.record import editor_folder, write_json
@@ -18,6 +21,8 @@ from kebench.run import ground_of, run_editor, writing
 from kebench.run_settings import RunSettings
 from kebench.tuning import FILE, GRID, Trial, Tuning
 from kebench.yaml_files import read_yaml
+
+logger = logging.getLogger(__name__)
 
 _FAILURE = "failure.json"
 """Why a trial failed, in its folder."""
@@ -95,7 +100,7 @@ def _default_folder(name: str, plan: Plan) -> Path:
 
 def _candidates(given: str, grid: Sequence[Mapping[str, Any]]) -> tuple[str, list[_Candidate]]:
     """The editor's name, and every one that is to be tried; all of them are checked before the first runs."""
-    shown, _ = load_editor(given)
+    shown = read_editor_file(given)[0].name
     found: dict[Path, _Candidate] = {}
     for number, changes in enumerate(grid, 1):
         _, editor = load_editor(given, changes=changes)
@@ -147,7 +152,10 @@ def _try(candidate: _Candidate, plan: Plan, folder: Path, progress: Progress) ->
     except (BrokenEditor, BadFile):
         raise  # no choice of settings, but a fault
     except KebenchError as error:
+        logger.info("%s: failed: %s", candidate.name, error)
         write_json(str(error), failed)
         return Trial(candidate.name, candidate.changes, resolved, None, str(error))
     failed.unlink(missing_ok=True)
-    return Trial(candidate.name, candidate.changes, resolved, record)
+    trial = Trial(candidate.name, candidate.changes, resolved, record)
+    logger.info("%s: criterion %s", trial.name, percent(trial.criterion))
+    return trial

@@ -184,8 +184,12 @@ class Tuning:
             found.append(f"setting.split: found {self.setting.split}, wanted dev")
         counts = Counter(trial.name for trial in self.trials)
         found += [f"trials: found '{name}' {n} times" for name, n in counts.items() if n > 1]
-        for trial in self.trials:
+        for number, trial in enumerate(self.trials):
             record = trial.record
+            if any(trial.settings == earlier.settings for earlier in self.trials[:number]):
+                found.append(f"trial {trial.name}: its settings were tried before")
+            if any(trial.settings.get(name) != value for name, value in trial.changes.items()):
+                found.append(f"trial {trial.name}: its changes are not in its settings")
             if (record is None) != bool(trial.failure):
                 found.append(f"trial {trial.name}: wanted a record or the reason why there is none")
             if record is not None and record.setting != self.setting:

@@ -75,7 +75,9 @@ def test_an_editors_card_is_its_files(task: str) -> None:
         card = card_of(MINI / "editors" / f"{task}--{name}", STATE_CARD)
         assert card["pack_sha256"] == read_pack(MINI / task).sha256
         assert card["model"] == loaded.default_model
-        assert card["settings"] == json.loads(json.dumps(settings_of(load_editor(name)[1])))
+        assert card["settings"] == json.loads(
+            json.dumps(settings_of(load_editor(name, task=task, pack="mini")[1]))
+        )
         assert types_in(MINI / "editors" / f"{task}--{name}" / STATE) == {"F16"}
 
 
@@ -88,7 +90,7 @@ def test_no_editor_trains_out_of_the_box() -> None:
     from kebench.editor_files import editor_files
 
     def learnt(name: str) -> str | None:
-        editor = load_editor(name)[1]
+        editor = load_editor(name, task="zsre", pack="mini")[1]
         return editor_key(editor.prepared_by()) if isinstance(editor, AbstractTrainedEditor) else None
 
     ready = {None, *map(learnt, load_task("zsre").shipped_editors)}

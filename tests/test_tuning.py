@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -161,20 +162,18 @@ def test_every_trial_is_run_on_dev_and_the_best_is_chosen(seq2seq: World, tmp_pa
 
 
 def test_the_file_says_everything(seq2seq: World, tmp_path: Path) -> None:
-    found = tuned(seq2seq, tmp_path, REACHES)
+    found = tuned(seq2seq, tmp_path, REACHES[1:3])
     assert Tuning.read(tmp_path / FILE) == found
     written = json.loads((tmp_path / FILE).read_text(encoding="utf-8"))
-    assert written["budget"] == 4
+    assert written["budget"] == 2
     assert written["chosen"] == "Dial (reach=all)"
     assert written["dev_edits"] == found.setting.edits > 0
     assert written["pack_sha256"] == seq2seq.pack.sha256
-    assert written["trials"][2]["settings"] == {"reach": "all", "lessons": 1}
-    assert written["trials"][2]["equivalence"]["value"] == 1
-    import hashlib
-
-    hashes = {hashlib.sha256(path.read_bytes()).hexdigest() for path in tmp_path.glob("*/record.json")}
+    assert written["trials"][1]["settings"] == {"reach": "all", "lessons": 1}
+    assert written["trials"][1]["equivalence"]["value"] == 1
+    hashes = {sha256(path.read_bytes()).hexdigest() for path in tmp_path.glob("*/record.json")}
     assert {trial["record_sha256"] for trial in written["trials"]} == hashes
-    assert RunRecord.read(tmp_path / "Dial--reach-all-" / "record.json") == found.trials[2].record
+    assert RunRecord.read(tmp_path / "Dial--reach-all-" / "record.json") == found.trials[1].record
 
 
 def test_a_failed_trial_counts_and_has_its_reason(seq2seq: World, tmp_path: Path) -> None:
@@ -221,7 +220,7 @@ def test_a_trial_that_was_made_cannot_be_left_out(seq2seq: World, tmp_path: Path
     tuned(seq2seq, tmp_path, REACHES[:2])
     with pytest.raises(BadSetting, match=r"Dial--reach-prompt-: a trial that is not in the grid"):
         tuned(seq2seq, tmp_path, REACHES[2:] + REACHES[:1])
-    assert len(tuned(seq2seq, tmp_path, REACHES).trials) == 4
+    assert len(tuned(seq2seq, tmp_path, REACHES[:3]).trials) == 3
 
 
 def test_trials_that_learn_the_same_share_a_state(
@@ -295,12 +294,12 @@ def test_everything_that_runs_an_editor_does_so(
     import kebench as package
     from kebench.run import run
 
-    (record,) = run(seq2seq.settings(tmp_path / "run", str(dial), limit=8), progress=Silent())[1]
+    (record,) = run(seq2seq.settings(tmp_path / "run", str(dial), limit=2), progress=Silent())[1]
     assert record.editor_settings == {"reach": "all", "lessons": 3}
-    evaluated = package.evaluate(str(dial), str(seq2seq.task), limit=8).record
+    evaluated = package.evaluate(str(dial), str(seq2seq.task), limit=2).record
     assert evaluated.editor_settings == {"reach": "all", "lessons": 3}
     # A folder is the pack that its lock says.
-    evaluated = package.evaluate(str(dial), str(seq2seq.task), pack=str(seq2seq.pack.folder), limit=8).record
+    evaluated = package.evaluate(str(dial), str(seq2seq.task), pack=str(seq2seq.pack.folder), limit=2).record
     assert evaluated.editor_settings == {"reach": "all", "lessons": 3}
 
 
@@ -454,6 +453,15 @@ def _another_setting(fields: dict[str, Any]) -> None:
     fields["in_every_record"]["setting"]["seed"] = 7
 
 
+def _twice(fields: dict[str, Any]) -> None:
+    for name in ("changes", "settings"):
+        fields["trials"][2][name] = {"n": 0}
+
+
+def _other_changes(fields: dict[str, Any]) -> None:
+    fields["trials"][0]["changes"] = {"n": 7}
+
+
 def _no_reason(fields: dict[str, Any]) -> None:
     del fields["records"]["mend (n=0)"]
 
@@ -467,6 +475,8 @@ def _no_reason(fields: dict[str, Any]) -> None:
         (_another_criterion, "criterion: found retain"),
         (_on_test, "setting.split: found test, wanted dev"),
         (_another_setting, "trial mend (n=0): its record is of another setting"),
+        (_twice, "trial mend (n=2): its settings were tried before"),
+        (_other_changes, "trial mend (n=0): its changes are not in its settings"),
         (_no_reason, "trial mend (n=0): wanted a record or the reason"),
         (dict.clear, "found format None, wanted 1"),
     ],
@@ -501,7 +511,9 @@ def test_trials_on_file_are_not_lost_without_a_word(tmp_path: Path) -> None:
     with pytest.raises(BadSetting, match=r"not among the new ones: mend \(n=1\), mend \(n=2\); with"):
         add_tunings(folder, [fewer])
     elsewhere = stored(tuning(WORSE, BETTER, WORSE, seed=1), tmp_path)
-    with pytest.raises(BadSetting, match="holds 3 trials in another setting"):
+    with pytest.raises(
+        BadSetting, match="holds 3 trials of a setting with another seed; with --replace they are lost"
+    ):
         add_tunings(folder, [elsewhere])
     add_tunings(folder, [elsewhere], replace=True)
     assert read_tuning(path).setting.seed == 1
@@ -520,7 +532,7 @@ def test_the_leaderboard_command_takes_a_tuning(
     assert code == 2
     assert "an unfinished tuning" in err
     (tmp_path / FILE).rename(output / FILE)
-    run(seq2seq.settings(tmp_path / "run", str(dial), limit=8), progress=Silent())
+    run(seq2seq.settings(tmp_path / "run", str(dial), limit=2), progress=Silent())
     code, _, err = kebench("leaderboard", output, tmp_path / "run", "--folder", folder)
     assert code == 0, err
     (table,) = (folder / "toy").glob("tiny--*.md")

@@ -8,10 +8,18 @@ Results share a table only where their whole `Setting` agrees. Nothing is ranked
 """
 
 from kebench.leaderboard.contradictions import contradictions
-from kebench.leaderboard.folder import add_records, check, read_record, rebuild, record_path
+from kebench.leaderboard.folder import (
+    add_records,
+    add_tunings,
+    check,
+    read_record,
+    read_tuning,
+    rebuild,
+    record_path,
+)
 from kebench.leaderboard.settings import differences
 from kebench.leaderboard.tables import table_text
-from kebench.leaderboard.tuning import add_tunings, read_tuning, trials_text, tuning_path
+from kebench.leaderboard.tuning import trials_text, tuning_path
 
 __all__ = [
     "add_records",

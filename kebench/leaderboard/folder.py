@@ -13,10 +13,10 @@ from typing import Any
 from kebench.errors import BadFile, BadSetting
 from kebench.leaderboard.contradictions import contradictions
 from kebench.leaderboard.escape import distinct_slug
-from kebench.leaderboard.settings import base_name, by_setting, table_names
+from kebench.leaderboard.settings import base_name, by_setting, differences, table_names
 from kebench.leaderboard.tables import MARK, csv_table, markdown_page, markdown_table
-from kebench.leaderboard.tuning import TUNING, read_tuning, tuning_path
-from kebench.record import RunRecord
+from kebench.leaderboard.tuning import TUNING, tuning_path
+from kebench.record import RunRecord, write_json
 from kebench.tuning import Tuning
 from kebench.yaml_files import validated
 
@@ -106,6 +106,59 @@ def _editor_on_file(path: Path) -> dict[str, Any]:
         return {"class": found["editor_path"], **found["editor_settings"]}
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise BadFile(path, f"not a run record ({error.__class__.__name__}); remove it first") from None
+
+
+def read_tuning(path: Path) -> Tuning:
+    """Reads a tuning that may come from a stranger.
+
+    Raises:
+        BadFile: it is no tuning, its choice does not follow from its trials, or a record is not sound.
+    """
+    tuning = Tuning.read(path)
+    for trial in tuning.trials:
+        if trial.record is not None:
+            _sound(trial.record, f"{path}: trial {trial.name}")
+    return tuning
+
+
+def add_tunings(folder: Path, files: Sequence[Path], *, replace: bool = False) -> list[Path]:
+    """Stores tunings, all or none. Tables stay as they are.
+
+    Args:
+        folder: of the leaderboards.
+        files: each a `tuning.json`.
+        replace: whether one may take the place of another whose trials are not among its own.
+
+    Returns:
+        Where each was stored, in the order given.
+
+    Raises:
+        BadFile: something is no tuning. Nothing was stored.
+        BadSetting: a trial that is on file would be lost, and `replace` is not set. Nothing was stored.
+    """
+    tunings = [read_tuning(file) for file in files]
+    paths = [tuning_path(folder, tuning) for tuning in tunings]
+    there = {} if replace else {path: read_tuning(path) for path in paths if path.is_file()}
+    for path, tuning in zip(paths, tunings, strict=True):
+        if path in there:
+            _refuse_loss(path, there[path], tuning)
+    for path, tuning in zip(paths, tunings, strict=True):
+        write_json(tuning.to_json(), path)
+    return paths
+
+
+def _refuse_loss(path: Path, there: Tuning, comes: Tuning) -> None:
+    """Refuses to replace a tuning by one that lacks some of its trials, or made them in another setting."""
+    kept = [trial.settings for trial in comes.trials]
+    lost = [trial.name for trial in there.trials if trial.settings not in kept]
+    if there.setting != comes.setting:
+        different = ", ".join(differences(there.setting, comes.setting))
+        problem = f"holds {len(there.trials)} trials of a setting with another {different}"
+    elif lost:
+        problem = f"holds trials that are not among the new ones: {', '.join(lost)}"
+    else:
+        return
+    raise BadSetting(f"{path}: {problem}; with --replace they are lost")
 
 
 def rebuild(folder: Path) -> list[Path]:

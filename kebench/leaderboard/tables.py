@@ -484,7 +484,7 @@ def _csv_row(record: RunRecord, tunings: Sequence[Tuning]) -> dict[str, str | in
 
 
 def _tuned_trials(record: RunRecord, tunings: Sequence[Tuning]) -> dict[str, str | int]:
-    """Over how many trials the row's settings were chosen; no column where no editor was tuned on its pack."""
+    """Over how many trials the settings were chosen; no column where no editor was tuned on the pack."""
     here = tunings_of(record.setting, tunings)
     if not here:
         return {}

@@ -13,11 +13,9 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from kebench.errors import BadFile, BadSetting
 from kebench.leaderboard import printed
-from kebench.leaderboard.contradictions import contradictions
 from kebench.leaderboard.escape import distinct_slug, markdown, plain, slug
-from kebench.record import RunRecord, Setting, write_json
+from kebench.record import RunRecord, Setting
 from kebench.tuning import CRITERION, Trial, Tuning
 
 TUNING = "tuning"
@@ -30,58 +28,6 @@ def tuning_path(folder: Path, tuning: Tuning) -> Path:
     key = hashlib.sha256(json.dumps(_ground(setting)).encode()).hexdigest()[:12]
     parts = (slug(setting.model), slug(setting.pack), key, distinct_slug(tuning.editor))
     return folder / distinct_slug(setting.task) / TUNING / f"{'--'.join(parts)}.json"
-
-
-def read_tuning(path: Path) -> Tuning:
-    """Reads a tuning that may come from a stranger.
-
-    Raises:
-        BadFile: it is no tuning, its choice does not follow from its records, or a record contradicts itself.
-    """
-    tuning = Tuning.read(path)
-    for trial in tuning.trials:
-        if trial.record is not None and (problems := contradictions(trial.record)):
-            raise BadFile(path, f"trial {trial.name}: {'; '.join(problems)}")
-    return tuning
-
-
-def add_tunings(folder: Path, files: Sequence[Path], *, replace: bool = False) -> list[Path]:
-    """Stores tunings, all or none. Tables stay as they are.
-
-    Args:
-        folder: of the leaderboards.
-        files: each a `tuning.json`.
-        replace: whether one may take the place of another that had other trials.
-
-    Returns:
-        Where each was stored, in the order given.
-
-    Raises:
-        BadFile: something is no tuning. Nothing was stored.
-        BadSetting: a trial that is on file would be lost, and `replace` is not set. Nothing was stored.
-    """
-    tunings = [read_tuning(file) for file in files]
-    paths = [tuning_path(folder, tuning) for tuning in tunings]
-    for path, tuning in zip(paths, tunings, strict=True):
-        if path.is_file() and not replace:
-            _refuse_loss(path, tuning)
-    for path, tuning in zip(paths, tunings, strict=True):
-        write_json(tuning.to_json(), path)
-    return paths
-
-
-def _refuse_loss(path: Path, tuning: Tuning) -> None:
-    """Refuses to replace a tuning by one that lacks some of its trials, or made them otherwise."""
-    there = read_tuning(path)
-    kept = [trial.settings for trial in tuning.trials]
-    lost = [trial.name for trial in there.trials if trial.settings not in kept]
-    if there.setting != tuning.setting:
-        problem = f"holds {len(there.trials)} trials in another setting ({there.setting.key})"
-    elif lost:
-        problem = f"holds trials that are not among the new ones: {', '.join(lost)}"
-    else:
-        return
-    raise BadSetting(f"{path}: {problem}; with --replace they are lost")
 
 
 def tuned_by(record: RunRecord, tunings: Sequence[Tuning]) -> Tuning | None:
