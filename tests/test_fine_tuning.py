@@ -239,7 +239,7 @@ def test_every_edit_of_a_group_has_a_ball_of_its_own(
 @pytest.mark.parametrize(
     ("edits_worth", "sizes"), [(0, {1}), (1, {1}), (2, {1, 2}), (3, {1, 2, 3}), (99, None)]
 )
-def test_how_many_fit_in_memory_changes_nothing(
+def test_how_many_fit_in_memory_changes_an_update_by_rounding_alone(
     edits_worth: int, sizes: set[int] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base, editor = precise("bart"), SLOW["bart"]
@@ -258,6 +258,14 @@ def test_how_many_fit_in_memory_changes_nothing(
     assert seen <= sizes if sizes else max(seen) == len(edits)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(deltas_of(one), deltas_of(other), rtol=1e-6, atol=1e-7)
+
+
+def test_the_same_group_gives_the_same_bytes() -> None:
+    base = tiny.model("bart")
+    edits = group(base, "bart")
+    first, again = (QUICK.update({}, base, edits) for _ in range(2))
+    for one, other in zip(first, again, strict=True):
+        assert all(torch.equal(delta, deltas_of(other)[name]) for name, delta in deltas_of(one).items())
 
 
 def test_a_group_that_does_not_fit_is_tuned_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -370,6 +378,24 @@ def test_constrained_tuning_stays_in_the_ball(norm: str, scope: str) -> None:
     sizes = [p_norm(ball, norm) for ball in balls]
     assert max(sizes) <= radius * 1.0001
     assert max(sizes) >= radius * 0.5, "it must reach the border, or this shows nothing"
+
+
+@pytest.mark.parametrize("kind", ["bert", "bart"])
+def test_a_radius_below_ten_times_the_rate_binds_in_the_first_step(kind: str) -> None:
+    """In float64, where 1e-8 beside √v is far less than a thousandth of it for almost every weight."""
+    base = tiny.model(kind, dtype=torch.float64)
+    edit, rate = an_edit(base, kind), 1e-5
+    for times, steps, binds in ((9.99, 1, True), (10.01, 1, False), (30.01, 3, False), (9.99, 3, True)):
+        editor = ConstrainedFineTuning(radius=times * rate, learning_rate=rate, max_steps=steps)
+        held = torch.cat(
+            [each.reshape(-1) for each in deltas_of(editor.update({}, base, [edit])[0]).values()]
+        )
+        free = FineTuning(learning_rate=rate, max_steps=steps).update({}, base, [edit])[0]
+        far = torch.cat([each.reshape(-1) for each in deltas_of(free).values()])
+        assert torch.equal(held, far) != binds
+        moved = far.abs() > rate
+        if binds and steps == 1:
+            assert (held[moved].abs() == times * rate).float().mean() > 0.9
 
 
 @NORMS
