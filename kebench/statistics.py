@@ -23,7 +23,8 @@ from kebench.protocols import STRATA
 CONFIDENCE = 0.95
 RESAMPLES = 2000
 _DETECTABLE = NormalDist().inv_cdf(1 - (1 - CONFIDENCE) / 2) + NormalDist().inv_cdf(0.8)
-_NO_WIDTH = 1e-12  # more than rounding gives a mean of equal values, less than any answer moves one
+_DECIMALS = 12  # to which values are rounded before equal ones are counted, however each was computed
+_NO_WIDTH = 1e-9  # more than that rounding moves a mean, less than an answer does
 _CELLS_AT_ONCE = 1 << 21  # numbers held at once while resampling: 16 MiB
 
 
@@ -214,7 +215,7 @@ def bootstrap_means(
     Returns:
         (resamples, quantities)
     """
-    rows = np.array(_by_fact(columns, facts))  # (facts, 1 + quantities): how many edits, and their sums
+    rows = np.round(_by_fact(columns, facts), _DECIMALS)  # (facts, 1 + quantities): edits, and their sums
     distinct, counts = np.unique(rows, axis=0, return_counts=True)
     generator = np.random.default_rng(seed)
     means = np.empty((resamples, len(columns)))
