@@ -195,7 +195,7 @@ def run_editor(name: str, editor: AbstractEditor, plan: Plan, folder: Path, prog
         seed=ground.seed,
         stopping=plan.setting.stopping,
     )
-    if made == done and (there := finished(place / "record.json", scores)) is not None:
+    if made == done and (there := finished(place, plan.setting, scores)) is not None:
         return there  # made by an earlier process: its versions, hardware and cost are the true ones
     write_json(scores.to_json(), place / "scores.json")
     record = RunRecord(

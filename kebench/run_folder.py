@@ -5,7 +5,7 @@ run.json            what was resolved        base.json      the test set, as the
 """
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from kebench.editor import AbstractEditor, editor_path, settings_of
 from kebench.environment import execution, versions
 from kebench.errors import BadFile, BadSetting
 from kebench.plan import Plan
-from kebench.record import RunRecord, write_json
+from kebench.record import FORMAT, RunRecord, Setting, write_json
 from kebench.scorer import Scores
 from kebench.trial import Trial
 
@@ -35,18 +35,25 @@ def make_folder(folder: Path, flag: str) -> None:
 
 
 def open_run(folder: Path, plan: Plan) -> None:
-    """Starts the run's folder, or makes sure that the one there is this run's."""
+    """Starts the run's folder, or makes sure that the one there is this run's.
+
+    One that differs in the version of the scoring rules alone is: its answers are kept, and scored anew.
+    """
     file = folder / "run.json"
     setting = asdict(plan.setting)
     if file.is_file():
         try:
-            there = dict(json.loads(file.read_text(encoding="utf-8"))["setting"])
+            saved = dict(json.loads(file.read_text(encoding="utf-8")))
+            there = dict(saved["setting"])
+            _unversioned(there)
         except (ValueError, KeyError, TypeError):
             raise BadFile(
                 file, "not a run's settings; remove the folder or choose another --output"
             ) from None
         different = [name for name in setting if setting[name] != there.get(name)]
-        if different:
+        if _unversioned(there) == _unversioned(setting):
+            write_json({**saved, "setting": setting}, file)
+        elif different:
             raise BadSetting(
                 f"{folder}: holds a run with another {', '.join(different)}; choose another --output"
             )
@@ -64,6 +71,20 @@ def open_run(folder: Path, plan: Plan) -> None:
         },
         file,
     )
+
+
+def _unversioned(setting: dict[str, Any]) -> dict[str, Any]:
+    """What decides the answers of a run: its setting without the version of the scoring rules.
+
+    Samples were drawn with `seed` before there was a `retain_seed`.
+    """
+    rules = {name: rule for name, rule in setting["protocol"].items() if name != "scoring"}
+    retain_seed = setting.get("retain_seed")
+    return {
+        **setting,
+        "protocol": rules,
+        "retain_seed": setting["seed"] if retain_seed is None else retain_seed,
+    }
 
 
 def open_editor(file: Path, editor: AbstractEditor) -> dict[str, Any]:
@@ -104,11 +125,20 @@ def recover(rows: Path, total: int) -> int:
     return kept
 
 
-def finished(record: Path, scores: Scores) -> RunRecord | None:
-    """The record of an editor that was done before, if these are still its scores."""
-    if not record.is_file():
+def finished(place: Path, setting: Setting, scores: Scores) -> RunRecord | None:
+    """The record of an editor that was done before, if there is one.
+
+    Where the scoring rules are new since, it gets these scores; what it says of the run's cost, versions and
+    hardware stays.
+    """
+    file = place / "record.json"
+    if not file.is_file():
         return None
-    there = RunRecord.read(record)
+    there = RunRecord.read(file)
+    if there.scores.protocol.scoring != scores.protocol.scoring:
+        there = replace(there, format=FORMAT, setting=setting, scores=scores)
+        write_json(scores.to_json(), place / "scores.json")
+        there.write(file)
     return there if there.scores.to_json() == scores.to_json() else None
 
 

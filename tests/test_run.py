@@ -34,7 +34,8 @@ from kebench.models import AbstractModel, load_model
 from kebench.packs.pack import Origin, write_pack
 from kebench.preparation import state_folder, training_set
 from kebench.progress import Silent
-from kebench.record import RunRecord
+from kebench.protocols import SCORING
+from kebench.record import RunRecord, write_json
 from kebench.run import run
 from kebench.run_folder import EDITS_AT_ONCE, read_base, read_edits
 from kebench.scorer import STOPPED_INTERVAL
@@ -699,6 +700,35 @@ def test_another_setting_in_the_same_folder_is_refused(
     ran(classifier, tmp_path, "identity")
     with pytest.raises(BadSetting, match=rf"holds a run with another {named}; choose another --output"):
         ran(classifier, tmp_path, "identity", **change)
+
+
+def test_a_run_scored_by_older_rules_is_scored_anew(
+    classifier: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its answers, seconds and versions stay; a folder of other samples is no such run."""
+    (new,) = ran(classifier, tmp_path, "identity")
+    scores = new.scores.to_json()
+    del scores["performance_deterioration_elsewhere"], scores["protocol"]["scoring"]
+    (file, record) = (tmp_path / name for name in ("run.json", "identity/record.json"))
+    old = {**json.loads(record.read_text()), "format": 2, "scores": scores, "versions": {"kebench": "older"}}
+    for setting in ((run_file := json.loads(file.read_text()))["setting"], old["setting"]):
+        del setting["protocol"]["scoring"], setting["retain_seed"]
+    write_json(run_file, file)
+    write_json(old, record)
+    write_json(scores, tmp_path / "identity" / "scores.json")
+    answers = (tmp_path / "identity" / "edits.jsonl").read_bytes()
+    with pytest.raises(BadSetting, match="another protocol, retain_seed"):
+        ran(classifier, tmp_path, "identity", retain_seed=1)
+
+    (again,) = ran(classifier, tmp_path, "identity")
+
+    assert again.scores == new.scores
+    assert again == replace(new, versions={"kebench": "older"})
+    assert again.to_json() == RunRecord.read(record).to_json()
+    assert json.loads((tmp_path / "identity" / "scores.json").read_text()) == new.scores.to_json()
+    assert (tmp_path / "identity" / "edits.jsonl").read_bytes() == answers
+    assert json.loads(file.read_text())["setting"]["protocol"]["scoring"] == SCORING
+    assert ran(classifier, tmp_path, "identity") == [again]
 
 
 def test_an_editor_of_the_same_name_with_other_settings_is_refused(classifier: World, tmp_path: Path) -> None:
