@@ -1,4 +1,4 @@
-"""KnowledgeEditor: the original's numbers, the paper's formula, and its training."""
+"""KnowledgeEditor: the paper's formula, and its training. The original's numbers are in `test_parity.py`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from itertools import groupby
 from pathlib import Path
@@ -15,7 +15,6 @@ from typing import Literal
 import pytest
 import tiny
 import torch
-from at_hand import SHARED
 from dense_reference import dense_gradients, knowledge_editor, really_edited
 from kebench.baselines.knowledge_editor import KnowledgeEditor, training
 from kebench.baselines.knowledge_editor.hypotheses import BaseHypotheses
@@ -30,228 +29,21 @@ from kebench.baselines.knowledge_editor.training import (
 )
 from kebench.baselines.random_update import RandomUpdate
 from safetensors.torch import load_file
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tolerance import assert_same, through, tolerance
 from torch import Tensor
-from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
 from kebench.edit import Edit
-from kebench.edited import EditedWeights
 from kebench.editor import Known, State, TrainingEdit, TrainingSet, Workspace
 from kebench.errors import BadSetting
-from kebench.models import AbstractModel, Asking
+from kebench.models import AbstractModel
 from kebench.models.base_logits import BaseLogits
-from kebench.models.classifier import Classifier
 from kebench.models.load import FAMILIES
 from kebench.models.model import Under
-from kebench.models.rows import pad, target_loss
+from kebench.models.rows import target_loss
 from kebench.moments import inverse, second_moments
 from kebench.updates import LowRank, LowRankBatch, Update, editable, fingerprint, linear_maps
 
-# --- parity with the original -------------------------------------------------------------------------
-
-PARITY = SHARED / "reference" / "parity" / "ke_decao_tiny_bert.safetensors"
-needs_parity = pytest.mark.skipif(
-    not PARITY.is_file(), reason=f"the original's numbers are not in {PARITY}; set KEBENCH_SHARED"
-)
-EDITS = 6
-
-
-@cache
-def original() -> dict[str, Tensor]:
-    return load_file(PARITY)
-
-
-def words(ids: Tensor) -> str:
-    return " ".join(map(str, ids.tolist()))
-
-
-@cache
-def original_base() -> AbstractModel:
-    """The original's tiny BERT; its words are their own numbers, so that a prompt is its ids."""
-    config = BertConfig(
-        vocab_size=120,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=64,
-        max_position_embeddings=40,
-        num_labels=1,
-        attn_implementation="eager",
-    )
-    network = BertForSequenceClassification(config).to(torch.float64)
-    weights = {
-        name.removeprefix("base.").replace("model.", "bert.", 1): tensor
-        for name, tensor in original().items()
-        if name.startswith("base.")
-    }
-    network.load_state_dict(weights)
-    # Not "0" for padding: a special token is cut out of other words, 107 too.
-    vocab = {"[PAD]": 0, **{str(index): index for index in range(1, 120)}}
-    tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="[PAD]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    asked = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[PAD]")
-    return Classifier("original", network, asked, Asking(labels=("0", "1")))
-
-
-@dataclass(frozen=True)
-class GivenCondition(KnowledgeEditor):
-    """Reads each edit's condition from the original's file, which has ids and no texts."""
-
-    def condition(self, base: AbstractModel, edits: list[Edit]) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        rows = [original()[f"edit{edit.id}.cond"][0].tolist() for edit in edits]
-        return pad(rows, 0, base.device), torch.tensor([len(row) for row in rows])
-
-
-def original_editor() -> GivenCondition:
-    return GivenCondition(lstm_size=16, condition_size=48, head_size=16)
-
-
-def original_state() -> dict[str, Tensor]:
-    """The original editor's weights under our names."""
-    state = {}
-    for key, tensor in original().items():
-        if not key.startswith("learner."):
-            continue
-        name = key.removeprefix("learner.")
-        if name.startswith("condition."):
-            name = name.replace("condition.", "encoder.", 1).replace("_module.", "")
-            name = name.replace("_linear_layers.0.", "")
-        else:
-            head, rest = name.removeprefix("conditioners.model_").split("_conditioner.conditioners.")
-            rest = rest.replace("weight_g", "parametrizations.weight.original0")
-            rest = rest.replace("weight_v", "parametrizations.weight.original1")
-            name = f"heads.bert_{head}.layers.{rest}"
-        state[name] = tensor
-    return state
-
-
-def original_edits() -> list[Edit]:
-    found = []
-    for index in range(EDITS):
-        target = int(original()[f"edit{index}.target"])
-        x = words(original()[f"edit{index}.x"][0])
-        found.append(Edit(str(index), x, str(1 - target), str(target)))
-    return found
-
-
-def probes() -> list[str]:
-    ids, mask = original()["probe.ids"], original()["probe.mask"]
-    return [words(row[keep.bool()]) for row, keep in zip(ids, mask, strict=True)]
-
-
-def logit(base: AbstractModel, prompts: list[str]) -> Tensor:
-    return base.logits(base.rows(prompts, ["1"] * len(prompts)))[:, 1]
-
-
-def updates_of(state: State, batched: bool) -> list[Update]:
-    editor, base, edits = original_editor(), original_base(), original_edits()
-    if batched:
-        return editor.update(state, base, edits)
-    return [update for edit in edits for update in editor.update(state, base, [edit])]
-
-
-def furthest(updates: list[Update]) -> float:
-    """The largest difference from the original, of any entry of any update."""
-    found = 0.0
-    for index, update in enumerate(updates):
-        names = [key for key in original() if key.startswith(f"edit{index}.delta.")]
-        assert {f"edit{index}.delta.{name.replace('bert.', 'model.', 1)}" for name in update} == set(names)
-        for name, change in update.items():
-            assert isinstance(change, LowRank)
-            expected = original()[f"edit{index}.delta.{name.replace('bert.', 'model.', 1)}"]
-            found = max(found, (change.B @ change.A - expected).abs().max().item())
-    return found
-
-
-@needs_parity
-def test_the_base_model_is_the_originals() -> None:
-    close = {"rtol": 0, "atol": 1e-12}
-    torch.testing.assert_close(logit(original_base(), probes()), original()["probe.base_logits"], **close)
-    for index, edit in enumerate(original_edits()):
-        found = logit(original_base(), [edit.prompt])
-        torch.testing.assert_close(found, original()[f"edit{index}.x_logits"][0], **close)
-        assert original_base().answer([edit.prompt]) == [edit.prediction]
-
-
-@needs_parity
-@pytest.mark.parametrize("batched", [False, True], ids=["one by one", "batched"])
-def test_updates_are_the_originals(batched: bool) -> None:
-    updates = updates_of(original_state(), batched)
-    assert furthest(updates) < 1e-9
-    for index, (update, edit) in enumerate(zip(updates, original_edits(), strict=True)):
-        tokens = len(edit.prompt.split())
-        for change in update.values():
-            assert isinstance(change, LowRank)
-            # As the original's own update: T tokens' outer products, and the offset.
-            assert torch.linalg.matrix_rank(change.B @ change.A, rtol=1e-12) <= tokens + 1
-            # Padding, and tokens without a gradient (all but [CLS] in the last layer), take no place.
-            assert change.B.shape[1] == change.A.shape[0] <= tokens + 1
-        edited = really_edited(original_base(), update)
-        close = {"rtol": 0, "atol": 1e-9}
-        torch.testing.assert_close(logit(edited, probes()), original()[f"edit{index}.probe_logits"], **close)
-        torch.testing.assert_close(
-            logit(edited, [edit.prompt]), original()[f"edit{index}.x_logits"][1], **close
-        )
-
-
-@needs_parity
-def test_all_edits_answer_as_the_originals_in_one_batch() -> None:
-    edits, asked = original_edits(), probes()
-    edited = EditedWeights(original_base(), updates_of(original_state(), batched=True))
-    which = [edit for edit in range(EDITS) for _ in asked]
-    answers = edited.answer(asked * EDITS, which, ["0"] * len(which))
-    expected = [
-        str(int(value > 0)) for edit in range(EDITS) for value in original()[f"edit{edit}.probe_logits"]
-    ]
-    assert answers == expected
-    assert edited.answer([edit.prompt for edit in edits], range(EDITS), ["0"] * EDITS) == [
-        str(int(original()[f"edit{edit}.x_logits"][1] > 0)) for edit in range(EDITS)
-    ]
-
-
-def swap_head_rows(first: int, second: int) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
-    """Swaps two of a head's outputs γ, α, δ, β (of one size here, in the square matrices)."""
-
-    def mutate(state: dict[str, Tensor]) -> dict[str, Tensor]:
-        changed = {}
-        for name, tensor in state.items():
-            if ".layers.2." in name and len(tensor) == 4 * 32 + 1:
-                parts = list(tensor.split([32, 32, 32, 32, 1]))
-                parts[first], parts[second] = parts[second], parts[first]
-                tensor = torch.cat(parts)
-            changed[name] = tensor
-        return changed
-
-    return mutate
-
-
-def swap_directions(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    def other(name: str) -> str:
-        return name.removesuffix("_reverse") if name.endswith("_reverse") else f"{name}_reverse"
-
-    return {other(name) if ".lstm." in name else name: tensor for name, tensor in state.items()}
-
-
-def without_norm(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor * 2 if name.endswith("original0") else tensor for name, tensor in state.items()}
-
-
-@needs_parity
-@pytest.mark.parametrize(
-    "mutate",
-    [
-        pytest.param(swap_head_rows(1, 3), id="alpha is beta"),
-        pytest.param(swap_head_rows(0, 2), id="gamma is delta"),
-        pytest.param(swap_head_rows(0, 1), id="gamma is alpha"),
-        pytest.param(swap_directions, id="forward is backward"),
-        pytest.param(without_norm, id="another weight norm"),
-    ],
-)
-def test_the_parity_check_can_fail(mutate: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> None:
-    assert furthest(updates_of(mutate(original_state()), batched=True)) > 1e-6
-
-
-# --- the formula, dense, on other families ------------------------------------------------------------
+# --- the formula, dense -------------------------------------------------------------------------------
 
 TINY = KnowledgeEditor(
     scale=10.0,
@@ -268,6 +60,15 @@ TINY = KnowledgeEditor(
     validate_edits=6,
 )
 KINDS = pytest.mark.parametrize("kind", ["bert", "bart", "gpt2", "llama"])
+
+
+def products(update: Update) -> dict[str, Tensor]:
+    """Each B A, (d_out, d_in)."""
+    found = {}
+    for name, change in update.items():
+        assert isinstance(change, LowRank)
+        found[name] = change.B @ change.A
+    return found
 
 
 def random_state(editor: KnowledgeEditor, base: AbstractModel) -> dict[str, Tensor]:
@@ -299,9 +100,7 @@ def test_factors_are_the_papers_formula(kind: str, scale: float) -> None:
         gradients = dense_gradients(base, edit.prompt, edit.target, names)
         with torch.no_grad():
             expected = knowledge_editor(hypernetwork, condition, gradients, scale)
-        for name, change in update.items():
-            assert isinstance(change, LowRank)
-            torch.testing.assert_close(change.B @ change.A, expected[name], rtol=1e-9, atol=1e-11)
+        assert_same(products(update), expected, **through(base, passes=3))
 
 
 TUNED = replace(TINY, scale=4.0, step="polyak", precondition=0.1, layers="last", relative_margin=True)
@@ -340,9 +139,7 @@ def test_steps_and_preconditioners_are_their_formulas(
                 hypernetwork, condition, gradients, editor.scale,
                 polyak_loss=loss, preconditioners=preconditioners,
             )  # fmt: skip
-        for name, change in update.items():
-            assert isinstance(change, LowRank)
-            torch.testing.assert_close(change.B @ change.A, expected[name], rtol=1e-8, atol=1e-10)
+        assert_same(products(update), expected, **through(base, passes=4))
 
 
 @KINDS
@@ -363,7 +160,8 @@ def test_one_polyak_step_would_bring_a_linear_loss_to_zero(kind: str) -> None:
             for name, gradient in gradients.items()
         )
         rows = base.rows([edit.prompt], [edit.target])
-        assert change == pytest.approx(-target_loss(base.logits(rows), rows).item(), rel=1e-9)
+        near = tolerance(torch.float64, **through(base, passes=3))
+        assert change == pytest.approx(-target_loss(base.logits(rows), rows).item(), rel=near)
 
 
 @pytest.mark.parametrize("kind", ["bert", "bart"])
@@ -377,7 +175,7 @@ def test_preconditioners_come_from_what_is_learnt_from(kind: str, tmp_path: Path
     for name, moment in second_moments(base, names, questions).items():
         found = made.head(name).preconditioner
         assert found is not None
-        torch.testing.assert_close(found, inverse(moment, 0.1).float(), rtol=1e-4, atol=1e-5)
+        assert_same(found, inverse(moment, 0.1).float(), **through(base))
         # Kept with what is learnt, and not itself learnt.
         assert torch.equal(state[f"heads.{name.replace('.', '_')}.preconditioner"], found)
     (update,) = TUNED.update(state, base, tiny.edits(base, kind, 1))
@@ -396,14 +194,14 @@ def test_a_checkpoint_that_retains_too_little_is_chosen_only_among_its_like() ->
 
 
 def test_a_relative_margin_is_the_same_constraint_in_units_of_its_margin() -> None:
-    edit_loss, constraint = torch.tensor(2.0), torch.tensor(0.003)
-    multiplier = torch.tensor(5.0, requires_grad=True)
+    edit_loss, constraint = torch.tensor([2.0, 0.003], dtype=torch.float64)
+    multiplier = torch.tensor(5.0, dtype=torch.float64, requires_grad=True)
     found = {r: lagrangian(edit_loss, constraint, multiplier, 0.002, relative=r) for r in (False, True)}
     assert found[False].item() == pytest.approx(2 + 5 * 0.001)
     assert found[True].item() == pytest.approx(2 + 5 * 0.5)
     slopes = {r: torch.autograd.grad(loss, multiplier)[0].item() for r, loss in found.items()}
     assert slopes == pytest.approx({False: 0.001, True: 0.5})  # λ rises as fast as the constraint is broken
-    met = lagrangian(edit_loss, torch.tensor(0.002), multiplier, 0.002, relative=True)
+    met = lagrangian(edit_loss, torch.tensor(0.002, dtype=torch.float64), multiplier, 0.002, relative=True)
     assert met.item() == 2.0
 
 
@@ -439,7 +237,7 @@ def test_the_size_of_an_update_is_its_root_mean_square(kind: str) -> None:
     batches = {name: LowRankBatch.stack([u[name] for u in updates]) for name in names}  # type: ignore[misc]
     dense = [[(u[name].B @ u[name].A).square().mean().sqrt() for u in updates] for name in names]  # type: ignore[union-attr]
     expected = torch.stack([torch.stack(sizes).mean() for sizes in dense]).mean()
-    torch.testing.assert_close(update_size(batches, base), expected)
+    assert_same(update_size(batches, base), expected, layers=3, terms=24 * 16)
 
 
 # --- the loop -----------------------------------------------------------------------------------------
@@ -447,7 +245,7 @@ def test_the_size_of_an_update_is_its_root_mean_square(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["bert", "bart"])
 def test_the_loop_adds_factors_and_stops_at_success(kind: str) -> None:
-    base = tiny.model(kind) if kind == "bert" else tiny.fitted(kind)
+    base = learner(kind, torch.float64)
     edits = tiny.edits(base, kind, 6)
     # From weak to strong, so that some edits take once, some later, some never.
     applied: set[int] = set()
@@ -468,11 +266,11 @@ def test_the_loop_adds_factors_and_stops_at_success(kind: str) -> None:
                 assert isinstance(one, LowRank)
                 assert isinstance(many, LowRank)
                 if done:
-                    torch.testing.assert_close(many.B @ many.A, one.B @ one.A)
+                    assert_same(many.B @ many.A, one.B @ one.A, **through(base, passes=3))
                     assert many.B.shape == one.B.shape
                 else:
                     assert many.B.shape[1] > one.B.shape[1]
-                    rank = torch.linalg.matrix_rank((many.B @ many.A).double(), rtol=1e-5)
+                    rank = torch.linalg.matrix_rank(many.B @ many.A, rtol=1e-12)
                     assert rank <= 5 * (longest + 1)
             alone = looped.update(state, base, [edit])[0]
             widths = {alone[name].B.shape[1] for name in alone}  # type: ignore[union-attr]
@@ -499,10 +297,9 @@ def test_each_application_starts_from_the_edited_model() -> None:
             continue
         # The condition and the hypernetwork's start do not change; only the gradient's weights do.
         second = TINY.update(state, edited, [edit])[0]
-        for name, change in update.items():
-            parts = [first[name], second[name]]
-            expected = sum(part.B @ part.A for part in parts)  # type: ignore[union-attr]
-            torch.testing.assert_close(change.B @ change.A, expected, rtol=1e-8, atol=1e-10)  # type: ignore[union-attr]
+        one, other = products(first), products(second)
+        expected = {name: one[name] + other[name] for name in update}
+        assert_same(products(update), expected, **through(base, passes=6))
 
 
 def test_settings_that_only_matter_at_test_time_do_not_change_what_prepares() -> None:
@@ -534,8 +331,8 @@ def train(
 
 
 @cache
-def learner(kind: str) -> AbstractModel:
-    return tiny.model(kind) if kind == "bert" else tiny.fitted(kind)
+def learner(kind: str, dtype: torch.dtype = torch.float32) -> AbstractModel:
+    return (tiny.model if kind == "bert" else tiny.fitted)(kind, dtype=dtype)
 
 
 @pytest.fixture(scope="module")
@@ -651,28 +448,29 @@ def five_edits(editor: KnowledgeEditor, base: AbstractModel, kind: str) -> Batch
 def test_the_loss_does_not_depend_on_which_questions_share_a_pass(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    base = learner(kind)
+    base = learner(kind, torch.float64)
     editor = replace(TINY, paraphrases=True, retain_per_edit=5, scale=30.0)
     batch = five_edits(editor, base, kind)
     hypernetwork = editor.hypernetwork(base)
+    depth = through(base, passes=4)
     found = []
     with torch.no_grad():
         for tokens in (10**6, 40):
             monkeypatch.setitem(training.TOKENS_TOGETHER, "cpu", tokens)
             found.append(losses(editor, hypernetwork, base, base_logits(base, batch), batch))
-        torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-7)
+        assert_same(found[0], found[1], **depth)
         still = editor.hypernetwork(base)
         still.scale = 0.0  # no update: whatever the order of the passes, nothing diverges
         _, constraint = losses(editor, still, base, base_logits(base, batch), batch)
     assert found[0][1] > 1e-4
-    assert abs(constraint.item()) < 1e-6
+    assert abs(constraint.item()) <= tolerance(torch.float64, **depth)
 
 
 @pytest.mark.parametrize("kind", ["bert", "llama"])
 def test_a_last_layer_learns_the_same_from_states_kept_below_it(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    base = learner(kind)
+    base = learner(kind, torch.float64)
     editor = replace(TINY, layers="last", paraphrases=True, scale=30.0)
     batch = five_edits(editor, base, kind)
     changed = frozenset(editable(base.network, "last"))
@@ -682,10 +480,12 @@ def test_a_last_layer_learns_the_same_from_states_kept_below_it(
     before = base_logits(base, batch)
     before.of(known)
 
-    def gradients() -> dict[str, Tensor | None]:
+    def gradients() -> dict[str, Tensor]:
         hypernetwork = editor.hypernetwork(base)
         sum(losses(editor, hypernetwork, base, before, batch)).backward()
-        return {name: weight.grad for name, weight in hypernetwork.named_parameters()}
+        return {
+            name: weight.grad for name, weight in hypernetwork.named_parameters() if weight.grad is not None
+        }
 
     gradients()
     asked: list[int] = []
@@ -696,8 +496,8 @@ def test_a_last_layer_learns_the_same_from_states_kept_below_it(
         monkeypatch.setattr(base.reuse, "below", lambda *_: nullcontext())
         plain = gradients()
     assert sum(asked) >= len(batch.edits) + len(batch.edited()) + len(batch.retain)
-    assert any(gradient is not None and gradient.abs().max() > 1e-6 for gradient in plain.values())
-    torch.testing.assert_close(kept, plain, rtol=1e-3, atol=1e-7)
+    assert any(gradient.abs().max() > 1e-6 for gradient in plain.values())
+    assert_same(kept, plain, **through(base, passes=6))
 
 
 def test_every_question_is_asked_once_with_those_of_its_edit(monkeypatch: pytest.MonkeyPatch) -> None:
