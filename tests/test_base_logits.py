@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import pytest
 import tiny
 import torch
+from tolerance import assert_same, through
 from torch import Tensor
 
 from kebench.models import AbstractModel
@@ -13,9 +14,9 @@ from kebench.models.base_logits import BaseLogits, Question
 EVERY_KIND = pytest.mark.parametrize("kind", tiny.KINDS)
 
 
-def asked(kind: str) -> tuple[AbstractModel, list[Question]]:
+def asked(kind: str, dtype: torch.dtype = torch.float32) -> tuple[AbstractModel, list[Question]]:
     """A model, and seventy questions: two whole blocks and a part of one."""
-    base = tiny.model(kind)
+    base = tiny.model(kind, dtype=dtype)
     edits = [item.edit for item in tiny.training_set(base, kind).train]
     texts = [f"{edit.prompt}{more}" for more in ("", " so", " so there", " there") for edit in edits]
     targets = [edit.target for edit in edits]
@@ -33,11 +34,11 @@ def anew(base: AbstractModel, questions: Sequence[Question]) -> Tensor:
 
 @EVERY_KIND
 def test_they_are_the_models_own(kind: str) -> None:
-    base, questions = asked(kind)
+    base, questions = asked(kind, torch.float64)
     kept = BaseLogits(base, questions)
     some = [*questions[40:60], *questions[:9], questions[3]]  # not in order, one twice
     for _ in range(2):
-        torch.testing.assert_close(kept.of(some), anew(base, some))
+        assert_same(kept.of(some), anew(base, some), **through(base))
 
 
 @EVERY_KIND
@@ -64,7 +65,7 @@ def test_the_order_of_need_changes_no_bit(kind: str) -> None:
 def test_a_network_that_does_more_to_its_logits_is_asked_each_time(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    base, questions = asked(kind)
+    base, questions = asked(kind, torch.float64)
     plain = base.logits
     monkeypatch.setattr(base, "logits", lambda rows: plain(rows).tanh())
-    torch.testing.assert_close(BaseLogits(base, questions).of(questions), anew(base, questions))
+    assert_same(BaseLogits(base, questions).of(questions), anew(base, questions), **through(base))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
@@ -21,6 +21,7 @@ from kebench.baselines.constrained_fine_tuning import ConstrainedFineTuning
 from kebench.baselines.constrained_fine_tuning.editor import nearest_in_ball, project
 from kebench.baselines.fine_tuning import FineTuning
 from kebench.baselines.fine_tuning import editor as fine_tuning
+from tolerance import assert_same, through, tolerance
 from torch import Tensor, nn
 
 from kebench.cases import Case
@@ -131,9 +132,21 @@ def test_the_first_step_follows_the_loss_over_all_target_tokens(kind: str) -> No
     weights = [base.network.get_parameter(name).requires_grad_(True) for name in names]
     gradients = torch.autograd.grad(loss_by_hand(base, edit), weights)
     base.network.requires_grad_(False)
-    for name, gradient in zip(names, gradients, strict=True):
-        expected = -1e-3 * gradient / ((0.01 * gradient.square()).sqrt() + 1e-8)
-        torch.testing.assert_close(deltas_of(update)[name], expected, rtol=1e-5, atol=1e-7)
+    expected = {
+        name: -1e-3 * gradient / ((0.01 * gradient.square()).sqrt() + 1e-8)
+        for name, gradient in zip(names, gradients, strict=True)
+    }
+    assert_near(deltas_of(update), expected, base, QUICK.learning_rate, steps=1)
+
+
+def assert_near(
+    found: Mapping[str, Tensor], expected: Mapping[str, Tensor], base: AbstractModel, rate: float, steps: int
+) -> None:
+    """Equal but for the gradients' rounding: RMSprop divides it by 1e-8 where a gradient is nearly zero."""
+    rounding = tolerance(torch.float64, **through(base, passes=2)) / 1e-8
+    assert set(found) == set(expected)
+    for name, delta in found.items():
+        torch.testing.assert_close(delta, expected[name], rtol=0, atol=steps * rate * rounding)
 
 
 # --- many at a time
@@ -197,10 +210,7 @@ def compare(
     for edit, update in zip(edits, editor.update({}, base, edits), strict=True):
         expected, steps = one_at_a_time(plain, base, edit, into_ball)
         counts.add(steps)
-        found = deltas_of(update)
-        assert set(found) == (set(expected) if steps else set())
-        for name, delta in found.items():
-            torch.testing.assert_close(delta, expected[name], rtol=1e-6, atol=1e-4 * editor.learning_rate)
+        assert_near(deltas_of(update), expected if steps else {}, base, editor.learning_rate, steps)
         answers = [
             copy.says([edit.prompt], [edit.target])
             for copy in (
@@ -257,7 +267,7 @@ def test_how_many_fit_in_memory_changes_an_update_by_rounding_alone(
     found = editor.update({}, base, edits)
     assert seen <= sizes if sizes else max(seen) == len(edits)
     for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(deltas_of(one), deltas_of(other), rtol=1e-6, atol=1e-7)
+        assert_near(deltas_of(one), deltas_of(other), base, editor.learning_rate, editor.max_steps)
 
 
 def test_the_same_group_gives_the_same_bytes() -> None:
@@ -350,18 +360,18 @@ def test_a_radius_too_small_for_the_numbers_still_projects(norm: str) -> None:
 @NORMS
 def test_the_ball_holds_each_parameter_or_all_together(norm: str) -> None:
     generator = torch.Generator().manual_seed(0)
-    start = {name: torch.randn(3, 4, generator=generator) for name in "ab"}
+    start = {name: torch.randn(3, 4, generator=generator, dtype=torch.float64) for name in "ab"}
     each = {name: delta.clone() for name, delta in start.items()}
     project(each, norm=norm, radius=0.5)
     for name, delta in each.items():
-        assert p_norm(delta.reshape(-1), norm) <= 0.5 * 1.0001
-        torch.testing.assert_close(delta, nearest_in_ball(start[name].reshape(-1), norm, 0.5).view(3, 4))
+        assert p_norm(delta.reshape(-1), norm) <= 0.5 + tolerance(torch.float64, terms=12)
+        assert_same(delta, nearest_in_ball(start[name].reshape(-1), norm, 0.5).view(3, 4), terms=12)
     together = {name: delta.clone() for name, delta in start.items()}
     project(together, norm=norm, radius=0.5, scope="global")
     flat = torch.cat([delta.reshape(-1) for delta in together.values()])
-    assert p_norm(flat, norm) <= 0.5 * 1.0001
+    assert p_norm(flat, norm) <= 0.5 + tolerance(torch.float64, terms=24)
     whole = torch.cat([delta.reshape(-1) for delta in start.values()])
-    torch.testing.assert_close(flat, nearest_in_ball(whole, norm, 0.5))
+    assert_same(flat, nearest_in_ball(whole, norm, 0.5), terms=24)
     same = all(torch.allclose(each[name], together[name]) for name in "ab")
     assert same == (norm == "inf")  # the one ball that is a product
 

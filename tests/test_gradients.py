@@ -7,6 +7,7 @@ import tiny
 import torch
 from dense_reference import dense_gradients, really_edited
 from test_updates import random_low_rank, stacked
+from tolerance import assert_same, through
 from torch import Tensor
 
 from kebench.gradients import GradientFactors, Probe
@@ -41,9 +42,8 @@ def test_factors_multiply_to_each_rows_own_gradient(kind: str) -> None:
     assert set(factors) == set(names)
     for row, (prompt, target) in enumerate(zip(*asked(kind), strict=True)):
         expected = dense_gradients(base, prompt, target, names)
-        for name in names:
-            found = factors[name].D[row].T @ factors[name].X[row]
-            torch.testing.assert_close(found, expected[name], rtol=1e-10, atol=1e-12)
+        found = {name: factors[name].D[row].T @ factors[name].X[row] for name in names}
+        assert_same(found, expected, **through(base, passes=2))
     assert fingerprint(base.network) == before
     assert not any(
         parameter.requires_grad or parameter.grad is not None for parameter in base.network.parameters()
@@ -60,9 +60,8 @@ def test_factors_under_an_edit_in_force_are_the_edited_models(kind: str) -> None
     names = editable(base.network)
     for row, (prompt, target) in enumerate(zip(*asked(kind), strict=True)):
         expected = dense_gradients(really_edited(base, updates[row]), prompt, target, names)
-        for name in names:
-            found = factors[name].D[row].T @ factors[name].X[row]
-            torch.testing.assert_close(found, expected[name], rtol=1e-9, atol=1e-11)
+        found = {name: factors[name].D[row].T @ factors[name].X[row] for name in names}
+        assert_same(found, expected, **through(base, passes=2))
 
 
 @KINDS
@@ -94,9 +93,8 @@ def test_the_gradient_factors_do_not_depend_on_the_batch(kind: str) -> None:
     probe = Probe()
     with base_weights([0]), probe.watching(base.network, editable(base.network)):
         alone = probe.factors(target_loss(base.logits(rows), rows))
-    for name in alone:
-        mine = together[name].D[0].T @ together[name].X[0]
-        torch.testing.assert_close(alone[name].D[0].T @ alone[name].X[0], mine, rtol=1e-10, atol=1e-13)
+    mine = {name: factor.D[0].T @ factor.X[0] for name, factor in together.items()}
+    assert_same({name: f.D[0].T @ f.X[0] for name, f in alone.items()}, mine, **through(base, passes=2))
 
 
 @pytest.mark.parametrize("flat", [False, True])
@@ -115,7 +113,7 @@ def test_a_shared_layer_has_the_tokens_of_every_call_and_rows_may_be_flattened(f
         factors = probe.factors(losses())["fc.weight"]
     for row in range(3):
         (expected,) = torch.autograd.grad(losses()[row], weight)
-        torch.testing.assert_close(factors.D[row].T @ factors.X[row], expected)
+        assert_same(factors.D[row].T @ factors.X[row], expected, layers=4, terms=8)
 
 
 def test_the_probe_is_gone_after_an_exception() -> None:

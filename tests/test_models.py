@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tolerance import assert_same, through, tolerance
 from transformers import BertModel
 
 from kebench.errors import BadFile, BadSetting, NotFound
@@ -133,7 +134,7 @@ def test_logits_do_not_see_the_padding(kind: str) -> None:
     logits = made.logits(together)
     for index, (prompt, target) in enumerate(zip(prompts, targets, strict=True)):
         alone = made.rows([prompt], [target])
-        torch.testing.assert_close(logits[together.row == index], made.logits(alone), rtol=1e-10, atol=1e-10)
+        assert_same(logits[together.row == index], made.logits(alone), **through(made))
 
 
 @GENERATING
@@ -142,7 +143,7 @@ def test_only_scored_positions_reach_the_output_layer(kind: str) -> None:
     rows = made.rows(["where was Ada Bell born?", "where?"], ["New York", "Rome"])
     assert rows.mask is not None
     whole = made.network(**rows.inputs).logits
-    torch.testing.assert_close(made.logits(rows), whole[rows.mask], rtol=1e-12, atol=1e-12)
+    assert_same(made.logits(rows), whole[rows.mask], **through(made))
     assert made.logits(rows).shape == (len(rows.labels), whole.shape[-1])
     assert not made.network.get_output_embeddings()._forward_pre_hooks  # type: ignore[union-attr]
 
@@ -194,7 +195,7 @@ def test_one_logit_is_binary_cross_entropy() -> None:
     expected = F.binary_cross_entropy_with_logits(
         logit, torch.tensor([index % 2 for index in range(20)], dtype=torch.float64), reduction="none"
     )
-    torch.testing.assert_close(target_loss(made.logits(rows), rows), expected, rtol=1e-12, atol=1e-12)
+    assert_same(target_loss(made.logits(rows), rows), expected, **through(made))
     answers = made.answer(prompts)
     assert answers == [tiny.LABELS[int(value > 0)] for value in logit]
     assert set(answers) == set(tiny.LABELS)
@@ -204,7 +205,7 @@ def test_two_logits_are_cross_entropy() -> None:
     made = tiny.model("bert", dtype=torch.float64)
     rows = made.rows(tiny.prompts("bert", 6), ["SUPPORTS"] * 6)
     expected = F.cross_entropy(made.network(**rows.inputs).logits, torch.ones(6).long(), reduction="none")
-    torch.testing.assert_close(target_loss(made.logits(rows), rows), expected)
+    assert_same(target_loss(made.logits(rows), rows), expected, **through(made))
 
 
 def test_a_tied_classifier_says_its_first_label_everywhere() -> None:
@@ -232,14 +233,15 @@ def test_a_classifiers_hypotheses_are_its_labels_likeliest_first() -> None:
 
 @KINDS
 def test_a_margin_is_the_least_lead(kind: str) -> None:
-    made = model(kind)
+    made = tiny.model(kind, dtype=torch.float64)
     prompts = tiny.prompts(kind, 6)
     answers = made.answer(prompts) if kind == "bert" else ["New York"] * 6
     rows = made.rows(prompts, answers)
     best = made.logits(rows).topk(2).values
+    near = tolerance(torch.float64, **through(made), size=best.abs().max().item())
     for index, margin in enumerate(made.margins(prompts, answers)):
         lead = (best[:, 0] - best[:, 1])[rows.row == index].min().item()
-        assert margin == pytest.approx(lead, abs=1e-5)
+        assert margin == pytest.approx(lead, abs=near)
 
 
 # --- frozen

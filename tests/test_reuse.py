@@ -13,6 +13,7 @@ import pytest
 import tiny
 import torch
 from dense_reference import dense_delta, really_edited
+from tolerance import assert_same, through
 from torch import nn
 
 from kebench.edited import EditedWeights
@@ -123,6 +124,7 @@ def test_answers_are_those_of_models_really_edited(kind: str, stack: str, layer:
 @EVERYWHERE
 def test_logits_are_the_same_however_the_batch_is_padded(kind: str, stack: str, layer: int) -> None:
     base = deep(kind)
+    base.network.double()
     update = edit_of(base, matrices(base, stack, layer), 1)
     alone = really_edited(base, update)
     under = next(EditedWeights(base, [update])._groups([0] * 12))[1]
@@ -132,7 +134,7 @@ def test_logits_are_the_same_however_the_batch_is_padded(kind: str, stack: str, 
         rows = base.rows([prompts[i] for i in chosen], [answers[i] for i in chosen])
         with torch.inference_mode(), base.reuse.below(under.changed, rows), under(range(len(chosen))):
             found = base.logits(rows)
-        torch.testing.assert_close(found, alone.logits(rows), rtol=1e-5, atol=1e-5)
+        assert_same(found, alone.logits(rows), **through(base))
 
 
 @EVERYWHERE
@@ -245,7 +247,7 @@ def test_states_of_other_weights_are_not_used(change: str) -> None:
     under = next(EditedWeights(base, [update])._groups([0] * 8))[1]
     with torch.inference_mode(), base.reuse.below(under.changed, rows), under(range(8)):
         found = base.logits(rows)
-    torch.testing.assert_close(found, really_edited(base, update).logits(rows), rtol=1e-5, atol=1e-5)
+    assert_same(found, really_edited(base, update).logits(rows), **through(base))
 
 
 @pytest.mark.parametrize("kind", ["bart", "gpt2"])

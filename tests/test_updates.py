@@ -12,6 +12,7 @@ import torch
 from dense_reference import dense_delta, really_edited
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tolerance import assert_same, through
 from torch import Tensor, nn
 
 from kebench.errors import BadSetting
@@ -84,9 +85,8 @@ def stacked(base: AbstractModel, updates: list[dict[str, LowRank]]) -> dict[str,
 
 
 @KINDS
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
-def test_low_rank_dense_and_replaced_weights_are_one(kind: str, dtype: torch.dtype, tolerance: float) -> None:
-    base = tiny.model(kind, dtype=dtype)
+def test_low_rank_dense_and_replaced_weights_are_one(kind: str) -> None:
+    base = tiny.model(kind, dtype=torch.float64)
     updates = [random_low_rank(base, seed) for seed in range(5)]
     prompts = tiny.prompts(kind, 9)
     which = [4, 0, 1, 1, 3, 2, 0, 4, 2]
@@ -102,12 +102,8 @@ def test_low_rank_dense_and_replaced_weights_are_one(kind: str, dtype: torch.dty
             }
             for update in (updates[edit], dense):
                 with substituted(base.network, dense_weights(base.network, update)):
-                    torch.testing.assert_close(
-                        scored(base, [prompt]), replaced, rtol=tolerance, atol=tolerance
-                    )
-            batched = together[row * width : (row + 1) * width]
-            scale = max(1.0, replaced.abs().max().item())
-            torch.testing.assert_close(batched / scale, replaced / scale, rtol=tolerance, atol=tolerance)
+                    assert_same(scored(base, [prompt]), replaced, **through(base))
+            assert_same(together[row * width : (row + 1) * width], replaced, **through(base))
     assert not torch.allclose(together, plain, atol=1e-2), "the updates must matter"
 
 
@@ -132,7 +128,7 @@ def test_rows_of_an_edit_may_stand_anywhere(kind: str, which: list[int], learnin
     width = len(together) // len(prompts)
     for row, (prompt, edit) in enumerate(zip(prompts, which, strict=True)):
         alone = scored(really_edited(base, updates[edit]), [prompt])
-        torch.testing.assert_close(together[row * width : (row + 1) * width], alone, rtol=1e-9, atol=1e-9)
+        assert_same(together[row * width : (row + 1) * width], alone, **through(base))
 
 
 @KINDS
@@ -149,8 +145,7 @@ def test_a_loss_reaches_every_edits_factors(kind: str, which: list[int]) -> None
         with low_rank_applied(base.network, batches, [edit]):
             found = torch.autograd.grad(scored(base, [prompt]).square().sum(), factors)
         alone = [total + part for total, part in zip(alone, found, strict=True)]
-    for one, other in zip(together, alone, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-8)
+    assert_same(together, alone, **through(base, passes=2))
 
 
 def test_columns_of_zeros_take_no_place() -> None:
@@ -158,7 +153,7 @@ def test_columns_of_zeros_take_no_place() -> None:
     a = torch.arange(6.0).reshape(3, 2)
     small = LowRank(b, a).without_zeros()
     assert small.B.shape == (2, 2)
-    torch.testing.assert_close(small.B @ small.A, b @ a)
+    assert_same(small.B @ small.A, b @ a, terms=3)
 
 
 @KINDS
@@ -171,7 +166,7 @@ def test_dense_maps_in_force_are_each_rows_replaced_weights(kind: str) -> None:
     assert not torch.allclose(torch.cat(together), scored(base, prompts), atol=1e-2), "they must matter"
     replaced = [really_edited(base, as_update(base, deltas)) for deltas in updates]
     for row, prompt in enumerate(prompts):
-        torch.testing.assert_close(together[row], scored(replaced[row], [prompt]), rtol=1e-9, atol=1e-9)
+        assert_same(together[row], scored(replaced[row], [prompt]), **through(base))
     if kind != "bert":  # beam search asks several rows for each
         under = Under(
             lambda rows: dense_applied(base.network, [updates[row] for row in rows]), frozenset(updates[0])
@@ -182,13 +177,14 @@ def test_dense_maps_in_force_are_each_rows_replaced_weights(kind: str) -> None:
 
 
 def test_gpt2s_weights_are_stored_the_other_way_round() -> None:
-    base = tiny.model("gpt2")
+    base = tiny.model("gpt2", dtype=torch.float64)
     name = "transformer.h.0.attn.c_attn.weight"
     assert base.network.get_parameter(name).shape == (16, 48)  # (d_in, d_out)
     assert map_shape(linear_maps(base.network)[name]) == (48, 16)
-    update = {name: LowRank(torch.ones(48, 1), torch.arange(16.0)[None])}
+    numbers = torch.arange(16.0, dtype=torch.float64)
+    update = {name: LowRank(torch.ones(48, 1).double(), numbers[None])}
     delta = dense_weights(base.network, update)[name] - base.network.get_parameter(name)
-    torch.testing.assert_close(delta, torch.arange(16.0)[:, None].expand(16, 48), rtol=1e-5, atol=1e-5)
+    assert_same(delta, numbers[:, None].expand(16, 48), layers=2)  # added, and taken away again
 
 
 @given(seed=st.integers(0, 999), ranks=st.lists(st.integers(0, 4), min_size=1, max_size=4))
@@ -204,9 +200,9 @@ def test_the_norm_of_factors_is_the_norm_of_their_product(seed: int, ranks: list
     ]
     expected = torch.stack([(update.B @ update.A).square().sum() for update in updates])
     batch = LowRankBatch.stack(updates)
-    torch.testing.assert_close(batch.squared_norm(), expected)
+    assert_same(batch.squared_norm(), expected, layers=2, terms=35)
     for edit, update in enumerate(updates):
-        torch.testing.assert_close(batch[edit].B @ batch[edit].A, update.B @ update.A)
+        assert_same(batch[edit].B @ batch[edit].A, update.B @ update.A, terms=4)
 
 
 # --- which parameters
