@@ -61,20 +61,13 @@ def test_it_stops_with_the_step_that_makes_the_target_the_answer(kind: str) -> N
     assert fingerprint(base.network) == before
     assert set(update) == set(editable(base.network))
     assert really_edited(base, update).says([edit.prompt], [edit.target]) == [True]
-    # The fewest steps that do it: with a cap of one fewer it does not, with that cap it is the same update.
-    low, high = 0, 60
-    while high - low > 1:
-        middle = (low + high) // 2
-        capped = replace(QUICK, max_steps=middle).update({}, base, [edit])[0]
-        if really_edited(base, capped).says([edit.prompt], [edit.target])[0]:
-            high = middle
-        else:
-            low = middle
-    capped = replace(QUICK, max_steps=high).update({}, base, [edit])[0]
+    # The fewest steps that do it: with that cap it is the same update, with a cap of one fewer it does not.
+    _, steps = one_at_a_time(QUICK, base, edit, lambda _deltas: None)
+    assert 1 < steps < QUICK.max_steps
+    capped = replace(QUICK, max_steps=steps).update({}, base, [edit])[0]
     assert all(torch.equal(delta, deltas_of(update)[name]) for name, delta in deltas_of(capped).items())
-    if high > 1:
-        fewer = replace(QUICK, max_steps=high - 1).update({}, base, [edit])[0]
-        assert really_edited(base, fewer).says([edit.prompt], [edit.target]) == [False]
+    fewer = replace(QUICK, max_steps=steps - 1).update({}, base, [edit])[0]
+    assert really_edited(base, fewer).says([edit.prompt], [edit.target]) == [False]
 
 
 @KINDS
@@ -91,14 +84,19 @@ def test_the_cap_is_kept_and_no_step_is_no_change(kind: str) -> None:
         assert 0 < moved <= 1.001 * steps * 10 * 1e-6
 
 
+def already_so(base: AbstractModel, kind: str) -> tuple[str, str]:
+    """A prompt, and what the model says to it."""
+    for prompt in tiny.prompts(kind, 60):
+        (answer,) = base.answer([prompt])
+        if answer and base.says([prompt], [answer])[0]:
+            return prompt, answer
+    raise AssertionError("it says nothing that ends")
+
+
 @KINDS
 def test_what_is_already_so_is_left_alone(kind: str) -> None:
     base = tiny.fitted(kind)
-    prompts = tiny.prompts(kind, 60)
-    answers = base.answer(prompts)
-    prompt, answer = next(
-        (p, y) for p, y in zip(prompts, answers, strict=True) if y and base.says([p], [y])[0]
-    )
+    prompt, answer = already_so(base, kind)
     assert QUICK.update({}, base, [Edit("e", prompt, answer, answer)]) == [{}]
 
 
@@ -187,11 +185,7 @@ def precise(kind: str) -> AbstractModel:
 def group(base: AbstractModel, kind: str) -> list[Edit]:
     """Edits of different lengths, one of them fulfilled already."""
     asked = tiny.edits(base, kind, 6)
-    said = next(
-        (prompt, answer)
-        for prompt, answer in zip(tiny.prompts(kind, 60), base.answer(tiny.prompts(kind, 60)), strict=True)
-        if answer and base.says([prompt], [answer])[0]
-    )
+    said = already_so(base, kind)
     return [*asked[:2], Edit("so", said[0], said[1], said[1]), *asked[2:]]
 
 

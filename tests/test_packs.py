@@ -524,7 +524,7 @@ print([name for name in ("torch", "transformers", "datasets", "pyarrow") if name
 DATA = SHARED / "data"
 needs_shared_data = pytest.mark.skipif(
     not (DATA / "MANIFEST.json").is_file(),
-    reason="KEBENCH_SHARED_DATA names no folder of published files",
+    reason=f"no published files in {DATA}; set KEBENCH_SHARED",
 )
 
 

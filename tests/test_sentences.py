@@ -177,7 +177,9 @@ def test_sentences_are_clean(pack: Pack) -> None:
 DATA = SHARED / "data"
 
 
-@pytest.mark.skipif(not (DATA / "pararel").is_dir(), reason="ParaRel's and LRE's facts are not at hand")
+@pytest.mark.skipif(
+    not (DATA / "pararel").is_dir(), reason=f"no published files in {DATA}; set KEBENCH_SHARED"
+)
 def test_every_fact_is_from_pararel_or_lre(facts: tuple[Fact, ...]) -> None:
     known = set()
     for file in (DATA / "pararel" / "trex_lms_vocab").glob("*.jsonl"):
