@@ -23,6 +23,15 @@ def dense_delta(base: AbstractModel, name: str, change: Dense | LowRank) -> Tens
     return product.T if isinstance(owner(base, name), Conv1D) else product
 
 
+def products(update: Update) -> dict[str, Tensor]:
+    """B A of every factored matrix, (d_out, d_in)."""
+    found = {}
+    for name, change in update.items():
+        assert isinstance(change, LowRank)
+        found[name] = change.B @ change.A
+    return found
+
+
 def owner(base: AbstractModel, name: str) -> torch.nn.Module:
     return base.network.get_submodule(name.rpartition(".")[0])
 

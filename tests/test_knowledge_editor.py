@@ -15,7 +15,7 @@ from typing import Literal
 import pytest
 import tiny
 import torch
-from dense_reference import dense_gradients, knowledge_editor, really_edited
+from dense_reference import dense_gradients, knowledge_editor, products, really_edited
 from kebench.baselines.knowledge_editor import KnowledgeEditor, training
 from kebench.baselines.knowledge_editor.hypotheses import BaseHypotheses
 from kebench.baselines.knowledge_editor.training import (
@@ -29,19 +29,21 @@ from kebench.baselines.knowledge_editor.training import (
 )
 from kebench.baselines.random_update import RandomUpdate
 from safetensors.torch import load_file
+from tokenizers import Tokenizer, models, pre_tokenizers
 from tolerance import assert_same, through, tolerance
 from torch import Tensor
+from transformers import PreTrainedTokenizerFast
 
 from kebench.edit import Edit
 from kebench.editor import Known, State, TrainingEdit, TrainingSet, Workspace
 from kebench.errors import BadSetting
-from kebench.models import AbstractModel
+from kebench.models import AbstractModel, Asking
 from kebench.models.base_logits import BaseLogits
 from kebench.models.load import FAMILIES
 from kebench.models.model import Under
 from kebench.models.rows import target_loss
 from kebench.moments import inverse, second_moments
-from kebench.updates import LowRank, LowRankBatch, Update, editable, fingerprint, linear_maps
+from kebench.updates import LowRank, LowRankBatch, editable, fingerprint, linear_maps
 
 # --- the formula, dense -------------------------------------------------------------------------------
 
@@ -60,15 +62,6 @@ TINY = KnowledgeEditor(
     validate_edits=6,
 )
 KINDS = pytest.mark.parametrize("kind", ["bert", "bart", "gpt2", "llama"])
-
-
-def products(update: Update) -> dict[str, Tensor]:
-    """Each B A, (d_out, d_in)."""
-    found = {}
-    for name, change in update.items():
-        assert isinstance(change, LowRank)
-        found[name] = change.B @ change.A
-    return found
 
 
 def random_state(editor: KnowledgeEditor, base: AbstractModel) -> dict[str, Tensor]:
@@ -543,7 +536,7 @@ def test_an_edit_without_paraphrases_is_learnt_from_once() -> None:
             target_loss(part.logits, part.rows, smoothing=editor.label_smoothing)
             for part in training.under_updates(base, updates, batch.edited())
         ]
-    torch.testing.assert_close(found, torch.cat(each).mean())
+    assert_same(found, torch.cat(each).mean(), terms=11)
     assert len(torch.cat(each)) == 11
 
 
@@ -672,11 +665,12 @@ def test_the_kl_over_beams_is_the_kl_over_enumerated_answers(
             )
     assert max(each) > 1e-3
     assert (True in smaller) == (beams == 9)
-    assert found.item() == pytest.approx(sum(each) / len(each), rel=1e-10, abs=1e-12)
+    near = tolerance(torch.float64, **through(base, passes=4), size=20)  # nats
+    assert found.item() == pytest.approx(sum(each) / len(each), abs=near)
 
 
 def test_hypotheses_are_searched_once_and_fed_in_any_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    base = learner("bart")
+    base = learner("bart", torch.float64)
     questions = [(known.prompt, known.prediction) for known in tiny.training_set(base, "bart").known]
     forwards, backwards = BaseHypotheses(base, questions, 3), BaseHypotheses(base, questions, 3)
     first = [forwards.of(question) for question in questions]
@@ -688,7 +682,7 @@ def test_hypotheses_are_searched_once_and_fed_in_any_order(monkeypatch: pytest.M
     for one, two in zip(first, other, strict=True):
         assert one.answers == two.answers
         assert torch.equal(one.log_p, two.log_p)
-        assert one.log_p.exp().sum().item() == pytest.approx(1, abs=1e-5)
+        assert one.log_p.exp().sum().item() == pytest.approx(1, abs=tolerance(torch.float64, size=100))
 
 
 def test_a_hypothesis_that_cannot_be_fed_back_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from dense_reference import dense_gradients, knowledge_editor, really_edited
+from dense_reference import dense_gradients, knowledge_editor, products, really_edited
 from kebench.baselines.knowledge_editor import KnowledgeEditor
 from kebench.baselines.knowledge_editor.training import Batch, losses
 from safetensors.torch import load_file
@@ -156,15 +156,6 @@ def updates_of(kind: str, state: State, batched: bool = True) -> list[Update]:
     if batched:
         return editor.update(state, base, edits)
     return [update for edit in edits[:4] for update in editor.update(state, base, [edit])]
-
-
-def products(update: Update) -> dict[str, Tensor]:
-    """Each B A, (d_out, d_in)."""
-    found = {}
-    for name, change in update.items():
-        assert isinstance(change, LowRank)
-        found[name] = change.B @ change.A
-    return found
 
 
 def furthest(kind: str, updates: list[Update]) -> float:
