@@ -416,7 +416,7 @@ def beliefs(editors: str, out: Path, **fields: Any) -> None:
     "--limit", type=click.IntRange(min=0), default=64, show_default=True, help="How many dev edits; 0: all."
 )
 @click.option("--retain", default="50", show_default=True, help="Questions asked of each edit, or 'exact'.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the choice of edits and samples.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the choice of edits.")
 @click.option("--output", help="The folder of the trials. Default: runs/tune-<task>-<editor>-<key>.")
 @click.option("--device", help="cpu, cuda, cuda:1, mps. Default: cuda if there is one.")
 def tune(editor: str, grid: Path, **fields: Any) -> None:
