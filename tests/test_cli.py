@@ -328,6 +328,7 @@ def test_stdout_holds_the_table_and_the_folder(classifier: World, tmp_path: Path
     assert "\r" not in done.stderr
 
 
+@pytest.mark.slow
 def test_train_is_quiet_too(tmp_path: Path, make_world: Callable[..., World]) -> None:
     world = make_world("bert", paraphrases=False)
     recipe = {"start": str(world.model), "training": {"max_steps": 2, "batch_size": 2, "evaluate_every": 1}}

@@ -544,6 +544,7 @@ def check_shared(pack: Pack, n_records: int, n_with_paraphrases: int) -> None:
         assert len(pack.records(part)) == pytest.approx(fraction * n_records, rel=0.02)
 
 
+@pytest.mark.slow
 @needs_shared_data
 def test_published_fever(tmp_path: Path) -> None:
     sources = [("fever", "fever/paper_dev.jsonl"), ("fever", "fever/paper_test.jsonl")]
@@ -560,6 +561,7 @@ def test_published_fever(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 @needs_shared_data
 def test_published_zsre(tmp_path: Path) -> None:
     recipe = load_task("zsre").packs["zsre-mend"]

@@ -40,6 +40,7 @@ def types_in(file: Path) -> set[str]:
         return {tensors.get_slice(name).get_dtype() for name in tensors.keys()}  # noqa: SIM118
 
 
+@pytest.mark.slow
 @TASKS
 def test_a_model_knows_its_facts(task: str) -> None:
     """Measured here, not read from the card, on 300 pairs of either kind."""
@@ -70,10 +71,10 @@ def test_a_models_card_is_its_recipes(task: str) -> None:
 def test_an_editors_card_is_its_files(task: str) -> None:
     from kebench.editor import load_editor, settings_of
 
-    loaded = load_task(task)
+    loaded, pack = load_task(task), read_pack(MINI / task)
     for name in loaded.shipped_editors:
         card = card_of(MINI / "editors" / f"{task}--{name}", STATE_CARD)
-        assert card["pack_sha256"] == read_pack(MINI / task).sha256
+        assert card["pack_sha256"] == pack.sha256
         assert card["model"] == loaded.default_model
         assert card["settings"] == json.loads(
             json.dumps(settings_of(load_editor(name, task=task, pack="mini")[1]))
