@@ -1,13 +1,19 @@
 """`kebench.evaluate`: a run from Python, with the same record and the same files as the command."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Literal
 
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 from kebench.answers import BaseAnswer
 from kebench.editor import AbstractEditor, load_editor
+from kebench.errors import BadSetting
 from kebench.models import AbstractModel
+from kebench.models.load import Pair, tokenizer_of
 from kebench.preparation import pack_name
 from kebench.progress import Progress, Silent
 from kebench.protocols import Protocol, Targets
@@ -36,9 +42,9 @@ class Evaluation:
 
 
 def evaluate(
-    editor: str | AbstractEditor,
-    task: str,
-    model: str | AbstractModel | None = None,
+    editor: str | Path | AbstractEditor,
+    task: str | Path,
+    model: str | Path | AbstractModel | PreTrainedModel | Pair | None = None,
     *,
     pack: str | None = None,
     limit: int | None = None,
@@ -57,10 +63,18 @@ def evaluate(
 ) -> Evaluation:
     """Runs one editor on a task, as `kebench run` does.
 
+    A transformers network is checked as one loaded by name is, and gives the same numbers; afterwards it is
+    as it was before. It computes in `dtype`: if its weights are of another type, in a copy of that type. So a
+    network loaded in float16 or bfloat16 computes in float32, unless `dtype` is `bfloat16`. It is named after
+    the place it was loaded from, else after its class; the record's fingerprint tells it from others of that
+    name.
+
     Args:
         editor: a name in `baselines/`, a YAML path, `module:Class`, or an editor itself.
         task: a name in `tasks/`, or a YAML path.
-        model: one of the task's models, a folder, a Hub id, or a loaded model; by default the task's.
+        model: one of the task's models, a folder, a Hub id; a loaded `AbstractModel`; a transformers network
+            with its tokenizer, as a pair (network, tokenizer); or a network alone, whose tokenizer is then
+            looked for where the network was loaded from. By default the task's.
         pack: one of the task's packs or a folder; by default the task's.
         limit: how many edits; by default the task's number; 0 for all there are.
         precision: edit until the 95 % interval of retain accuracy is this half-width or less, in percentage
@@ -73,24 +87,31 @@ def evaluate(
         split: `test`, or `dev` to choose settings with: the half of it that editors choose their checkpoints
             with, but learn nothing from; held-out wordings and relations left out.
         output: the run's folder, kept and resumable; by default a temporary one.
-        device: where to compute; by default `cuda` if there is one. A loaded model stays where it is.
-        dtype: `float32`, `tf32` (with `cuda`) or `bfloat16`. A loaded model keeps its own.
-        batch_size: rows a forward pass, or `auto`. A loaded model keeps its own.
+        device: where to compute; by default `cuda` if there is one. A loaded model or network stays where it
+            is.
+        dtype: `float32`, `tf32` (with `cuda`) or `bfloat16`. An `AbstractModel` keeps its own. Whatever it is,
+            trained editors learn in float32.
+        batch_size: rows a forward pass, or `auto`. An `AbstractModel` keeps its own.
         progress: tell on stderr how far it is.
 
     Raises:
-        KebenchError: a name, a setting or a file is wrong.
+        KebenchError: a name, a setting or a file is wrong; or an editor, a task or a model is none of the
+            above.
     """
+    task = _name("task", task, "a YAML path")
     if isinstance(editor, AbstractEditor):
         name, instance = type(editor).__name__, editor
     else:
         loaded = load_task(task)
-        name, instance = load_editor(editor, task=loaded.name, pack=pack_name(loaded, pack))
-    with TemporaryDirectory(prefix="kebench-") as temporary:
+        path = _name("editor", editor, "an editor such as Identity()")
+        name, instance = load_editor(path, task=loaded.name, pack=pack_name(loaded, pack))
+    given = _given(model)
+    left_alone = nullcontext() if given is None else _left_as_found(given)
+    with left_alone, TemporaryDirectory(prefix="kebench-") as temporary:
         settings = RunSettings(
             editors=(name,),
             task=task,
-            model=model if isinstance(model, str) else None,
+            model=str(model) if isinstance(model, str | Path) else None,
             pack=pack,
             limit=limit,
             precision=precision,
@@ -108,10 +129,57 @@ def evaluate(
         folder, (record,) = run(
             settings,
             editors={name: instance},
-            model=model if isinstance(model, AbstractModel) else None,
+            model=given,
             progress=Progress() if progress else Silent(),
         )
         return Evaluation(record, _rows(folder, name, record.scores.protocol, read_base(folder)))
+
+
+def _name(kind: str, found: object, wanted: str) -> str:
+    if not isinstance(found, str | Path):
+        raise BadSetting(f"{kind}: found {_what(found)}, wanted a name or {wanted}")
+    return str(found)
+
+
+def _what(found: object) -> str:
+    """What kind of thing it is, in words."""
+    return f"the class {found.__name__}" if isinstance(found, type) else f"a {type(found).__name__}"
+
+
+def _given(model: object) -> AbstractModel | Pair | None:
+    """The model that was handed over; None where it is to be found by its name."""
+    match model:
+        case None | str() | Path():
+            return None
+        case AbstractModel():
+            return model
+        case PreTrainedModel():
+            return model, tokenizer_of(model)
+        case (PreTrainedModel() as network, PreTrainedTokenizerBase() as tokenizer):
+            return network, tokenizer
+    found = f"({', '.join(map(_what, model))})" if isinstance(model, tuple | list) else _what(model)
+    raise BadSetting(
+        f"model: found {found}, wanted a name, a kebench or transformers model,"
+        " or a pair (network, tokenizer)"
+    )
+
+
+@contextmanager
+def _left_as_found(model: AbstractModel | Pair) -> Iterator[None]:
+    """Gives a network back in its modes, with its generation configuration and what it asks gradients of."""
+    network = model.network if isinstance(model, AbstractModel) else model[0]
+    modes = [(module, module.training) for module in network.modules()]
+    gradients = [(weight, weight.requires_grad) for weight in network.parameters()]
+    generation = network.generation_config if network.can_generate() else None
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        for weight, asks in gradients:
+            weight.requires_grad_(asks)
+        if generation is not None:
+            network.generation_config = generation
 
 
 def _rows(folder: Path, name: str, protocol: Protocol, base: list[BaseAnswer]) -> "Dataset":

@@ -1,7 +1,7 @@
 """The loop over edits: edit, ask, write down; resumed where it was cut off; scored at the end."""
 
 import statistics as numbers
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from kebench.errors import BadSetting, BrokenEditor, Busy
 from kebench.leaderboard.printed import percent
 from kebench.metrics import BaseAnswers, retain
 from kebench.models import AbstractModel
+from kebench.models.load import Pair, check_suits, in_float32, model_of
 from kebench.numerics import numerics
 from kebench.plan import Plan
 from kebench.preparation import (
@@ -52,7 +53,7 @@ def run(
     settings: RunSettings,
     *,
     editors: Mapping[str, AbstractEditor] | None = None,
-    model: AbstractModel | None = None,
+    model: AbstractModel | Pair | None = None,
     progress: Progress | None = None,
 ) -> tuple[Path, list[RunRecord]]:
     """Runs every editor, and returns the run's folder and a record for each.
@@ -60,7 +61,7 @@ def run(
     Args:
         settings: what to do.
         editors: instances to run instead of those `settings` names.
-        model: a model to edit instead of the one `settings` names.
+        model: a model to edit instead of the one `settings` names; or a network with its tokenizer.
         progress: where to tell how far it is.
 
     Raises:
@@ -76,7 +77,7 @@ def run(
 def _run(
     settings: RunSettings,
     editors: Mapping[str, AbstractEditor] | None,
-    model: AbstractModel | None,
+    model: AbstractModel | Pair | None,
     progress: Progress,
 ) -> tuple[Path, list[RunRecord]]:
     settings.check()
@@ -119,20 +120,30 @@ def _load_editors(settings: RunSettings) -> dict[str, AbstractEditor]:
     return chosen
 
 
-def ground_of(settings: RunSettings, progress: Progress, *, model: AbstractModel | None = None) -> Ground:
+def ground_of(
+    settings: RunSettings, progress: Progress, *, model: AbstractModel | Pair | None = None
+) -> Ground:
     """The task, pack, model and base answers that settings mean; made where missing."""
     task = load_task(settings.task)
     protocol = find_protocol(settings.protocol, labels=task.family == "classifier")
     pack = find_pack(task, settings.pack)
-    in_float32 = None
-    if model is None:
-        device = device_or_default(settings.device, settings.dtype)
-        find = partial(find_model, task, settings.model, pack, progress, device)
+    to_learn_on: Callable[[], AbstractModel]
+    if isinstance(model, AbstractModel):
+        check_suits(model, task)
+        model.network.eval()
+        to_learn_on = partial(in_float32, model)
+    else:
+        if model is None:
+            device = device_or_default(settings.device, settings.dtype)
+            find = partial(find_model, task, settings.model, pack, progress, device)
+        else:
+            device_or_default(str(model[0].device), settings.dtype)
+            find = partial(model_of, *model, task)
+        to_learn_on = partial(find, batch_size=settings.batch_size)
         model = find(dtype=settings.dtype, batch_size=settings.batch_size)
-        in_float32 = partial(find, batch_size=settings.batch_size) if settings.dtype != "float32" else None
     return make_ground(
         task, pack, model, protocol, settings.targets, settings.seed, progress,
-        in_float32=in_float32, split=settings.split,
+        in_float32=to_learn_on if model.dtype in ("tf32", "bfloat16") else None, split=settings.split,
     )  # fmt: skip
 
 

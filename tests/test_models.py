@@ -21,7 +21,7 @@ from kebench.errors import BadFile, BadSetting, NotFound
 from kebench.models import AbstractModel, load_model
 from kebench.models.batching import Batching
 from kebench.models.identity import identity
-from kebench.models.load import display_name, family_of, label_fields, load_pretrained
+from kebench.models.load import display_name, family_of, load_pretrained
 from kebench.models.rows import target_loss
 from kebench.run_settings import DType
 
@@ -331,24 +331,6 @@ def test_a_wrong_number_of_labels_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadSetting) as caught:
         load_model(str(folder), tiny.task("bert", labels=("A", "B", "C")))
     assert str(caught.value) == f"model {folder}: found 2 labels, wanted 3"
-
-
-def test_labels_in_another_order_are_refused_and_other_names_pass(tmp_path: Path) -> None:
-    folder = tiny.save("bert", tmp_path / "m")  # its labels are named LABEL_0 and LABEL_1
-    load_model(str(folder), tiny.task("bert"))
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-
-    def named(*labels: str) -> None:
-        changed = {**config, **label_fields(labels)}
-        (folder / "config.json").write_text(json.dumps(changed), encoding="utf-8")
-
-    named(*tiny.LABELS)
-    load_model(str(folder), tiny.task("bert"))
-    named(*reversed(tiny.LABELS))
-    with pytest.raises(BadSetting) as caught:
-        load_model(str(folder), tiny.task("bert"))
-    found = "found the labels in the order SUPPORTS, REFUTES, wanted REFUTES, SUPPORTS"
-    assert one_line(caught) == f"model {folder}: {found}"
 
 
 def one_line(error: pytest.ExceptionInfo[Exception]) -> str:

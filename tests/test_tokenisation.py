@@ -23,7 +23,7 @@ CAUSAL = pytest.mark.parametrize(
 
 
 def make(kind: str, tokenizer: str, **changes: object) -> AbstractModel:
-    """A model whose special ids are its tokenizer's (GPT-2's network has no say in them)."""
+    """A model whose special ids are its tokenizer's."""
     return tiny.model(kind, tokenizer=tokenizer, **changes)  # type: ignore[arg-type]
 
 

@@ -313,8 +313,8 @@ def _gpt2_network(tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
         n_layer=2,
         n_head=2,
         n_positions=64,
-        bos_token_id=0,
-        eos_token_id=0,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
     )
     return GPT2LMHeadModel(config)
 

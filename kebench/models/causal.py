@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from kebench.models.ends import end_tokens, one_or_list, spelled
 from kebench.models.model import AbstractModel, Asking
 from kebench.models.rows import IGNORE, Rows, at_least_float32, only_at, pad
 from kebench.task import Family
@@ -15,9 +16,10 @@ from kebench.task import Family
 class Causal(AbstractModel):
     """A decoder-only model.
 
-    The answer follows the prompt after one space and ends with EOS. Its tokens are those that the
-    tokenizer gives to `prompt + " " + answer` after the prompt's own, so that neither a word-boundary
-    mark nor a BOS is doubled; a tokenizer without BOS gets none.
+    The answer follows the prompt after one space and ends with the first token of `ends_with`. Its tokens are
+    those that the tokenizer gives to `prompt + " " + answer` after the prompt's own, so that neither a
+    word-boundary mark nor a BOS is doubled; a tokenizer without BOS gets none. A target ends with
+    `ends_with[0]`.
     """
 
     family: ClassVar[Family] = "causal"
@@ -26,13 +28,13 @@ class Causal(AbstractModel):
         self, name: str, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, asking: Asking
     ) -> None:
         super().__init__(name, network, tokenizer, asking)
-        eos = tokenizer.eos_token_id
-        if not isinstance(eos, int):
-            raise ValueError(f"{name}: the tokenizer has no end of sequence, so no answer would end")
-        self.eos = eos
-        self.pad = tokenizer.pad_token_id if isinstance(tokenizer.pad_token_id, int) else eos
+        self.ends_with = end_tokens(name, network, tokenizer)
+        pad_id = tokenizer.pad_token_id
+        self.pad = pad_id if isinstance(pad_id, int) else self.ends_with[0]
         self._target_ids: dict[tuple[str, str], list[int]] = {}
-        network.generation_config = GenerationConfig(eos_token_id=self.eos, pad_token_id=self.pad)
+        network.generation_config = GenerationConfig(
+            eos_token_id=one_or_list(self.ends_with), pad_token_id=self.pad
+        )
 
     def rows(self, prompts: Sequence[str], answers: Sequence[str]) -> Rows:
         """See `AbstractModel.rows`; padded on the right, so that positions count from the first token."""
@@ -44,7 +46,7 @@ class Causal(AbstractModel):
             "input_ids": pad(whole, self.pad, self.device),
             "attention_mask": pad([[1] * len(row) for row in whole], 0, self.device),
         }
-        return Rows.of(inputs, pad(labels, IGNORE, self.device))
+        return Rows.of(inputs, pad(labels, IGNORE, self.device), self.ends_with)
 
     def logits(self, rows: Rows) -> Float[Tensor, "scored vocab"]:
         """See `AbstractModel.logits`."""
@@ -83,10 +85,10 @@ class Causal(AbstractModel):
 
     def prompt_ids(self, prompts: Sequence[str]) -> list[list[int]]:
         """See `AbstractModel.prompt_ids`; without the EOS that some tokenizers add."""
-        return [ids[:-1] if ids and ids[-1] == self.eos else ids for ids in super().prompt_ids(prompts)]
+        return [self._without_end(ids) for ids in super().prompt_ids(prompts)]
 
     def target_ids(self, prompt: str, answer: str) -> list[int]:
-        """The tokens that should follow the prompt's, EOS last.
+        """The tokens that should follow the prompt's, the one that ends an answer last.
 
         Raises:
             ValueError: the answer is empty.
@@ -101,15 +103,15 @@ class Causal(AbstractModel):
             start, joint = self._whole(text), self._whole(f"{text} {answer.strip()}")
             if joint[: len(start)] == start:
                 break
-        self._target_ids[key] = [*joint[len(start) :], self.eos]
+        self._target_ids[key] = [*joint[len(start) :], self.ends_with[0]]
         return self._target_ids[key]
 
     def _whole(self, text: str) -> list[int]:
         """Its tokens, uncut; a BOS first if the tokenizer has one, but never an EOS last."""
-        ids: list[int] = self.tokenizer(text)["input_ids"]
-        return ids[:-1] if ids and ids[-1] == self.eos else ids
+        return self._without_end(self.tokenizer(text)["input_ids"])
 
     def _text(self, ids: list[int]) -> str:
-        end = ids.index(self.eos) if self.eos in ids else len(ids)
-        text = self.tokenizer.decode(ids[:end], skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return str(text).strip()
+        return spelled(ids, self.ends_with, self.tokenizer)
+
+    def _without_end(self, ids: list[int]) -> list[int]:
+        return ids[:-1] if ids and ids[-1] == self.tokenizer.eos_token_id else ids

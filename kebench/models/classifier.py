@@ -6,17 +6,29 @@ from typing import ClassVar
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from kebench.models.model import AbstractModel
+from kebench.models.labels import label_columns
+from kebench.models.model import AbstractModel, Asking
 from kebench.models.rows import Rows, at_least_float32, pad
 from kebench.task import Family
 
 
 class Classifier(AbstractModel):
-    """A sequence classifier. One logit z counts as the two logits (0, z): so BCE and CE are one thing."""
+    """A sequence classifier. One logit z counts as the two logits (0, z): so BCE and CE are one thing.
+
+    Its logits come in the order of the task's labels, whatever the network's own is (`label_columns`).
+    """
 
     family: ClassVar[Family] = "classifier"
     ends: ClassVar[bool] = False
+
+    def __init__(
+        self, name: str, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, asking: Asking
+    ) -> None:
+        super().__init__(name, network, tokenizer, asking)
+        columns = label_columns(name, network.config, asking.labels)
+        self._columns = None if columns == tuple(sorted(columns)) else list(columns)
 
     def rows(self, prompts: Sequence[str], answers: Sequence[str]) -> Rows:
         """See `AbstractModel.rows`."""
@@ -49,7 +61,9 @@ class Classifier(AbstractModel):
 
     def _logits(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "scored vocab"]:
         logits = at_least_float32(self.network(**inputs).logits)
-        return torch.cat([torch.zeros_like(logits), logits], dim=-1) if logits.shape[-1] == 1 else logits
+        if logits.shape[-1] == 1:
+            logits = torch.cat([torch.zeros_like(logits), logits], dim=-1)
+        return logits if self._columns is None else logits[:, self._columns]
 
     def _inputs(self, prompts: Sequence[str]) -> dict[str, Tensor]:
         ids = self.prompt_ids(prompts)

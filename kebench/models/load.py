@@ -1,8 +1,12 @@
-"""A model by its Hub name or folder; the family is read from the configuration, never from the name."""
+"""A model by its Hub name or folder, or from memory; its architecture says its family, never its name."""
 
+import copy
 import json
-from collections.abc import Iterator, Sequence
+import logging
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -25,17 +29,24 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
 )
 
-from kebench.errors import BadFile, BadSetting, NotFound
+from kebench.errors import BadFile, BadSetting, KebenchError, NotFound
 from kebench.models.batching import batching
 from kebench.models.causal import Causal
 from kebench.models.classifier import Classifier
+from kebench.models.labels import label_columns, names_nothing
 from kebench.models.model import AbstractModel, Asking
 from kebench.models.seq2seq import Seq2Seq
 from kebench.run_settings import BatchSize, DType
 from kebench.shipped import MODEL_CARD
 from kebench.task import Family, Task
 
+logger = logging.getLogger(__name__)
+
 PACKAGE = "package:"
+Pair = tuple[PreTrainedModel, PreTrainedTokenizerBase]
+"""A network and its tokenizer."""
+MOST_NAMED = 4
+"""Weights that an error names; of the others it says how many there are."""
 
 FAMILIES: dict[Family, type[AbstractModel]] = {
     "classifier": Classifier,
@@ -51,7 +62,11 @@ LOADERS: dict[Family, Any] = {
 
 def family_of(config: PreTrainedConfig) -> Family | None:
     """The family a configuration's architecture belongs to; None for an encoder without a head."""
-    for architecture in config.architectures or ():
+    return _family(config.architectures or ())
+
+
+def _family(architectures: Iterable[str]) -> Family | None:
+    for architecture in architectures:
         if architecture.endswith("ForSequenceClassification"):
             return "classifier"
         if architecture in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES.values():
@@ -74,25 +89,99 @@ def load_model(
 
     Raises:
         NotFound: neither a folder nor a Hub model that can be reached.
-        BadSetting: the model's family, its number of labels or their order is not the task's.
+        BadFile: the folder holds no usable model, or not exactly the weights of one.
+        BadSetting: the model's family or its labels are not the task's.
     """
     config = load_config(name, revision=revision)
-    family = family_of(config)
+    _check_family(name, family_of(config), task)
+    if task.family == "classifier":
+        label_columns(name, config, task.labels)  # before the weights are read
+    network, tokenizer = load_pretrained(name, task.family, revision=revision, dtype=_weights(dtype))
+    nn.Module.to(network, torch.device(device))
+    return _model(display_name(name), network, tokenizer, task, dtype, batch_size)
+
+
+def model_of(
+    network: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    *,
+    dtype: DType = "float32",
+    batch_size: BatchSize = "auto",
+) -> AbstractModel:
+    """A network in memory as a base model ready to answer a task's prompts, checked as a loaded one is.
+
+    It is named after the place it was loaded from, else after its class, and computes where it is. Weights in
+    another type than `dtype` asks for, such as float16, are copied into that type; the network itself is then
+    left alone. Otherwise it is put into evaluation mode and its generation configuration is replaced.
+
+    Raises:
+        BadSetting: the network's family or its labels are not the task's, or the tokenizer has more tokens
+            than the network.
+    """
+    place = network.name_or_path
+    name = display_name(place) if place else type(network).__name__
+    _check_family(name, _family(kind.__name__ for kind in type(network).__mro__), task)
+    known = network.get_input_embeddings().weight.shape[0]
+    if tokenizer.vocab_size > known:
+        raise BadSetting(
+            f"model {name}: found {tokenizer.vocab_size} tokens in the tokenizer, wanted {known}"
+        )
+    if network.dtype != _weights(dtype):
+        logger.warning("model %s: its weights are %s, computed in a copy in %s", name, network.dtype, dtype)
+        network = copy.deepcopy(network).to(_weights(dtype))
+    return _model(name, network, tokenizer, task, dtype, batch_size)
+
+
+def in_float32(model: AbstractModel) -> AbstractModel:
+    """A model that computes in another type, as one that computes in float32, with weights of its own."""
+    network = copy.deepcopy(model.network).float()
+    found = type(model)(model.name.removesuffix(f" ({model.dtype})"), network, model.tokenizer, model.asking)
+    found.batching = model.batching
+    return found
+
+
+def check_suits(model: AbstractModel, task: Task) -> None:
+    """Makes sure that a model is asked as a task says.
+
+    Raises:
+        BadSetting: it is of another family, or has other labels, another template or other lengths.
+    """
+    _check_family(model.name, model.family, task)
+    wanted = Asking.of(task)
+    for field in fields(Asking):
+        found, right = getattr(model.asking, field.name), getattr(wanted, field.name)
+        if found != right:
+            raise BadSetting(
+                f"model {model.name}: {field.name}: found {found!r}, wanted {right!r} (task {task.name})"
+            )
+
+
+def _weights(dtype: DType) -> torch.dtype:
+    return torch.bfloat16 if dtype == "bfloat16" else torch.float32
+
+
+def _check_family(name: str, family: Family | None, task: Task) -> None:
     if family != task.family:
         raise BadSetting(
             f"model {name}: found {family or 'no answering head'}, wanted a {task.family} (task {task.name})"
         )
-    if family == "classifier" and max(config.num_labels or 0, 2) != len(task.labels):
-        raise BadSetting(f"model {name}: found {config.num_labels} labels, wanted {len(task.labels)}")
-    if family == "classifier":
-        _check_order(name, config, task)
-    weights = torch.bfloat16 if dtype == "bfloat16" else torch.float32
-    network, tokenizer = load_pretrained(name, task.family, revision=revision, dtype=weights)
-    nn.Module.to(network, torch.device(device))
-    shown = display_name(name) + (f" ({dtype})" if dtype != "float32" else "")
+
+
+def _model(
+    name: str,
+    network: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    dtype: DType,
+    batch_size: BatchSize,
+) -> AbstractModel:
+    if task.family == "classifier" and names_nothing(network.config):
+        logger.warning("model %s: its labels have no names: taken for %s", name, ", ".join(task.labels))
+    shown = name + (f" ({dtype})" if dtype != "float32" else "")
     model = FAMILIES[task.family](shown, network, tokenizer, Asking.of(task))
     model.tf32 = dtype == "tf32"
-    model.batching = batching(batch_size, config, model.device)
+    model.batching = batching(batch_size, network.config, model.device)
     return model
 
 
@@ -103,15 +192,6 @@ def label_fields(labels: Sequence[str]) -> dict[str, Any]:
         "id2label": dict(enumerate(labels)),
         "label2id": {label: index for index, label in enumerate(labels)},
     }
-
-
-def _check_order(name: str, config: PreTrainedConfig, task: Task) -> None:
-    """Refuses the task's labels in another order; other names, such as LABEL_0, say nothing of it."""
-    found = tuple(label for _, label in sorted((config.id2label or {}).items()))
-    if sorted(found) == sorted(task.labels) and found != task.labels:
-        raise BadSetting(
-            f"model {name}: found the labels in the order {', '.join(found)}, wanted {', '.join(task.labels)}"
-        )
 
 
 def load_config(name: str, *, revision: str | None = None) -> PreTrainedConfig:
@@ -129,8 +209,9 @@ def load_pretrained(
     *,
     revision: str | None = None,
     dtype: torch.dtype = torch.float32,
+    new_head: bool = False,
     **options: Any,
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+) -> Pair:
     """Network and tokenizer; safetensors only.
 
     Args:
@@ -138,17 +219,86 @@ def load_pretrained(
         family: which head to load.
         revision: the Hub commit.
         dtype: of the weights, whatever they are on file.
+        new_head: the network is to be trained, so its head may be random where the checkpoint has none, or
+            one of another task. Otherwise every weight must be on file.
         options: fields of the configuration to change.
 
     Raises:
         NotFound: neither a folder nor a Hub model that can be reached.
-        BadFile: the folder holds no usable model.
+        BadFile: the folder holds no usable model, or not exactly the weights of one.
     """
     with _plain_errors(name) as place:
-        network = LOADERS[family].from_pretrained(
-            place, revision=revision, dtype=dtype, use_safetensors=True, **options
+        network, found = LOADERS[family].from_pretrained(
+            place,
+            revision=revision,
+            dtype=dtype,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are told in one line here, with what else is wrong
+            **options,
         )
+        if problems := _wrong_weights(network, found, new_head=new_head):
+            raise BadFile(place, f"the weights on file are not the model's: {problems}")
         return network, AutoTokenizer.from_pretrained(place, revision=revision)
+
+
+def _wrong_weights(network: PreTrainedModel, found: Mapping[str, Any], *, new_head: bool) -> str:
+    """What is wrong with a checkpoint, by the names of its weights; empty if nothing is.
+
+    Left alone are missing buffers, which are not learnt, and weights below the head that this architecture
+    has no use for, such as a pooler. But a layer on file that the network lacks says that it has too few.
+    """
+    base, output = network.base_model, network.get_output_embeddings()
+    inside = {name for name, module in base.named_children() if module is not output}
+    places = {name for name, _ in base.named_modules()}
+
+    def in_head(name: str) -> bool:
+        first, _, rest = name.partition(".")
+        return first not in {network.base_model_prefix, *inside} or rest.startswith("pooler.")
+
+    def is_a_further_layer(name: str) -> bool:
+        numbered = re.match(rf"(?:{re.escape(network.base_model_prefix)}\.)?((.*?)\.\d+)\.", name)
+        return numbered is not None and numbered[2] in places and numbered[1] not in places
+
+    def in_use(names: Iterable[str]) -> list[str]:
+        return [name for name in names if not (new_head and in_head(name))]
+
+    weights = {name for name, _ in network.named_parameters(remove_duplicate=False)}
+    wrong = {
+        "missing": in_use(weights & set(found["missing_keys"])),
+        "of another shape": in_use(name for name, *_ in found["mismatched_keys"]),
+        "without a place": [
+            name
+            for name in found["unexpected_keys"]
+            if is_a_further_layer(name) or (in_head(name) and not new_head)
+        ],
+    }
+    return "; ".join(f"{kind}: {_some(names)}" for kind, names in wrong.items() if names)
+
+
+def _some(names: Sequence[str]) -> str:
+    first, rest = sorted(names)[:MOST_NAMED], len(names) - MOST_NAMED
+    return ", ".join(first) + (f" and {rest} more" if rest > 0 else "")
+
+
+def tokenizer_of(network: PreTrainedModel) -> PreTrainedTokenizerBase:
+    """The tokenizer that lies where a network in memory was loaded from.
+
+    Raises:
+        BadSetting: there is none, or the network does not say where it is from.
+    """
+    name, revision = network.name_or_path, getattr(network.config, "_commit_hash", None)
+    try:
+        if not name:
+            raise NotFound("tokenizer", name)
+        with _plain_errors(name) as place:
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(place, revision=revision)
+            return tokenizer
+    except KebenchError:
+        where = f"and no tokenizer at '{name}'" if name else "which does not say where it was loaded from"
+        raise BadSetting(
+            f"model: found a {type(network).__name__} alone, {where}, wanted the pair (network, tokenizer)"
+        ) from None
 
 
 @contextmanager
@@ -157,7 +307,7 @@ def _plain_errors(name: str) -> Iterator[str]:
     place = _in_package(name) if name.startswith(PACKAGE) else name
     try:
         yield place
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         if _is_local(place):
             raise BadFile(place, first_line) from None

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from kebench.errors import BadSetting
 from kebench.models.batching import Batching
 from kebench.models.reuse import Reuse
 from kebench.models.rows import Rows, all_argmax, all_argmax_before_the_end, least_margin, log_odds
@@ -59,6 +60,10 @@ class Asking:
         return Asking(task.template, task.max_prompt_tokens, task.max_answer_tokens, task.labels)
 
 
+COMPUTED_IN = (torch.float32, torch.bfloat16, torch.float64)
+"""The types of weights that a model computes in. float16 is not one: its updates overflow and underflow."""
+
+
 class AbstractModel(ABC):
     """A frozen network with its tokenizer. Weights never change: edits come and go around a forward pass.
 
@@ -69,6 +74,9 @@ class AbstractModel(ABC):
         asking: how prompts are put to it.
         batching: how many rows it is asked at once; less from the first time that memory runs out.
         tf32: whether its float32 products are rounded to TF32 (`kebench.numerics`).
+
+    Raises:
+        BadSetting: the network's weights are of a type in which no edit can be computed, such as float16.
     """
 
     family: ClassVar[Family]
@@ -78,6 +86,10 @@ class AbstractModel(ABC):
     def __init__(
         self, name: str, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, asking: Asking
     ) -> None:
+        for weight in network.parameters():
+            if weight.is_floating_point() and weight.dtype not in COMPUTED_IN:
+                found = str(weight.dtype).removeprefix("torch.")
+                raise BadSetting(f"model {name}: found weights in {found}, wanted float32 or bfloat16")
         self.name = name
         self.network = network.eval().requires_grad_(False)
         self.tokenizer = tokenizer

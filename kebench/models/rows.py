@@ -25,12 +25,15 @@ class Rows:
         labels: (scored,). The token, or class, that each scored position should predict.
         row: (scored,). The row of the batch each of them belongs to.
         mask: (batch, tokens). Where they lie; None for a classifier.
+        ends: the tokens that end an answer: any of them serves where a row's last label is one. Empty for a
+            classifier.
     """
 
     inputs: Mapping[str, Tensor]
     labels: Int[Tensor, " scored"]
     row: Int[Tensor, " scored"]
     mask: Bool[Tensor, "batch tokens"] | None = None
+    ends: tuple[int, ...] = ()
 
     @property
     def batch(self) -> int:
@@ -54,6 +57,7 @@ class Rows:
             self.labels[scored],
             torch.searchsorted(chosen, self.row[scored]),
             None if self.mask is None else self.mask[chosen],
+            self.ends,
         )
 
     @staticmethod
@@ -63,10 +67,23 @@ class Rows:
         return Rows(inputs, nothing, nothing)
 
     @staticmethod
-    def of(inputs: Mapping[str, Tensor], labels: Int[Tensor, "batch tokens"]) -> "Rows":
+    def of(
+        inputs: Mapping[str, Tensor], labels: Int[Tensor, "batch tokens"], ends: tuple[int, ...] = ()
+    ) -> "Rows":
         """Rows with a label at every position that is not `IGNORE`."""
         mask = labels != IGNORE
-        return Rows(inputs, labels[mask], mask.nonzero()[:, 0], mask)
+        return Rows(inputs, labels[mask], mask.nonzero()[:, 0], mask, ends)
+
+    @property
+    def last(self) -> Bool[Tensor, " scored"]:
+        """Which scored positions are the last of their rows."""
+        last = torch.ones_like(self.row, dtype=torch.bool)
+        last[:-1] = self.row[1:] != self.row[:-1]
+        return last
+
+    def says_end(self, tokens: Int[Tensor, " scored"]) -> Bool[Tensor, " scored"]:
+        """Which of the tokens end an answer."""
+        return torch.isin(tokens, torch.tensor(self.ends, dtype=tokens.dtype, device=tokens.device))
 
 
 def pad(
@@ -127,24 +144,35 @@ def kl_divergence(
 def log_odds(logits: Float[Tensor, "scored vocab"], rows: Rows) -> Float[Tensor, " batch"]:
     """ln(p / (1 − p)) of each row's whole answer, its end included, where p is the product over its tokens.
 
-    In float64, where p is at most 1 − 10⁻¹⁶: so no value is above 36.8 nats.
+    The probability of the end is the sum over all tokens that end an answer. In float64, where p is at most
+    1 − 10⁻¹⁶: so no value is above 36.8 nats.
     """
     labels, row = rows.labels.cpu(), rows.row.cpu()  # not every device has float64
-    likely = logits.cpu().double().log_softmax(-1).gather(-1, labels.unsqueeze(-1)).squeeze(-1)
+    log_probs = logits.cpu().double().log_softmax(-1)
+    likely = log_probs.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
+    if len(rows.ends) > 1:
+        likely = torch.where(rows.last.cpu(), log_probs[:, list(rows.ends)].logsumexp(-1), likely)
     total = likely.new_zeros(rows.batch).index_add(0, row, likely).clamp(max=-1e-16)
     return total - (-total.expm1()).log()
 
 
 def all_argmax(logits: Float[Tensor, "scored vocab"], rows: Rows) -> Bool[Tensor, " batch"]:
-    """Whether the likeliest token is the label at every scored position of a row."""
-    return _none_in_row(logits.argmax(-1) != rows.labels, rows)
+    """Whether the likeliest token is the label at every scored position of a row.
+
+    Where answers end, greedy search stops at any token of `rows.ends`: so at a row's last position any of
+    them is as good as the label, and at earlier ones none is, the label itself included.
+    """
+    said = logits.argmax(-1)
+    right = said == rows.labels
+    if rows.ends:
+        ends = rows.says_end(said)
+        right = torch.where(rows.last, ends, right & ~ends)
+    return _none_in_row(~right, rows)
 
 
 def all_argmax_before_the_end(logits: Float[Tensor, "scored vocab"], rows: Rows) -> Bool[Tensor, " batch"]:
     """The same, but for each row's last position, where the sequence should end."""
-    last = torch.ones_like(rows.row, dtype=torch.bool)
-    last[:-1] = rows.row[1:] != rows.row[:-1]
-    return _none_in_row((logits.argmax(-1) != rows.labels) & ~last, rows)
+    return _none_in_row((logits.argmax(-1) != rows.labels) & ~rows.last, rows)
 
 
 def _none_in_row(misses: Bool[Tensor, " scored"], rows: Rows) -> Bool[Tensor, " batch"]:
@@ -155,8 +183,15 @@ def _none_in_row(misses: Bool[Tensor, " scored"], rows: Rows) -> Bool[Tensor, " 
 def least_margin(logits: Float[Tensor, "scored vocab"], rows: Rows) -> Float[Tensor, " batch"]:
     """How near a greedy answer is to another, in nats: a row's least lead over its scored positions.
 
-    The lead at a position is its largest logit minus its second largest, whatever the label.
+    The lead at a position is its largest logit minus its second largest, whatever the label. Tokens that end
+    an answer are no rivals of each other: together they count as one, with the largest of their logits.
     """
+    if len(rows.ends) > 1:
+        first, *others = rows.ends
+        largest = logits[:, list(rows.ends)].amax(-1)
+        logits = logits.clone()
+        logits[:, others] = float("-inf")
+        logits[:, first] = largest
     best = logits.topk(2, dim=-1).values
     start = logits.new_full((rows.batch,), float("inf"))
     return start.scatter_reduce(0, rows.row, best[:, 0] - best[:, 1], "amin")

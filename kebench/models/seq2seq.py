@@ -7,6 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from kebench.errors import BadSetting
+from kebench.models.ends import end_tokens, one_or_list, spelled
 from kebench.models.model import AbstractModel, Asking
 from kebench.models.rows import IGNORE, Rows, at_least_float32, only_at, pad
 from kebench.task import Family
@@ -15,10 +17,11 @@ from kebench.task import Family
 class Seq2Seq(AbstractModel):
     """An encoder-decoder.
 
-    The decoder reads its start token, then the answer without a BOS, then EOS, as in De Cao et al. A
-    checkpoint whose generation configuration forces a first token (recent BART ones force BOS) was
-    trained to say it, so there it stands first in targets too. Nothing else of that configuration is
-    kept: no n-gram blocking, no minimal length, no early stopping.
+    The decoder reads its start token, then the answer without a BOS, then EOS, as in De Cao et al. What it
+    says ends with the first token of `ends_with`; a target ends with `ends_with[0]`. A checkpoint whose
+    generation configuration forces a first token (recent BART ones force BOS) was trained to say it, so there
+    it stands first in targets too. Nothing else of that configuration is kept: no n-gram blocking, no minimal
+    length, no early stopping.
     """
 
     family: ClassVar[Family] = "seq2seq"
@@ -27,17 +30,17 @@ class Seq2Seq(AbstractModel):
         self, name: str, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, asking: Asking
     ) -> None:
         super().__init__(name, network, tokenizer, asking)
-        config = network.config
-        self.start: int = config.decoder_start_token_id
+        self.start = _start(name, network)
         self.forced: int | None = getattr(network.generation_config, "forced_bos_token_id", None)
-        self.eos: int = config.eos_token_id
-        self.pad: int = config.pad_token_id
+        self.ends_with = end_tokens(name, network, tokenizer)
+        pad_ids = (getattr(network.config, "pad_token_id", None), tokenizer.pad_token_id, self.ends_with[0])
+        self.pad: int = next(token for token in pad_ids if isinstance(token, int))
         self._target_ids: dict[str, list[int]] = {}
         # `generate` fills every setting left out from here, so the checkpoint's own must go.
         network.generation_config = GenerationConfig(
             decoder_start_token_id=self.start,
             forced_bos_token_id=self.forced,
-            eos_token_id=self.eos,
+            eos_token_id=one_or_list(self.ends_with),
             pad_token_id=self.pad,
         )
 
@@ -48,7 +51,7 @@ class Seq2Seq(AbstractModel):
         inputs = {**self._inputs(prompts), "decoder_input_ids": pad(decoder, self.pad, self.device)}
         # A forced token is said whatever its logit, so it is not scored.
         labels = targets if self.forced is None else [[IGNORE, *target[1:]] for target in targets]
-        return Rows.of(inputs, pad(labels, IGNORE, self.device))
+        return Rows.of(inputs, pad(labels, IGNORE, self.device), self.ends_with)
 
     def logits(self, rows: Rows) -> Float[Tensor, "scored vocab"]:
         """See `AbstractModel.logits`."""
@@ -84,7 +87,7 @@ class Seq2Seq(AbstractModel):
         return text if same and len(ids) <= self.asking.max_answer_tokens else None
 
     def target_ids(self, answer: str) -> list[int]:
-        """The tokens the decoder should say, EOS last.
+        """The tokens the decoder should say, the one that ends an answer last.
 
         Raises:
             ValueError: the answer is empty.
@@ -94,14 +97,11 @@ class Seq2Seq(AbstractModel):
         if answer not in self._target_ids:
             ids = self.tokenizer(text_target=answer.strip(), add_special_tokens=False)["input_ids"]
             first = [self.forced] if self.forced is not None else []
-            self._target_ids[answer] = [*first, *ids, self.eos]
+            self._target_ids[answer] = [*first, *ids, self.ends_with[0]]
         return self._target_ids[answer]
 
     def _text(self, ids: list[int]) -> str:
-        """The answer that tokens spell, up to the first EOS."""
-        end = ids.index(self.eos) if self.eos in ids else len(ids)
-        text = self.tokenizer.decode(ids[:end], skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return str(text).strip()
+        return spelled(ids, self.ends_with, self.tokenizer)
 
     def _inputs(self, prompts: Sequence[str]) -> dict[str, Tensor]:
         ids = self.prompt_ids(prompts)
@@ -109,3 +109,12 @@ class Seq2Seq(AbstractModel):
             "input_ids": pad(ids, self.pad, self.device),
             "attention_mask": pad([[1] * len(row) for row in ids], 0, self.device),
         }
+
+
+def _start(name: str, network: PreTrainedModel) -> int:
+    """The token that the decoder reads first, as in `network.generate()`."""
+    for field in ("decoder_start_token_id", "bos_token_id"):
+        for place in (network.generation_config, network.config):
+            if isinstance(found := getattr(place, field, None), int):
+                return found
+    raise BadSetting(f"model {name}: found no decoder_start_token_id, with which its decoder would begin")

@@ -285,7 +285,9 @@ def _start(
     options: dict[str, Any] = _dropout(config, settings.dropout)
     if task.family == "classifier":
         options |= label_fields(task.labels)
-    network, tokenizer = load_pretrained(recipe.start, task.family, revision=recipe.revision, **options)
+    network, tokenizer = load_pretrained(
+        recipe.start, task.family, revision=recipe.revision, new_head=True, **options
+    )
     if network.can_generate():  # what the checkpoint forces at decoding is not what our targets teach
         network.generation_config.forced_bos_token_id = None
     return network, tokenizer
