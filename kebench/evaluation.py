@@ -89,8 +89,8 @@ def evaluate(
         output: the run's folder, kept and resumable; by default a temporary one.
         device: where to compute; by default `cuda` if there is one. A loaded model or network stays where it
             is.
-        dtype: `float32`, `tf32` (with `cuda`) or `bfloat16`. An `AbstractModel` keeps its own. Whatever it is,
-            trained editors learn in float32.
+        dtype: `float32`, `tf32` (with `cuda`) or `bfloat16`. An `AbstractModel` keeps its own. Trained
+            editors learn in float32, whatever it is.
         batch_size: rows a forward pass, or `auto`. An `AbstractModel` keeps its own.
         progress: tell on stderr how far it is.
 

@@ -25,22 +25,26 @@ from kebench.models.rows import Rows, all_argmax, least_margin, log_odds
 from kebench.models.seq2seq import Seq2Seq
 
 GENERATING = pytest.mark.parametrize("kind", tiny.GENERATING)
-COUNT = 40
+SEEDS = (0, 1)
+COUNT = 16
 
 
 @cache
 def networks(kind: str, seed: int) -> tuple[PreTrainedModel, AbstractModel]:
     """A tiny network with a second end, as transformers has it, and the model that kebench makes of it.
 
-    The second end is the token that the network says most often among its answers' later ones, so that many
-    answers end with it, and some with the tokenizer's. Seed 2 is a network that has learnt a little.
+    The second end is a token that half of its answers hold, so that some end with it, and others with the
+    tokenizer's. Seed 1 is a network that has learnt the toy world.
     """
     words = tiny.TOKENIZERS[kind]()
-    plain = tiny.fitted(kind, steps=25) if seed == 2 else tiny.model(kind, seed=seed)
+    plain = tiny.fitted(kind) if seed else tiny.model(kind)
     network = copy.deepcopy(plain.network)
     eos = words.eos_token_id
-    said = [token for prompt in tiny.prompts(kind, COUNT) for token in generated(network, plain, prompt)[1:]]
-    second = max(sorted(set(said) - {eos}), key=said.count)
+    answers = [generated(network, plain, prompt) for prompt in tiny.prompts(kind, 10)]
+    every, later = ({token for ids in answers for token in ids[skip:]} - {eos} for skip in (0, 1))
+    second = min(
+        sorted(later or every), key=lambda token: abs(sum(token in ids for ids in answers) - len(answers) / 2)
+    )
     network.generation_config = GenerationConfig.from_dict(
         {**network.generation_config.to_dict(), "eos_token_id": [second, eos]}
     )
@@ -76,19 +80,19 @@ def expected(kind: str, seed: int, beams: int = 1) -> tuple[tuple[str, ...], tup
 @GENERATING
 @pytest.mark.parametrize("beams", [1, 3])
 def test_answers_are_those_of_generate(kind: str, beams: int) -> None:
-    both = []
-    for seed in range(3):
+    for seed in SEEDS if beams == 1 else (1,):
+        theirs, ours = networks(kind, seed)
         texts, ends = expected(kind, seed, beams)
-        assert networks(kind, seed)[1].answer(tiny.prompts(kind, COUNT), beams=beams) == list(texts)
-        both += ends
-    assert len(set(both) - {None}) >= 2  # else the example would not show it
+        assert ours.answer(tiny.prompts(kind, COUNT), beams=beams) == list(texts)
+        assert theirs.generation_config.eos_token_id[0] in ends  # else the example would not show it
+        assert ours.tokenizer.eos_token_id in ends or not seed
 
 
 @GENERATING
 @given(data=st.data())
-@settings(max_examples=12, deadline=None, derandomize=True)
+@settings(max_examples=10, deadline=None, derandomize=True)
 def test_guesses_and_batches_change_no_answer_with_two_ends(kind: str, data: st.DataObject) -> None:
-    seed = data.draw(st.integers(0, 2))
+    seed = data.draw(st.sampled_from(SEEDS))
     texts, _ = expected(kind, seed)
     prompts, model = tiny.prompts(kind, COUNT), networks(kind, seed)[1]
     chosen = data.draw(st.lists(st.integers(0, COUNT - 1), min_size=1, max_size=12))
@@ -112,19 +116,17 @@ def test_guesses_and_batches_change_no_answer_with_two_ends(kind: str, data: st.
 def test_an_answer_is_proved_whichever_token_ends_it(kind: str) -> None:
     """No decoding where an answer's tokens are right and the model then says any of its ends."""
     proved: set[int] = set()
-    for seed in range(3):
-        _, model = networks(kind, seed)
-        assert isinstance(model, Causal | Seq2Seq)
-        texts, ends = expected(kind, seed)
-        for prompt, text, end in zip(tiny.prompts(kind, COUNT), texts, ends, strict=True):
-            if end is not None and model.canonical(prompt, text) == text:
-                ids = generated(networks(kind, seed)[0], model, prompt)
-                if model.rows([prompt], [text]).labels.tolist()[:-1] == ids[-len(ids) : ids.index(end)][
-                    1 if model.family == "seq2seq" and getattr(model, "forced", None) is not None else 0 :
-                ]:
-                    assert model.says([prompt], [text]) == [True]
-                    proved.add(end)
-    assert proved
+    theirs, model = networks(kind, 1)
+    for prompt, text, end in zip(tiny.prompts(kind, COUNT), *expected(kind, 1), strict=True):
+        if end is not None and model.canonical(prompt, text) == text:
+            ids = generated(theirs, model, prompt)
+            same = model.rows([prompt], [text]).labels.tolist()[:-1] == ids[: ids.index(end)]
+            assert model.says([prompt], [text]) == [same]
+            proved |= {end} if same else set()
+    second, eos = theirs.generation_config.eos_token_id
+    assert proved == (
+        {eos} if kind == "t5" else {eos, second}
+    )  # a learnt answer of T5 is one token, and its end
 
 
 @GENERATING
@@ -167,7 +169,7 @@ def test_another_end_than_the_tokenizers_is_the_one_that_counts(kind: str) -> No
     model = FAMILIES[tiny.FAMILY[kind]]("one end", network, words, Asking.of(tiny.task(kind)))
     assert isinstance(model, Causal | Seq2Seq)
     assert model.ends_with == (second,)
-    for prompt in tiny.prompts(kind, 12):
+    for prompt in tiny.prompts(kind, 6):
         ids = generated(alone, model, prompt)
         end = ids.index(second) if second in ids else None
         assert model.answer([prompt]) == [words.decode(ids[:end], skip_special_tokens=True).strip()]

@@ -239,7 +239,7 @@ def load_pretrained(
         )
         if problems := _wrong_weights(network, found, new_head=new_head):
             raise BadFile(place, f"the weights on file are not the model's: {problems}")
-        return network, AutoTokenizer.from_pretrained(place, revision=revision)
+        return network, _tokenizer(place, revision)
 
 
 def _wrong_weights(network: PreTrainedModel, found: Mapping[str, Any], *, new_head: bool) -> str:
@@ -253,15 +253,16 @@ def _wrong_weights(network: PreTrainedModel, found: Mapping[str, Any], *, new_he
     places = {name for name, _ in base.named_modules()}
 
     def in_head(name: str) -> bool:
-        first, _, rest = name.partition(".")
-        return first not in {network.base_model_prefix, *inside} or rest.startswith("pooler.")
+        first = name.partition(".")[0]
+        return first not in {network.base_model_prefix, *inside}
 
     def is_a_further_layer(name: str) -> bool:
         numbered = re.match(rf"(?:{re.escape(network.base_model_prefix)}\.)?((.*?)\.\d+)\.", name)
         return numbered is not None and numbered[2] in places and numbered[1] not in places
 
     def in_use(names: Iterable[str]) -> list[str]:
-        return [name for name in names if not (new_head and in_head(name))]
+        # A pooler is a part of the head that is kept with the encoder.
+        return [name for name in names if not (new_head and (in_head(name) or ".pooler." in name))]
 
     weights = {name for name, _ in network.named_parameters(remove_duplicate=False)}
     wrong = {
@@ -281,6 +282,14 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(first) + (f" and {rest} more" if rest > 0 else "")
 
 
+def _tokenizer(place: str, revision: str | None) -> PreTrainedTokenizerBase:
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(place, revision=revision)
+    # Where there are no files, transformers makes one of the special tokens alone (T5's has a space too).
+    if len(tokenizer) - len(set(tokenizer.all_special_ids)) <= 1:
+        raise BadFile(place, "found no tokenizer, wanted the files of one beside the weights")
+    return tokenizer
+
+
 def tokenizer_of(network: PreTrainedModel) -> PreTrainedTokenizerBase:
     """The tokenizer that lies where a network in memory was loaded from.
 
@@ -292,8 +301,7 @@ def tokenizer_of(network: PreTrainedModel) -> PreTrainedTokenizerBase:
         if not name:
             raise NotFound("tokenizer", name)
         with _plain_errors(name) as place:
-            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(place, revision=revision)
-            return tokenizer
+            return _tokenizer(place, revision)
     except KebenchError:
         where = f"and no tokenizer at '{name}'" if name else "which does not say where it was loaded from"
         raise BadSetting(
