@@ -35,8 +35,7 @@ def label_columns(name: str, config: PreTrainedConfig, labels: Sequence[str]) ->
     Raises:
         BadSetting: there are more or fewer labels than the task has, or their names are not the task's.
     """
-    named = dict(config.id2label or {})
-    found = [named[index] for index in sorted(named)]
+    found = [label for _, label in sorted((config.id2label or {}).items())]
     if max(len(found), 2) != len(labels):
         raise BadSetting(f"model {name}: found {len(found)} labels, wanted {len(labels)}")
     if names_nothing(config):

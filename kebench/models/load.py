@@ -122,14 +122,15 @@ def model_of(
     place = network.name_or_path
     name = display_name(place) if place else type(network).__name__
     _check_family(name, _family(kind.__name__ for kind in type(network).__mro__), task)
-    known = network.get_input_embeddings().weight.shape[0]
+    known = len(network.get_input_embeddings().weight)  # type: ignore[arg-type]
     if tokenizer.vocab_size > known:
         raise BadSetting(
             f"model {name}: found {tokenizer.vocab_size} tokens in the tokenizer, wanted {known}"
         )
     if network.dtype != _weights(dtype):
         logger.warning("model %s: its weights are %s, computed in a copy in %s", name, network.dtype, dtype)
-        network = copy.deepcopy(network).to(_weights(dtype))
+        network = copy.deepcopy(network)
+        nn.Module.to(network, _weights(dtype))
     return _model(name, network, tokenizer, task, dtype, batch_size)
 
 
@@ -296,7 +297,7 @@ def tokenizer_of(network: PreTrainedModel) -> PreTrainedTokenizerBase:
     Raises:
         BadSetting: there is none, or the network does not say where it is from.
     """
-    name, revision = network.name_or_path, getattr(network.config, "_commit_hash", None)
+    name, revision = network.name_or_path or "", getattr(network.config, "_commit_hash", None)
     try:
         if not name:
             raise NotFound("tokenizer", name)
