@@ -7,10 +7,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kebench.edit import Edit
-from kebench.gradients import GradientFactors, Probe
+from kebench.edited import EditedWeights, low_rank_under
+from kebench.gradients import GradientFactors, Probe, one_below_the_other
 from kebench.models.model import AbstractModel, Under, base_weights
 from kebench.models.rows import target_loss
-from kebench.updates import LowRank, LowRankBatch, Update, low_rank_applied
+from kebench.updates import LowRank, LowRankBatch, Update
 
 Predict = Callable[[Sequence[Edit], Under], Mapping[str, LowRankBatch]]
 """One application: the change of every edit, parameter name → factors, from the model that `Under` gives."""
@@ -21,19 +22,25 @@ def edit_gradients(
 ) -> tuple[Float[Tensor, " edits"], Mapping[str, GradientFactors]]:
     """L = −log p(a | x) of every edit, a mean over a's tokens, and the gradient of L for each named matrix.
 
-    `under` says which edits are in force: the gradient is that of the edited model.
+    `under` says which edits are in force: the gradient is that of the edited model. All edits are asked in one
+    pass where the network allows it (`OnePass`), else one by one.
     """
-    rows = base.rows([edit.prompt for edit in edits], [edit.target for edit in edits])
-    probe = Probe()
-    with (
-        base.reuse.below(frozenset(names), rows),
-        torch.enable_grad(),
-        under(range(len(edits))),
-        probe.watching(base.network, names),
-    ):
-        losses = target_loss(base.logits(rows), rows)
-        gradients = probe.factors(losses)
-    return losses.detach(), gradients
+    together = base.one_pass.holds_edits(names)
+    losses: list[Tensor] = []
+    gradients: list[Mapping[str, GradientFactors]] = []
+    for indices in [range(len(edits))] if together else [[index] for index in range(len(edits))]:
+        rows = base.rows([edits[i].prompt for i in indices], [edits[i].target for i in indices])
+        probe = Probe(one_row=not together)
+        with (
+            base.reuse.below(frozenset(names), rows),
+            torch.enable_grad(),
+            under(indices),
+            probe.watching(base.network, names),
+        ):
+            loss = target_loss(base.logits(rows), rows)
+            gradients.append(probe.factors(loss))
+        losses.append(loss.detach())
+    return torch.cat(losses), one_below_the_other(gradients)
 
 
 def polyak_length(
@@ -82,10 +89,8 @@ def until_answered(base: AbstractModel, edits: Sequence[Edit], times: int, predi
                 for name, batch in found.items()
             }
         if application + 1 < times:
-            says = base.says(
-                [edit.prompt for edit in asked],
-                [edit.target for edit in asked],
-                under=_in_force(base, [totals[index] for index in unfinished]),
+            says = EditedWeights(base, [totals[index] for index in unfinished]).says(
+                [edit.prompt for edit in asked], range(len(asked)), [edit.target for edit in asked]
             )
             unfinished = [index for index, done in zip(unfinished, says, strict=True) if not done]
     return list(totals)
@@ -94,7 +99,7 @@ def until_answered(base: AbstractModel, edits: Sequence[Edit], times: int, predi
 def _in_force(base: AbstractModel, updates: Sequence[Mapping[str, LowRank]]) -> Under:
     """Row i of a batch of these edits' prompts under update `indices[i]`."""
     stacked = {name: LowRankBatch.stack([update[name] for update in updates]) for name in updates[0]}
-    return Under(lambda rows: low_rank_applied(base.network, stacked, rows), frozenset(stacked))
+    return low_rank_under(base, stacked, range(len(updates)))
 
 
 def _sum(earlier: LowRank | None, change: LowRank) -> LowRank:

@@ -2,6 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import cached_property
 from typing import TypeVar
 
@@ -27,7 +29,8 @@ class AbstractEdited(ABC):
     """Several edited models over one base, answering rows tagged with the edit they belong to.
 
     Attributes:
-        failures: edit → why it failed, for the edits that did. What they answer is not asked for.
+        failures: edit → why it failed, for the edits that did. What they answer is not asked for, and is no
+            answer where they fail while they are asked.
     """
 
     failures: Mapping[int, str] = {}
@@ -60,7 +63,7 @@ class EditedWeights(AbstractEdited):
     def __init__(self, base: AbstractModel, updates: Sequence[Update]) -> None:
         self.base = base
         self.updates = updates
-        self.failures = {
+        self.failures: dict[int, str] = {
             edit: "weights not finite" for edit, update in enumerate(updates) if not is_finite(update)
         }
         changes = [change for update in updates for change in update.values()]
@@ -77,6 +80,15 @@ class EditedWeights(AbstractEdited):
                 guesses=[guesses[row] for row in rows],
                 beams=beams,
                 under=under,
+            ),
+        )
+
+    def says(self, prompts: Sequence[str], which: Sequence[int], answers: Sequence[str]) -> list[bool]:
+        """Whether `answers[i]` is what edited model `which[i]` says to `prompts[i]`; in one pass."""
+        return self._asked(
+            which,
+            lambda rows, under: self.base.says(
+                [prompts[row] for row in rows], [answers[row] for row in rows], under=under
             ),
         )
 
@@ -102,23 +114,30 @@ class EditedWeights(AbstractEdited):
         """What `ask` finds for each row, asked of a group of them at a time."""
         found: dict[int, T] = {}
         for rows, under in self._groups(which):
-            found.update(zip(rows, ask(rows, under), strict=True))
+            found.update(
+                zip(rows, ask(rows, replace(under, not_finite=self._failing(which, rows))), strict=True)
+            )
         return [found[row] for row in range(len(which))]
+
+    def _failing(self, which: Sequence[int], rows: Sequence[int]) -> Callable[[Sequence[int]], None]:
+        """Marks the edits under which rows have logits that are not finite."""
+
+        def failed(indices: Sequence[int]) -> None:
+            for index in indices:
+                self.failures.setdefault(which[rows[index]], "logits not finite")
+
+        return failed
 
     def _groups(self, which: Sequence[int]) -> Iterator[tuple[list[int], Under]]:
         """Rows that one pass can answer together, and what puts their edits in force.
 
-        Low-rank updates share a pass over the base weights; a dense one has its edited matrices to itself.
+        Low-rank updates share a pass over the base weights, where the network allows it (`OnePass`); a dense
+        one has its edited matrices to itself.
         """
         network = self.base.network
-        if self.low_rank:
-            batch = self._stacked
+        if self.low_rank and self.base.one_pass.holds_edits(self._stacked):
             order = sorted(range(len(which)), key=which.__getitem__)  # rows of one edit cost least together
-            tags = [which[index] for index in order]
-            under = Under(
-                lambda rows: low_rank_applied(network, batch, [tags[row] for row in rows]), frozenset(batch)
-            )
-            yield order, under
+            yield order, low_rank_under(self.base, self._stacked, [which[index] for index in order])
             return
         for edit in dict.fromkeys(which):
             weights = dense_weights(network, self.updates[edit])
@@ -140,6 +159,27 @@ class EditedWeights(AbstractEdited):
                 [LowRank(c.B.to(like), c.A.to(like)) for c in changes if isinstance(c, LowRank)]
             )
         return stacked
+
+
+def low_rank_under(base: AbstractModel, updates: Mapping[str, LowRankBatch], which: Sequence[int]) -> Under:
+    """Row i of a batch under update `which[indices[i]]`.
+
+    Rows under different updates can share a pass only where `base.one_pass.holds_edits(updates)`; elsewhere,
+    each pass has to be of one update, whose edited matrices then stand in place of the base model's.
+    """
+    network, together = base.network, base.one_pass.holds_edits(updates)
+
+    def enter(rows: Sequence[int]) -> AbstractContextManager[None]:
+        edits = [which[row] for row in rows]
+        if together:
+            return low_rank_applied(network, updates, edits)
+        if len(set(edits)) > 1:
+            raise ValueError(f"{base.name}: its edits cannot share a pass, found {len(set(edits))} in one")
+        return substituted(
+            network, dense_weights(network, {name: batch[edits[0]] for name, batch in updates.items()})
+        )
+
+    return Under(enter, frozenset(updates))
 
 
 def _always(network: nn.Module, weights: Mapping[str, Tensor]) -> Under:

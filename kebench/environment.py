@@ -57,8 +57,12 @@ def hardware(device: torch.device) -> dict[str, str | int]:
 
 
 def execution(model: AbstractModel) -> dict[str, str | int]:
-    """The hardware a model is on, its number type and its batches."""
-    return {**hardware(model.device), "dtype": model.dtype, **model.batching.facts()}
+    """The hardware a model is on, its number type and its batches.
+
+    `edits_in_one_pass` is there, and false, where edits had to be asked one by one (`OnePass`).
+    """
+    found = {**hardware(model.device), "dtype": model.dtype, **model.batching.facts()}
+    return {**found, "edits_in_one_pass": False} if model.one_pass.refuted else found
 
 
 def _cpu_name() -> str:

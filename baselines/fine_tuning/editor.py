@@ -1,12 +1,13 @@
 """Fine-tuning on the edit alone, the first baseline of De Cao et al. 2021."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from kebench.edit import Edit
 from kebench.editor import AbstractWeightEditor, State
@@ -14,7 +15,16 @@ from kebench.errors import check_positive
 from kebench.gradients import Probe
 from kebench.models.model import AbstractModel
 from kebench.models.rows import all_argmax, target_loss
-from kebench.updates import Dense, Update, as_stored, dense_applied, editable, linear_maps
+from kebench.updates import (
+    Dense,
+    Update,
+    as_stored,
+    dense_applied,
+    dense_weights,
+    editable,
+    linear_maps,
+    substituted,
+)
 
 BYTES_AT_ONCE = 4 * 2**30
 """What the edits tuned together may hold, each its change of the matrices and as much again for RMSprop (0.7
@@ -71,6 +81,10 @@ class Tuning:
         square = self.square[name].mul_(0.99).addcmul_(gradient, gradient, value=0.01)
         self.delta[name].addcdiv_(gradient, square.sqrt().add_(1e-8), value=-rate)
 
+    def update(self, maps: Mapping[str, nn.Module]) -> Update:
+        """θ' − θ, each matrix the way round that its linear map stores it."""
+        return {name: Dense(as_stored(maps[name], delta)) for name, delta in self.delta.items()}
+
 
 def descend(
     settings: FineTuning,
@@ -89,7 +103,8 @@ def descend(
     """
     names, maps = editable(base.network, settings.layers), linear_maps(base.network)
     bytes_each = 2 * sum(base.network.get_parameter(name).nbytes for name in names)
-    at_once = max(1, BYTES_AT_ONCE // bytes_each)
+    together = base.one_pass.holds_edits(names)
+    at_once = max(1, BYTES_AT_ONCE // bytes_each) if together else 1
     tunings = [Tuning(edit) for edit in edits]
     for start in range(0, len(edits), at_once):
         unfinished = tunings[start : start + at_once]
@@ -99,10 +114,7 @@ def descend(
                 break
         for tuning in tunings[start : start + at_once]:
             tuning.square.clear()
-    return [
-        {name: Dense(as_stored(maps[name], delta)) for name, delta in tuning.delta.items()}
-        for tuning in tunings
-    ]
+    return [tuning.update(maps) for tuning in tunings]
 
 
 def _step(
@@ -114,10 +126,11 @@ def _step(
 ) -> list[Tuning]:
     """One step of every edit whose target is not the answer yet; returns those."""
     rows = base.rows([tuning.edit.prompt for tuning in tunings], [tuning.edit.target for tuning in tunings])
-    probe = Probe()
+    together = base.one_pass.holds_edits(names)
+    probe = Probe(one_row=not together)
     with (
         torch.enable_grad(),
-        dense_applied(base.network, [tuning.delta for tuning in tunings]),
+        _in_force(base.network, tunings, together),
         probe.watching(base.network, names),
     ):
         logits = base.logits(rows)
@@ -129,3 +142,11 @@ def _step(
             tuning.step(name, factors.D[row].T @ factors.X[row], rate)
         project(tuning.delta)
     return list(unfinished.values())
+
+
+def _in_force(network: nn.Module, tunings: Sequence[Tuning], together: bool) -> AbstractContextManager[None]:
+    """Puts each edit's change in force for its row of a batch."""
+    if together:
+        return dense_applied(network, [tuning.delta for tuning in tunings])
+    (tuning,) = tunings
+    return substituted(network, dense_weights(network, tuning.update(linear_maps(network))))

@@ -27,6 +27,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from kebench.checkpoints import load_checkpoint, save_checkpoint, save_tensors
+from kebench.edited import low_rank_under
 from kebench.editor import Known, State, TrainingEdit, TrainingSet, Workspace
 from kebench.errors import BadSetting
 from kebench.models.base_logits import BaseLogits, Question
@@ -34,7 +35,7 @@ from kebench.models.model import AbstractModel
 from kebench.models.rows import Rows, all_argmax, kl_divergence, target_loss
 from kebench.moments import preconditioners
 from kebench.schedule import warmup_then_decay
-from kebench.updates import LowRankBatch, editable, low_rank_applied
+from kebench.updates import LowRankBatch, editable
 
 from .hypernetwork import Hypernetwork
 from .hypotheses import BaseHypotheses, kl_over_hypotheses, sequence_log_probs
@@ -298,16 +299,26 @@ def under_updates(
     What lies below the edited layers is the base model's, and is asked once a question, not once a step.
     """
     found = []
-    for indices in _together(base, asked):
+    for indices in _passes(base, updates, asked):
         which = [asked[index][0] for index in indices]
         questions = [asked[index][1:] for index in indices]
         rows = base.rows([prompt for prompt, _ in questions], [answer for _, answer in questions])
-        with (
-            base.reuse.below(frozenset(updates), rows),
-            low_rank_applied(base.network, updates, which),
-        ):
+        under = low_rank_under(base, updates, which)
+        with base.reuse.below(under.changed, rows), under(range(len(which))):
             found.append(Part(indices, questions, rows, base.logits(rows)))
     return found
+
+
+def _passes(
+    base: AbstractModel, updates: Mapping[str, LowRankBatch], asked: Sequence[Asked]
+) -> list[list[int]]:
+    """Which are asked in one pass; of a network whose edits cannot share one, each edit's by themselves."""
+    passes = _together(base, asked)
+    if base.one_pass.holds_edits(updates):
+        return passes
+    return [
+        list(part) for indices in passes for _, part in groupby(indices, key=lambda index: asked[index][0])
+    ]
 
 
 def _together(base: AbstractModel, asked: Sequence[Asked]) -> list[list[int]]:

@@ -13,8 +13,18 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kebench.errors import BadSetting
 from kebench.models.batching import Batching
+from kebench.models.one_pass import OnePass
 from kebench.models.reuse import Reuse
-from kebench.models.rows import Rows, all_argmax, all_argmax_before_the_end, least_margin, log_odds
+from kebench.models.rows import (
+    Rows,
+    all_argmax,
+    all_argmax_before_the_end,
+    is_finite,
+    least_margin,
+    log_odds,
+    none_in_row,
+    watching_logits,
+)
 from kebench.task import Family, Task
 
 T = TypeVar("T")
@@ -27,10 +37,13 @@ class Under:
     Attributes:
         enter: inside `enter(indices)`, row i is answered by the model that prompt `indices[i]` asks for.
         changed: every parameter that any of the edits changes.
+        not_finite: called with the indices of prompts whose logits are not finite; what the model gives for
+            them is no answer.
     """
 
     enter: Callable[[Sequence[int]], AbstractContextManager[None]]
     changed: frozenset[str]
+    not_finite: Callable[[Sequence[int]], None] = lambda _indices: None
 
     def __call__(self, indices: Sequence[int]) -> AbstractContextManager[None]:
         """See `enter`."""
@@ -38,7 +51,11 @@ class Under:
 
     def of(self, rows: Sequence[int]) -> "Under":
         """The same for a selection of its rows."""
-        return replace(self, enter=lambda indices: self.enter([rows[index] for index in indices]))
+        return replace(
+            self,
+            enter=lambda indices: self.enter([rows[index] for index in indices]),
+            not_finite=lambda indices: self.not_finite([rows[index] for index in indices]),
+        )
 
 
 base_weights = Under(lambda _indices: nullcontext(), frozenset())
@@ -72,6 +89,7 @@ class AbstractModel(ABC):
         network: in evaluation mode, no parameter requiring a gradient.
         tokenizer: its own.
         asking: how prompts are put to it.
+        one_pass: what one forward pass of it may hold.
         batching: how many rows it is asked at once; less from the first time that memory runs out.
         tf32: whether its float32 products are rounded to TF32 (`kebench.numerics`).
 
@@ -95,6 +113,7 @@ class AbstractModel(ABC):
         self.tokenizer = tokenizer
         self.asking = asking
         self.reuse = Reuse(self.network, self.logits)
+        self.one_pass = OnePass(self)
         self.batching = Batching()
         self.tf32 = False
         self._prompt_ids: dict[str, list[int]] = {}
@@ -150,8 +169,11 @@ class AbstractModel(ABC):
     def batches(self, prompts: Sequence[str]) -> Iterator[list[int]]:
         """The prompts' indices, in batches of similar length, as large as `batching` lets them be.
 
-        They ascend within a batch: prompts that came together, as those of one edit do, stay together.
+        They ascend within a batch: prompts that came together, as those of one edit do, stay together. A
+        network in which the rows of a batch change each other's answers is asked them one by one.
         """
+        if len(prompts) > 1 and not self.one_pass.holds_rows():
+            self.batching = replace(self.batching, size=1, limit=1)
         lengths = [len(ids) for ids in self.prompt_ids(prompts)]
         order = sorted(range(len(prompts)), key=lambda index: (lengths[index], index))
         batch: list[int] = []
@@ -205,8 +227,19 @@ class AbstractModel(ABC):
 
         def ask(indices: Sequence[int]) -> list[list[str]]:
             asked = [prompts[index] for index in indices]
-            with self.reuse.below(under.changed, self.unanswered(asked)), under(indices):
-                return self.decode(asked, beams)
+            finite: list[Tensor] = []
+
+            def see(logits: Tensor) -> None:  # `generate` goes on with NaN as if nothing were
+                finite.append(is_finite(logits).view(len(asked), -1).all(1))  # a row of ours is several beams
+
+            with (
+                self.reuse.below(under.changed, self.unanswered(asked)),
+                under(indices),
+                watching_logits(self.network, see),
+            ):
+                found = self.decode(asked, beams)
+            self._tell(torch.stack(finite).all(0), prompts, indices, under)
+            return found
 
         return self._in_batches(prompts, ask)
 
@@ -253,9 +286,26 @@ class AbstractModel(ABC):
         def ask(indices: Sequence[int]) -> list[float]:
             rows = self.rows([prompts[i] for i in indices], [answers[i] for i in indices])
             with self.reuse.below(under.changed, rows), under(indices):
-                return list(map(float, measure(self.logits(rows), rows).tolist()))
+                logits = self.logits(rows)
+            self._tell(none_in_row(~is_finite(logits), rows), prompts, indices, under)
+            return list(map(float, measure(logits, rows).tolist()))
 
         return self._in_batches(prompts, ask)
+
+    def _tell(self, finite: Tensor, prompts: Sequence[str], indices: Sequence[int], under: Under) -> None:
+        """Tells whoever put edits in force which of `indices` have logits that are not finite.
+
+        Raises:
+            BadSetting: it is the base model that gives none.
+        """
+        rows = [index for index, good in zip(indices, finite.tolist(), strict=True) if not good]
+        if rows and not under.changed:
+            raise BadSetting(
+                f"model {self.name}: found logits that are not finite (for the prompt '{prompts[rows[0]]}'),"
+                " wanted numbers; its weights, or the type they are computed in, cannot be used"
+            )
+        if rows:
+            under.not_finite(rows)
 
     def _in_batches(self, prompts: Sequence[str], ask: Callable[[Sequence[int]], Sequence[T]]) -> list[T]:
         """What `ask` finds for each prompt, asked of a batch of them at a time."""

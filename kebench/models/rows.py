@@ -4,13 +4,14 @@ Only positions that have a label are ever scored, so logits come flat: (scored, 
 says which row of the batch a position belongs to. A classifier scores one position a row.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from transformers.utils import ModelOutput
 
 IGNORE = -100
 """The label of a position that is not scored."""
@@ -107,6 +108,28 @@ def only_at(network: nn.Module, mask: Bool[Tensor, "batch tokens"]) -> Iterator[
         handle.remove()
 
 
+@contextmanager
+def watching_logits(
+    network: nn.Module, see: Callable[[Float[Tensor, "batch vocab"]], None]
+) -> Iterator[None]:
+    """Calls `see` with the logits of every pass of a network; with the last position's, if it generates."""
+
+    def after_pass(_module: nn.Module, _inputs: object, output: ModelOutput) -> None:
+        logits: Tensor = output["logits"]
+        see(logits[:, -1] if logits.ndim == 3 else logits)
+
+    handle = network.register_forward_hook(after_pass)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def is_finite(logits: Float[Tensor, "rows vocab"]) -> Bool[Tensor, " rows"]:
+    """Which rows of logits are a distribution: none of them is NaN or +∞, and not all are -∞."""
+    return logits.amax(-1).isfinite()  # NaN is the largest of whatever it is among
+
+
 def at_least_float32(logits: Float[Tensor, "rows vocab"]) -> Float[Tensor, "rows vocab"]:
     """Logits to reckon with: of a bfloat16 network, in float32; else as they are."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
@@ -167,15 +190,16 @@ def all_argmax(logits: Float[Tensor, "scored vocab"], rows: Rows) -> Bool[Tensor
     if rows.ends:
         ends = rows.says_end(said)
         right = torch.where(rows.last, ends, right & ~ends)
-    return _none_in_row(~right, rows)
+    return none_in_row(~right, rows)
 
 
 def all_argmax_before_the_end(logits: Float[Tensor, "scored vocab"], rows: Rows) -> Bool[Tensor, " batch"]:
     """The same, but for each row's last position, where the sequence should end."""
-    return _none_in_row((logits.argmax(-1) != rows.labels) & ~rows.last, rows)
+    return none_in_row((logits.argmax(-1) != rows.labels) & ~rows.last, rows)
 
 
-def _none_in_row(misses: Bool[Tensor, " scored"], rows: Rows) -> Bool[Tensor, " batch"]:
+def none_in_row(misses: Bool[Tensor, " scored"], rows: Rows) -> Bool[Tensor, " batch"]:
+    """Whether none of a row's scored positions is a miss."""
     count = torch.zeros(rows.batch, dtype=torch.long, device=misses.device)
     return count.index_add(0, rows.row, misses.long()) == 0
 
