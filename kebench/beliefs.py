@@ -22,6 +22,7 @@ from kebench.numerics import numerics
 from kebench.plan import Plan
 from kebench.progress import Progress
 from kebench.run_folder import EDITS_AT_ONCE
+from kebench.single import refuse_shared
 from kebench.trial import requests
 
 Kind = Literal["edit", "paraphrase", "retain"]
@@ -66,7 +67,9 @@ def _of_group(
     name: str, editor: AbstractEditor, state: State, plan: Plan, group: Sequence[Case]
 ) -> list[Belief]:
     model = plan.ground.model
-    edited = editor.edit(state, model, requests(editor, group))
+    edits = requests(editor, group)
+    edited = editor.edit(state, model, edits)
+    refuse_shared(editor, edits, edited)
     asked: list[tuple[int, Kind, str, str]] = []
     for index, case in enumerate(group):
         if index not in edited.failures:
@@ -84,6 +87,7 @@ def _of_group(
     return [
         Belief(group[index].edit.id, kind, round(b, 4), round(a, 4))
         for (index, kind, _, _), b, a in zip(asked, before, after, strict=True)
+        if index not in edited.failures  # some fail only when they are asked
     ]
 
 

@@ -185,7 +185,7 @@ def run_editor(name: str, editor: AbstractEditor, plan: Plan, folder: Path, prog
                 progress(made, len(plan.cases), enough.words())
                 group = plan.cases[made : made + EDITS_AT_ONCE]
                 with numerics(model.device, tf32=model.tf32):
-                    trials = edit_and_ask(editor, prepared.state, plan, group)
+                    trials = edit_and_ask(editor, prepared.state, plan, group, check=made == done)
                 if made == done:  # told before anything is on file, not hours later
                     _check_base(name, ground)
                 file.writelines(map(to_line, trials))

@@ -248,13 +248,18 @@ def substituted(network: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[N
 
 def dense_weights(network: nn.Module, update: Update) -> dict[str, Tensor]:
     """θ + Δ for every parameter an update changes: the plain meaning of an update."""
-    maps = linear_maps(network)
     weights = {}
     for name, change in update.items():
         theta = network.get_parameter(name)
-        delta = change.delta if isinstance(change, Dense) else as_stored(maps[name], change.B @ change.A)
-        weights[name] = (theta + delta).to(theta.dtype)  # rounded once
+        weights[name] = (theta + dense_delta(network, name, change)).to(theta.dtype)  # rounded once
     return weights
+
+
+def dense_delta(network: nn.Module, name: str, change: Dense | LowRank) -> Tensor:
+    """Δ of one parameter, in its own shape."""
+    if isinstance(change, Dense):
+        return change.delta
+    return as_stored(network.get_submodule(name.rpartition(".")[0]), change.B @ change.A)
 
 
 # Checks ----------------------------------------------------------------------------------------------

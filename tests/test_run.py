@@ -275,7 +275,8 @@ class Spy(AbstractWeightEditor):
     seen: ClassVar[list[Edit]] = []
 
     def update(self, state: State, base: AbstractModel, edits: Sequence[Edit]) -> list[Update]:
-        self.seen.extend(edits)
+        if len(edits) > 1:  # some are made again, each alone
+            self.seen.extend(edits)
         return [{} for _ in edits]
 
 
@@ -308,7 +309,7 @@ class LateScribbler(AbstractWeightEditor):
     citation: ClassVar[str] = ""
 
     def update(self, state: State, base: AbstractModel, edits: Sequence[Edit]) -> list[Update]:
-        if len(edits) < EDITS_AT_ONCE:
+        if 1 < len(edits) < EDITS_AT_ONCE:
             doubles.Scribbler().update(state, base, edits)
         return [{} for _ in edits]
 
@@ -526,7 +527,7 @@ class Slow(AbstractWeightEditor):
     rate: float = 0.01
 
     def update(self, state, base, edits):
-        time.sleep(float(os.environ.get("NAP", "0")))
+        time.sleep(float(os.environ.get("NAP", "0")) * (len(edits) > 1))
         return FineTuning(layers="first", learning_rate=self.rate, max_steps=3).update(state, base, edits)
 """
 
