@@ -1,0 +1,204 @@
+"""Edits that are not each by itself are refused, and never recorded as single ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import doubles
+import pytest
+import tiny
+import torch
+from kebench.baselines.fine_tuning import FineTuning
+from worlds import World
+
+from kebench.edit import Edit
+from kebench.edited import AbstractEdited, EditedWeights
+from kebench.editor import AbstractEditor, AbstractWeightEditor, State
+from kebench.errors import BrokenEditor
+from kebench.models import AbstractModel
+from kebench.progress import Silent
+from kebench.record import RunRecord
+from kebench.run import run
+from kebench.run_folder import EDITS_AT_ONCE, read_base
+from kebench.single import refuse_shared, sample_of
+from kebench.updates import Dense, Update
+
+TUNED = FineTuning(layers="first", learning_rate=1e-2, max_steps=3)
+
+
+def ran(world: World, output: Path, editor: AbstractEditor, **changes: Any) -> RunRecord:
+    settings = world.settings(output, "mine", **changes)
+    return run(settings, editors={"mine": editor}, progress=Silent())[1][0]
+
+
+def mean(updates: Sequence[Update]) -> dict[str, Dense]:
+    """The mean of dense updates."""
+    names = {name for update in updates for name in update}
+    found = {}
+    for name in names:
+        deltas = [update[name] for update in updates if name in update]
+        found[name] = Dense(sum(delta.delta for delta in deltas if isinstance(delta, Dense)) / len(updates))
+    return found
+
+
+@dataclass(frozen=True)
+class Joint(AbstractWeightEditor):
+    """One update for all edits of a group; `how` it is handed out."""
+
+    citation: ClassVar[str] = ""
+    how: str
+
+    def update(self, state: State, base: AbstractModel, edits: Sequence[Edit]) -> list[Update]:
+        own = TUNED.update(state, base, edits)
+        joint = mean(own)
+        if self.how == "object":
+            return [joint] * len(edits)
+        if self.how == "tensors":
+            return [dict(joint) for _ in edits]
+        if self.how == "views":
+            return [{name: Dense(change.delta[:]) for name, change in joint.items()} for _ in edits]
+        if self.how == "copies":
+            return [{name: Dense(change.delta.clone()) for name, change in joint.items()} for _ in edits]
+        if self.how == "in part":  # half of the joint one, half of its own
+            return [mean([joint, update]) for update in own]
+        assert self.how == "one after the other"
+        return [mean([*own[: index + 1]]) for index in range(len(edits))]
+
+
+SHARED = r"Joint: returned one change of .*weight for the edits r\d+ and r\d+, wanted one of its own for each"
+OTHERS = r": found other edits in a group of 8 than alone \(r\d+, r\d+(, r\d+)?\), wanted each to start from"
+HOW = {
+    "object": SHARED,
+    "tensors": SHARED,
+    "views": SHARED,
+    "copies": OTHERS,
+    "in part": OTHERS,
+    "one after the other": OTHERS,
+}
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_a_joint_update_is_refused(how: str, seq2seq: World, tmp_path: Path) -> None:
+    with pytest.raises(BrokenEditor, match=HOW[how]):
+        ran(seq2seq, tmp_path, Joint(how))
+    assert not (tmp_path / "mine" / "edits.jsonl").exists()
+    assert not (tmp_path / "mine" / "record.json").exists()
+
+
+def test_a_run_that_goes_on_is_looked_at_again(
+    seq2seq: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kebench.run.edit_and_ask", unchecked)
+    ran(seq2seq, tmp_path, Joint("copies"))
+    file = tmp_path / "mine" / "edits.jsonl"
+    lines = file.read_text().splitlines(keepends=True)
+    assert len(lines) > EDITS_AT_ONCE
+    file.write_text("".join(lines[:EDITS_AT_ONCE]))
+    monkeypatch.undo()
+    monkeypatch.setenv("KEBENCH_HOME", str(seq2seq.home))
+    with pytest.raises(BrokenEditor, match="found other edits in a group of 4 than alone"):
+        ran(seq2seq, tmp_path, Joint("copies"))
+
+
+def unchecked(*arguments: Any, check: bool) -> Any:
+    from kebench.trial import edit_and_ask
+
+    return edit_and_ask(*arguments)
+
+
+@dataclass(frozen=True)
+class Memory(AbstractEditor):
+    """Answers from a table: each edit's own, or one that a whole group shares."""
+
+    citation: ClassVar[str] = ""
+    shared: bool
+
+    def edit(self, state: State, base: AbstractModel, edits: Sequence[Edit]) -> AbstractEdited:
+        own = [{edit.prompt: edit.target} for edit in edits]
+        everything = {edit.prompt: edit.target for edit in edits}
+        return doubles._Table(base, [everything] * len(edits) if self.shared else own)
+
+
+def test_a_memory_that_a_group_shares_is_refused(seq2seq: World, tmp_path: Path) -> None:
+    record = ran(seq2seq, tmp_path / "own", Memory(shared=False))
+    assert record.scores.success_rate.value == 1
+    with pytest.raises(BrokenEditor, match=f"test_single:Memory{OTHERS}"):
+        ran(seq2seq, tmp_path / "shared", Memory(shared=True))
+
+
+@pytest.mark.parametrize("world", ["classifier", "seq2seq"])
+def test_tuned_edits_are_single_ones(world: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    record = ran(request.getfixturevalue(world), tmp_path, replace(TUNED, layers="all"))
+    assert record.scores.failures == {}
+    assert record.setting.regime == "single"
+
+
+def test_one_request_may_have_one_update_and_an_empty_one_serves_all() -> None:
+    base = tiny.model("bert")
+    change = {"bert.encoder.layer.0.output.dense.weight": Dense(torch.ones(16, 24))}
+    first = Edit("a", "x", "REFUTES", "SUPPORTS")
+    again, other = replace(first, id="b"), replace(first, id="c", prompt="y")
+    nothing: Update = {}
+    refuse_shared(TUNED, [first, again], EditedWeights(base, [change, change]))
+    refuse_shared(TUNED, [first, other], EditedWeights(base, [nothing, nothing]))
+    with pytest.raises(BrokenEditor, match="for the edits a and c"):
+        refuse_shared(TUNED, [first, again, other], EditedWeights(base, [change, nothing, change]))
+
+
+def test_which_edits_are_made_again() -> None:
+    edit = Edit("a", "x", "y", "z")
+    assert [sample_of([edit] * size) for size in (1, 2, 3, 8)] == [[], [0, 1], [0, 1, 2], [0, 4, 7]]
+
+
+# Whose an answer is ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Echoing(AbstractEditor):
+    """Says which edited model was asked what; one of them fails while it is asked."""
+
+    citation: ClassVar[str] = ""
+    failing: str = ""
+
+    def edit(self, state: State, base: AbstractModel, edits: Sequence[Edit]) -> AbstractEdited:
+        return _Echo(edits, self.failing)
+
+
+class _Echo(AbstractEdited):
+    def __init__(self, edits: Sequence[Edit], failing: str) -> None:
+        self.ids = [edit.id for edit in edits]
+        self.failing = failing
+
+    def answer(
+        self, prompts: Sequence[str], which: Sequence[int], guesses: Sequence[str], *, beams: int = 1
+    ) -> list[str]:
+        self.failures = {place: "late" for place, id_ in enumerate(self.ids) if id_ == self.failing}
+        return [f"{self.ids[edit]}: {prompt}" for prompt, edit in zip(prompts, which, strict=True)]
+
+    def prefers(self, prompts: Sequence[str], which: Sequence[int], targets: Sequence[str]) -> None:
+        """An echo has no probabilities."""
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_an_answer_belongs_to_its_edit_and_question(fails: bool, seq2seq: World, tmp_path: Path) -> None:
+    import json
+
+    ids = [json.loads(line)["id"] for line in _lines(seq2seq, tmp_path / "first", Echoing())]
+    failing = ids[2] if fails else ""
+    lines = _lines(seq2seq, tmp_path / "second", Echoing(failing))
+    prompts = {row.id: row.prompt for row in read_base(tmp_path / "second")}
+    for row in map(json.loads, lines):
+        failed = row["id"] == failing
+        assert row["failure"] == ("late" if failed else None)
+        expected = [row["prompt"], *(p["text"] for p in row["paraphrases"]), *map(prompts.get, row["sample"])]
+        found = [row["answer"], *(p["answer"] for p in row["paraphrases"]), *row["sample"].values()]
+        assert found == [None if failed else f"{row['id']}: {text}" for text in expected]
+        assert len(found) > 3
+
+
+def _lines(world: World, output: Path, editor: AbstractEditor) -> list[str]:
+    ran(world, output, editor, retain="exact")
+    return (output / "mine" / "edits.jsonl").read_text().splitlines()
