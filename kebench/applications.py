@@ -22,8 +22,8 @@ def edit_gradients(
 ) -> tuple[Float[Tensor, " edits"], Mapping[str, GradientFactors]]:
     """L = −log p(a | x) of every edit, a mean over a's tokens, and the gradient of L for each named matrix.
 
-    `under` says which edits are in force: the gradient is that of the edited model. All edits are asked in one
-    pass where the network allows it (`OnePass`), else one by one.
+    `under` says which edits are in force: the gradient is that of the edited model. All edits are asked in
+    one pass where the network allows it (`OnePass`), else one by one.
     """
     together = base.one_pass.holds_edits(names)
     losses: list[Tensor] = []

@@ -16,10 +16,10 @@ from kebench.baselines.knowledge_editor.training import under_updates
 from test_updates import random_low_rank, stacked
 from torch import Tensor, nn
 
+from kebench.applications import edit_gradients
 from kebench.edit import Edit
 from kebench.edited import EditedWeights, low_rank_under
 from kebench.environment import execution
-from kebench.gradients import row_gradients
 from kebench.models import AbstractModel
 from kebench.updates import LowRank, Update, dense_delta, editable
 
@@ -81,7 +81,8 @@ def test_every_row_has_its_own_gradient(architecture: Architecture) -> None:
     base = build(architecture)
     names = editable(base.network)
     prompts, targets = asked(base)
-    _, factors = row_gradients(base, prompts, targets, names)
+    rows = [Edit(prompt, prompt, "", target) for prompt, target in zip(prompts, targets, strict=True)]
+    _, factors = edit_gradients(base, rows, names)
     for row in range(3):
         expected = dense_gradients(base, prompts[row], targets[row], names)
         largest = max(gradient.norm() for gradient in expected.values())
