@@ -26,7 +26,7 @@ OWN_QUESTIONS = 30
 
 
 def refuse_shared(editor: AbstractEditor, edits: Sequence[Edit], edited: AbstractEdited) -> None:
-    """Refuses updates of different edits that are one object, or whose tensors are.
+    """Refuses updates of different edits that are one object, or whose tensors are; failed edits have none.
 
     Raises:
         BrokenEditor: two edits share a change of some matrix.
@@ -34,7 +34,8 @@ def refuse_shared(editor: AbstractEditor, edits: Sequence[Edit], edited: Abstrac
     if not isinstance(edited, EditedWeights):
         return
     owners: dict[tuple[object, ...], Edit] = {}
-    for edit, update in zip(edits, edited.updates, strict=True):
+    whole = [index for index in range(len(edits)) if index not in edited.failures]
+    for edit, update in ((edits[index], edited.updates[index]) for index in whole):
         for name, change in update.items():
             tensors = (change.delta,) if isinstance(change, Dense) else (change.B, change.A)
             if any(tensor.numel() == 0 for tensor in tensors):
@@ -113,7 +114,7 @@ def _other_update(
         if _request(edits[place]) != _request(edits[index])
     ]
     allowed = max(FAR * max(different, default=size), torch.finfo(network.dtype).eps ** 0.5 * size)
-    return _apart(network, mine, grouped) > allowed
+    return bool(_apart(network, mine, grouped) > allowed)
 
 
 def _other_answers(

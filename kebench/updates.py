@@ -17,8 +17,9 @@ from kebench.errors import BadSetting
 
 NEVER_EDITED = (
     "bias", "norm", "embeddings", "classifier", "pooler", "shared", "embed", "positions", "lm_head", "score",
+    "predictions", "output_projection",
 )  # fmt: skip
-"""Words in the names of parameters that De Cao et al.'s code leaves alone, and two more of the same kind."""
+"""Words in the names of parameters that De Cao et al.'s code leaves alone, and some more: of output layers."""
 
 
 @dataclass(frozen=True)

@@ -163,7 +163,8 @@ ARCHITECTURES = (
     seq2seq("t5"),
     seq2seq("umt5"),
     causal("bart", edits=False, rows=False),  # counts positions from the padding on the left
-    causal("biogpt", edits=False),  # its output layer counts as editable, and is fed scored tokens alone
+    causal("bert", changes={"is_decoder": True}),
+    causal("biogpt"),
     causal("bloom"),
     causal("cohere"),
     causal("falcon_mamba", edits=False, changes=MAMBA),

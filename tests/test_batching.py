@@ -155,6 +155,7 @@ def test_the_smaller_size_is_kept() -> None:
     base = fresh("bert")
     prompts = tiny.prompts("bert", 16)
     base.batching = Batching(16, 16)
+    assert base.one_pass.holds_rows()  # before rows are counted
     asked: list[int] = []
     with memory_for(base, 4, asked):
         base.answer(prompts)
