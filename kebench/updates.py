@@ -19,7 +19,7 @@ NEVER_EDITED = (
     "bias", "norm", "embeddings", "classifier", "pooler", "shared", "embed", "positions", "lm_head", "score",
     "predictions", "output_projection",
 )  # fmt: skip
-"""Words in the names of parameters that De Cao et al.'s code leaves alone, and some more: of output layers."""
+"""Words in the names of parameters that De Cao et al.'s code leaves alone, and some of output layers."""
 
 
 @dataclass(frozen=True)
