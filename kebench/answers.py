@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,8 @@ class BaseAnswer:
         gold: every accepted gold answer.
         answer: the base model's answer.
         stratum: the sampling stratum, 0 = nearest to the decision boundary.
+        stored: the answer that retain compares with in place of `answer`, where the protocol takes the one
+            that the pack's authors stored.
     """
 
     id: str
@@ -25,6 +28,12 @@ class BaseAnswer:
     gold: tuple[str, ...]
     answer: str
     stratum: int = 0
+    stored: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields; `stored` only where there is something."""
+        fields = asdict(self)
+        return fields if self.stored is not None else {n: fields[n] for n in fields if n != "stored"}
 
 
 @dataclass(frozen=True)

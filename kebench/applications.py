@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kebench.edit import Edit
-from kebench.edited import EditedWeights, low_rank_under
+from kebench.edited import low_rank_under, reached
 from kebench.gradients import GradientFactors, Probe, one_below_the_other
 from kebench.models.model import AbstractModel, Under, base_weights
 from kebench.models.rows import target_loss
@@ -72,8 +72,8 @@ def polyak_length(
 def until_answered(base: AbstractModel, edits: Sequence[Edit], times: int, predict: Predict) -> list[Update]:
     """The sum of an edit's applications, each on the model as the earlier ones left it.
 
-    An edit is applied until its target is the model's greedy answer to x, at most so many times, once at
-    least. After the last application, nothing is asked.
+    An edit is applied until its target is the model's greedy answer to x (in `decao2021`, the answer that is
+    scored), at most so many times, once at least. After the last application, nothing is asked.
     """
     totals: list[dict[str, LowRank]] = [{} for _ in edits]
     unfinished = list(range(len(edits)))
@@ -89,10 +89,8 @@ def until_answered(base: AbstractModel, edits: Sequence[Edit], times: int, predi
                 for name, batch in found.items()
             }
         if application + 1 < times:
-            says = EditedWeights(base, [totals[index] for index in unfinished]).says(
-                [edit.prompt for edit in asked], range(len(asked)), [edit.target for edit in asked]
-            )
-            unfinished = [index for index, done in zip(unfinished, says, strict=True) if not done]
+            done = reached(base, [totals[index] for index in unfinished], asked)
+            unfinished = [index for index, is_done in zip(unfinished, done, strict=True) if not is_done]
     return list(totals)
 
 

@@ -45,13 +45,14 @@ class AnsweredRecord:
     Attributes:
         id, fact, prompt, gold, subject: the record's.
         prediction: y.
-        correct: whether y is a gold answer.
-        margin: how far y is from flipping, in nats.
+        correct: whether the model's own answer is a gold one.
+        margin: how far the model's own answer is from flipping, in nats.
         alternatives: answers that could be asked for instead: the other labels; the pack's, if it gives
             any; or the beam-5 ones that differ enough from y. None where no edit asks for one.
         target: the alternative drawn, with a seed derived from the id; None where there is none.
         paraphrases: with the answers to them.
         held_out: the record's.
+        own: the model's own answer, where y is not that but what the pack stores.
     """
 
     id: str
@@ -66,6 +67,17 @@ class AnsweredRecord:
     paraphrases: tuple[AnsweredParaphrase, ...] = ()
     subject: str | None = None
     held_out: bool = False
+    own: str | None = None
+
+    @property
+    def said(self) -> str:
+        """What the model itself says."""
+        return self.prediction if self.own is None else self.own
+
+    @property
+    def stored(self) -> str | None:
+        """What the pack's authors stored, where that is y; their paraphrases are then taken as they are."""
+        return None if self.own is None else self.prediction
 
 
 Report = Callable[[int, int, str], None]
@@ -105,22 +117,29 @@ def _answer_all(
         part = records[start : start + AT_ONCE]
         report(start, len(records), "")
         prompts = [record.prompt for record in part]
-        predictions = model.answer(prompts, beams=protocol.beams)
+        own = model.answer(prompts, beams=protocol.beams)
+        from_pack = [takes_stored(record, protocol) for record in part]
+        predictions = [
+            record.prediction or "" if stored else said
+            for record, said, stored in zip(part, own, from_pack, strict=True)
+        ]
         # Most paraphrases get the prompt's answer; a guess saves decoding and changes nothing.
-        asked = [(p, y) for record, y in zip(part, predictions, strict=True) for p in record.paraphrases]
+        asked = [(p, y) for record, y in zip(part, own, strict=True) for p in record.paraphrases]
         said = iter(
             model.answer([p.text for p, _ in asked], guesses=[y for _, y in asked], beams=protocol.beams)
         )
-        margins = margins_of(model, prompts, predictions)
+        margins = margins_of(model, prompts, own)
         alternatives = _alternatives(model, part, predictions, protocol, targets)
-        for record, y, margin, others in zip(part, predictions, margins, alternatives, strict=True):
+        for record, y, mine, stored, margin, others in zip(
+            part, predictions, own, from_pack, margins, alternatives, strict=True
+        ):
             yield AnsweredRecord(
                 id=record.id,
                 fact=record.fact,
                 prompt=record.prompt,
                 gold=record.answers,
                 prediction=y,
-                correct=any(same(y, gold, protocol.gold_equality) for gold in record.answers),
+                correct=any(same(mine, gold, protocol.gold_equality) for gold in record.answers),
                 margin=margin,
                 alternatives=others,
                 target=random.Random(f"target:{record.id}").choice(others) if others else None,
@@ -129,6 +148,7 @@ def _answer_all(
                 ),
                 subject=record.subject,
                 held_out=record.held_out,
+                own=mine if stored else None,
             )
     report(len(records), len(records), "")
 
@@ -154,23 +174,58 @@ def _alternatives(
     """What could be asked for instead of y; nothing where edits ask for the gold answer."""
     if targets == "gold":
         return [()] * len(records)
-    if model.family == "classifier":
-        return [tuple(label for label in model.asking.labels if label != y) for y in predictions]
-    own = [index for index, record in enumerate(records) if not record.alternatives]
-    beams = iter(model.hypotheses([records[index].prompt for index in own], ALTERNATIVE_BEAMS))
-    return [
-        tuple(each for each in record.alternatives if not same(each, y, protocol.success_equality))
-        if record.alternatives
-        else differing(next(beams), y)
-        for record, y in zip(records, predictions, strict=True)
+    labels = model.asking.labels if model.family == "classifier" else ()
+    from_beams = [
+        index
+        for index, record in enumerate(records)
+        if not (labels or record.alternatives or takes_stored(record, protocol))
     ]
+    beams = iter(model.hypotheses([records[index].prompt for index in from_beams], ALTERNATIVE_BEAMS))
+    found = []
+    for record, y in zip(records, predictions, strict=True):
+        if takes_stored(
+            record, protocol
+        ):  # theirs may ask for what is said already; of labels, for the first
+            found.append(record.alternatives[:1] if labels else record.alternatives)
+        elif labels:
+            found.append(tuple(label for label in labels if label != y))
+        elif record.alternatives:
+            others = (each for each in record.alternatives if not same(each, y, protocol.success_equality))
+            found.append(tuple(others))
+        elif protocol.alternatives == "decao2021":
+            kept = (text.strip() for text in differing_decao2021(next(beams), y))
+            found.append(tuple(text for text in kept if text))  # a blank one cannot be taught
+        else:
+            found.append(differing(next(beams), y))
+    return found
+
+
+def takes_stored(record: Record, protocol: Protocol) -> bool:
+    """Whether what the pack's authors stored about a record stands in for what the model says."""
+    return protocol.base_answers == "stored" and record.prediction is not None
+
+
+def differing_decao2021(candidates: Sequence[str], prediction: str) -> tuple[str, ...]:
+    """The candidates that De Cao et al. would keep as alternatives, in their order; some may be blank.
+
+    Kept is what differs, normalised, if it is under 5 characters as it stands, dots and spaces counted; else
+    what is more than 4 edits away. Then all full stops go. Source: their script
+    `predictions_and_alternatives_kilt.py`, by reading (reference §1.8).
+    """
+    y = normalise_decao2021(prediction)
+    kept: dict[str, None] = {}
+    for candidate in candidates:
+        plain = normalise_decao2021(candidate)
+        if plain != y if len(candidate) < 5 else Levenshtein.distance(plain, y) > 4:
+            kept[candidate.replace(".", "")] = None
+    return tuple(kept)
 
 
 def differing(candidates: Sequence[str], prediction: str) -> tuple[str, ...]:
-    """The candidates far enough from the prediction to be another answer, as De Cao et al. choose them.
+    """The candidates far enough from the prediction to be another answer, nearly by De Cao et al.'s rule.
 
     Both normalised: another string if shorter than 5 characters, else more than 4 edits away. Full stops
-    at the ends go. Source: their `predictions_and_alternatives_kilt.py`, by reading (reference §1.8).
+    at the ends go, those within ("St. Louis") stay.
     """
     y = normalise_decao2021(prediction)
     kept: dict[str, None] = {}
@@ -189,6 +244,8 @@ def _key(
     content: list[Any] = [VERSION, identity, asdict(model.asking), protocol.beams]
     content += [protocol.gold_equality, *map(_content, records)]
     content += [targets] if targets == "gold" else []  # without alternatives
+    content += [protocol.alternatives] if protocol.alternatives != "kebench" else []
+    content += ["stored"] if any(takes_stored(record, protocol) for record in records) else []
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
 

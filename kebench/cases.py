@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 
 from kebench.edit import Edit
 from kebench.metrics import same
+from kebench.normalise import normalise
+from kebench.packs.paraphrases import AS_PUBLISHED
 from kebench.protocols import Protocol, Targets
 
 if TYPE_CHECKING:
-    from kebench.base_answers import AnsweredRecord
+    from kebench.base_answers import AnsweredParaphrase, AnsweredRecord
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,8 @@ class Case:
     Attributes:
         edit: what the editor is told.
         fact: the record's fact key.
-        paraphrases: P^x: those which the base model answers as it answers x (the paper's *filtered*).
+        paraphrases: P^x: those which the base model answers as it answers x (the paper's *filtered*); where
+            the protocol takes what the pack's authors stored, those that they filtered.
         held_out: whether its relation is kept from every editor's training.
         held_out_wordings: those of the paraphrases whose wording is kept from every editor's training.
     """
@@ -64,9 +67,7 @@ def make_cases(
     set_aside: Counter[str] = Counter()
     n_paraphrases = disagreeing = 0
     for record in sorted(records, key=lambda each: hashlib.sha256(f"{seed}:{each.id}".encode()).digest()):
-        agreeing = [
-            p for p in record.paraphrases if same(p.answer, record.prediction, protocol.equivalence_equality)
-        ]
+        agreeing = _agreeing(record, protocol)
         n_paraphrases += len(record.paraphrases)
         disagreeing += len(record.paraphrases) - len(agreeing)
         target = _target(record, targets)
@@ -87,6 +88,24 @@ def make_cases(
                 )
             )
     return Cases(tuple(cases), dict(sorted(set_aside.items())), n_paraphrases, disagreeing)
+
+
+def _agreeing(record: AnsweredRecord, protocol: Protocol) -> list[AnsweredParaphrase]:
+    """The paraphrases that count, of which the protocol may leave out those that are x or another again."""
+    if record.stored is not None:
+        found = [p for p in record.paraphrases if p.source == AS_PUBLISHED]
+    else:
+        equality = protocol.success_equality
+        found = [p for p in record.paraphrases if same(p.answer, record.prediction, equality)]
+    if protocol.paraphrases_equal_to_prompt == "kept":
+        return found
+    seen = {normalise(record.prompt)}
+    kept = []
+    for paraphrase in found:
+        if (key := normalise(paraphrase.text)) not in seen:
+            seen.add(key)
+            kept.append(paraphrase)
+    return kept
 
 
 def _target(record: AnsweredRecord, targets: Targets) -> str | None:

@@ -9,6 +9,8 @@ from typing import TypeVar
 
 from torch import Tensor, nn
 
+from kebench.edit import Edit
+from kebench.metrics import same
 from kebench.models.model import AbstractModel, Under
 from kebench.updates import (
     LowRank,
@@ -180,6 +182,32 @@ def low_rank_under(base: AbstractModel, updates: Mapping[str, LowRankBatch], whi
         )
 
     return Under(enter, frozenset(updates))
+
+
+def reached(base: AbstractModel, updates: Sequence[Update], edits: Sequence[Edit]) -> list[bool]:
+    """Whether each edited model answers its prompt with its target.
+
+    Args:
+        base: the base model. Where it has a `protocol`, answers are decoded and compared as that does for
+            success; else the target's tokens must be the greedy answer.
+        updates: of each edit, so far.
+        edits: what they are to reach.
+    """
+    edited = EditedWeights(base, updates)
+    if base.protocol is None:
+        return edited.says(
+            [edit.prompt for edit in edits], range(len(edits)), [edit.target for edit in edits]
+        )
+    whole = [place for place in range(len(edits)) if place not in edited.failures]
+    said = edited.answer(
+        [edits[place].prompt for place in whole],
+        whole,
+        [edits[place].target for place in whole],
+        beams=base.protocol.beams,
+    )
+    answers = dict(zip(whole, said, strict=True))
+    equality = base.protocol.success_equality
+    return [same(answers.get(place), edit.target, equality) for place, edit in enumerate(edits)]
 
 
 def _always(network: nn.Module, weights: Mapping[str, Tensor]) -> Under:

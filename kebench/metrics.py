@@ -106,12 +106,17 @@ def is_no_op(edit: EditAnswers, protocol: Protocol) -> bool:
     return same(edit.target, edit.prediction, protocol.success_equality)
 
 
+def counts_for_success(edit: EditAnswers, protocol: Protocol) -> bool:
+    """Whether the success of an edit is in the average: in `strict`, not where it is a no-op."""
+    return protocol.left_out_of_success == "nothing" or not is_no_op(edit, protocol)
+
+
 def success(edit: EditAnswers, protocol: Protocol) -> Measure:
     """Whether the edited model, decoding freely, gives the wanted answer to x.
 
     - Compared with: the target a.
     - Over: x alone.
-    - Averaged: over edits that are no no-ops, by the scorer.
+    - Averaged: over edits that are no no-ops (in `decao2021`, over all), by the scorer.
     - Equal: by the protocol's `success_equality`; there are no aliases of a target.
     """
     return _share([not failed(edit) and same(edit.answer, edit.target, protocol.success_equality)])
@@ -125,7 +130,7 @@ def success_teacher_forced(edit: EditAnswers) -> Measure:
 
     - Compared with: the target a.
     - Over: x alone.
-    - Averaged: over edits that are no no-ops, by the scorer.
+    - Averaged: over edits that are no no-ops (in `decao2021`, over all), by the scorer.
     - Equal: all tokens; part of them is nothing.
 
     Nothing was measured where `forced` is None, unless the edit failed: then it is wrong.
@@ -183,7 +188,8 @@ def equivalence_own(edit: EditAnswers, protocol: Protocol) -> Measure:
 def retain(edit: EditAnswers, base: BaseAnswers, protocol: Protocol) -> Measure:
     """How often an answer that should not change did not, right or wrong as it may be.
 
-    - Compared with: the base model's answer to the same question, not the gold one.
+    - Compared with: the base model's answer to the same question, not the gold one; in `decao2021`, where the
+      pack stores an answer of its authors' model, that one.
     - Over: O^x, the sampled test questions less those the protocol leaves out: the record x itself in
       `decao2021`; in `strict` also x and its paraphrases under other names, and the fact's other questions.
     - Averaged: over the sample, weighted by stratum so as to estimate the mean over all of O^x; then over
@@ -194,7 +200,9 @@ def retain(edit: EditAnswers, base: BaseAnswers, protocol: Protocol) -> Measure:
         edit,
         base,
         base.left_out(edit, protocol),
-        lambda row, answer: same(answer, row.answer, protocol.retain_equality),
+        lambda row, answer: same(
+            answer, row.answer if row.stored is None else row.stored, protocol.retain_equality
+        ),
     )
 
 

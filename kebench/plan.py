@@ -49,7 +49,7 @@ class Plan:
         exact = size == "exact" or size >= len(ground.test)
         places = strata([record.margin for record in ground.test])
         base = tuple(
-            BaseAnswer(r.id, r.fact, r.prompt, r.gold, r.prediction, stratum)
+            BaseAnswer(r.id, r.fact, r.prompt, r.gold, r.said, stratum, r.stored)
             for r, stratum in zip(ground.test, places, strict=True)
         )
         setting = Setting(
@@ -69,7 +69,7 @@ class Plan:
                 {"edit": asdict(case.edit), "fact": case.fact, "paraphrases": case.paraphrases}
                 for case in cases
             ),
-            test_sha256=_digest(asdict(row) for row in base),
+            test_sha256=_digest(row.to_json() for row in base),
             precision=None if settings.precision is None else float(settings.precision),  # 1 is 1.0
             split=ground.split,
             retain_seed=settings.retain_seed,
@@ -90,6 +90,8 @@ class Plan:
         sources = self.ground.pack.lock.origin
         named = ((source.format, gold_answers(source.format, source.answers_are)) for source in sources)
         gold = {format: field for format, field in named if field}
+        stored = [record for record in test if record.stored is not None]
+        stale = sum(record.stored != record.said for record in stored)
         return {
             "test_questions": len(test),
             "test_accuracy": sum(record.correct for record in test) / len(test),
@@ -98,6 +100,7 @@ class Plan:
             "paraphrases": cases.paraphrases,
             "paraphrases_set_aside": cases.disagreeing,
             **({"gold_answers": gold} if gold else {}),
+            **({"stored_predictions": len(stored), "that_the_model_does_not_give": stale} if stored else {}),
         }
 
 

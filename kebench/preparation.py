@@ -14,7 +14,7 @@ import torch
 from filelock import FileLock
 from safetensors.torch import load_file
 
-from kebench.base_answers import AnsweredRecord, answered
+from kebench.base_answers import AnsweredRecord, answered, takes_stored
 from kebench.card import write_card
 from kebench.cases import Case, Cases, make_cases
 from kebench.checkpoints import save_tensors
@@ -197,7 +197,8 @@ class Ground:
         task, pack, model, protocol, targets, seed: as resolved.
         identity: of the base model (`kebench.models.identity`).
         fingerprint: of its weights, before anything was done to them.
-        test: the test set as the base model answers it; or, of the split dev, what stands for it.
+        test: the test set as the base model answers it, or what of it the protocol draws O^x from; or, of the
+            split dev, what stands for it.
         cases: its edits.
         in_float32: loads the model as editors learn on it; None where it is that already.
     """
@@ -250,8 +251,13 @@ def make_ground(
     records = pack.records(split)
     if split == "dev":
         records = tuple(_without_held_out(r) for r in records if _to_choose_with(r) and not r.held_out)
+    if protocol.stopping == "answer":
+        model = model.judged(protocol)
     test = answered(model, base, records, protocol, progress, targets=targets)
     cases = make_cases(test, protocol, targets=targets, seed=seed)
+    if protocol.retain_over == "editable":
+        editable = {case.edit.id for case in cases.cases}
+        test = tuple(record for record in test if record.id in editable)
     if not cases.cases:
         reasons = ", ".join(f"{count} {reason}" for reason, count in cases.set_aside.items())
         raise BadSetting(
@@ -290,6 +296,10 @@ def state_digest(editor: AbstractTrainedEditor, ground: Ground) -> str:
         editor_key(learner), learner.training_version, ground.identity, asdict(ground.model.asking),
         ground.pack.sha256, ground.task.version, ground.protocol.beams, ground.targets,
     ]  # fmt: skip
+    if ground.protocol.alternatives != "kebench":
+        parts.append(ground.protocol.alternatives)
+    if any(takes_stored(record, ground.protocol) for record in ground.pack.records("train")):
+        parts.append("stored")
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
 
 

@@ -36,11 +36,12 @@ class Protocol:
         headline_equivalence: an answer to a paraphrase is compared with the `target` a, or with the edited
             model's `own_answer` to x. Both are always computed; this one is *the* equivalence accuracy.
         paraphrases_equal_to_prompt: whether a paraphrase that is x again, once both are normalised, is
-            `left_out` of P^x or `kept` in it.
+            `left_out` of P^x or `kept` in it; one text twice, likewise.
         left_out_of_retain: what O^x does not hold. `row`: the record x itself, by its id. `fact`: also every
             question about the same fact, and every question worded like x or one of its paraphrases.
-        left_out_of_success: `no_ops`, the edits that ask for what the base model says already.
-        success_equality: when the answer to x equals a. Also decides what a no-op is.
+        left_out_of_success: `no_ops`, the edits that ask for what the base model says already; or `nothing`.
+        success_equality: when the answer to x equals a. Also decides what a no-op is, and on which
+            paraphrases the base model agrees with its answer to x.
         equivalence_equality: when the answer to a paraphrase equals what it is compared with.
         retain_equality: when an answer over O^x equals the base model's.
         gold_equality: when an answer equals a gold one; any of the accepted answers will do.
@@ -49,6 +50,13 @@ class Protocol:
         averaging: `per_edit`, then over edits; never pooled.
         deterioration: `ratio_of_means` over edits of accuracy after and before, on the test set with x in it.
         scoring: the version of the rules that no field names, `SCORING`.
+        base_answers: what counts as the base model's answer y. Its `own`; or, where a record has one, the
+            `stored` prediction, and then the record's stored alternatives and filtered paraphrases are taken
+            as they are too.
+        alternatives: the rule by which the base model's beams become alternatives (`base_answers.differing`).
+        retain_over: O^x is drawn from `all` test questions, or from those that are `editable` themselves.
+        stopping: an editor that stops once the target is reached sees so by the `argmax` of its tokens, or by
+            the `answer`, decoded and compared as for success.
     """
 
     name: str
@@ -60,23 +68,35 @@ class Protocol:
     retain_equality: Equality
     gold_equality: Equality
     beams: int
-    left_out_of_success: Literal["no_ops"] = "no_ops"
+    left_out_of_success: Literal["no_ops", "nothing"] = "no_ops"
     decoding: Literal["free"] = "free"
     averaging: Literal["per_edit"] = "per_edit"
     deterioration: Literal["ratio_of_means"] = "ratio_of_means"
     scoring: int = SCORING
+    base_answers: Literal["own", "stored"] = "own"
+    alternatives: Literal["kebench", "decao2021"] = "kebench"
+    retain_over: Literal["all", "editable"] = "all"
+    stopping: Literal["argmax", "answer"] = "argmax"
 
     def to_json(self) -> dict[str, Any]:
-        """The fields; version 1 is not named, so that records older than the field stay what they are."""
+        """The fields; what is newer than the first records is named only where it is not as it was then."""
         fields = asdict(self)
-        if self.scoring == 1:
-            del fields["scoring"]
-        return fields
+        return {name: fields[name] for name in fields if fields[name] != _AT_FIRST.get(name)}
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Protocol:
         """Reads what `to_json` wrote."""
-        return cls(**{"scoring": 1, **fields})
+        return cls(**{**_AT_FIRST, **fields})
+
+
+_AT_FIRST: Mapping[str, Any] = {
+    "scoring": 1,
+    "base_answers": "own",
+    "alternatives": "kebench",
+    "retain_over": "all",
+    "stopping": "argmax",
+}
+"""The fields that the first records lack, and what held for them."""
 
 
 STRICT = Protocol(
@@ -91,8 +111,8 @@ STRICT = Protocol(
     beams=1,
 )
 
-# As the code of De Cao et al. (2021) computes them. Performance deterioration is not in that code, so its
-# equality is ours.
+# As the released code of De Cao et al. (2021) computes them; docs/decao2021.md lists what still differs.
+# Performance deterioration is not in that code, so its equality is ours.
 DECAO2021 = Protocol(
     name="decao2021",
     headline_equivalence="own_answer",
@@ -103,6 +123,11 @@ DECAO2021 = Protocol(
     retain_equality="raw",
     gold_equality="normalised",
     beams=5,
+    left_out_of_success="nothing",
+    base_answers="stored",
+    alternatives="decao2021",
+    retain_over="editable",
+    stopping="answer",
 )
 
 PROTOCOLS = {protocol.name: protocol for protocol in (STRICT, DECAO2021)}
@@ -129,4 +154,6 @@ def protocol(name: str, *, labels: bool) -> Protocol:
         retain_equality="label",
         gold_equality="label",
         beams=1,
+        alternatives="kebench",
+        stopping="argmax",
     )

@@ -59,7 +59,7 @@ def open_run(folder: Path, plan: Plan) -> None:
             )
         return
     ground = plan.ground
-    write_json([asdict(row) for row in plan.base], folder / "base.json")
+    write_json([row.to_json() for row in plan.base], folder / "base.json")
     write_json(
         {
             "setting": setting,

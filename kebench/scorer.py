@@ -101,8 +101,8 @@ class Scores:
         failures: why edits failed → how many did. They are wrong in every score below.
         no_ops: edits that ask for what the base model says already.
         no_op_share: their share.
-        success_rate: free decoding, no-ops left out: failed ones too, so that the denominator is the same
-            for every editor.
+        success_rate: free decoding, no-ops left out (but in `decao2021`): failed ones too, so that the
+            denominator is the same for every editor.
         success_rate_teacher_forced: over the edits of `success_rate`; NaN where the editor only answers.
         inflation_gap: teacher-forced less free success, over the edits that have both; `hits` is a difference
             of counts and may be negative.
@@ -214,7 +214,7 @@ def score(
         ValueError: two edits or two test questions share an id, or an edit answers an unknown question.
     """
     rows = per_edit(edits, base, protocol)
-    effective = [row for row in rows if not row.no_op]
+    effective = [row for row in rows if protocol.left_out_of_success == "nothing" or not row.no_op]
     held_out = [row for row in rows if row.held_out]
     retained = {row.id: row.retain for row in rows}
     facts = [row.fact for row in rows]
@@ -253,7 +253,7 @@ def score(
         equivalence_held_out_wordings=average(rows, lambda row: row.equivalence_held_out_wordings),
         held_out_edits=len(held_out),
         held_out_success_rate=average(
-            [row for row in held_out if not row.no_op], lambda row: row.success, counted=True
+            [row for row in effective if row.held_out], lambda row: row.success, counted=True
         ),
         held_out_equivalence=average(held_out, lambda row: row.equivalence_target),
         held_out_retain_accuracy=average(held_out, lambda row: row.retain),

@@ -126,11 +126,7 @@ DECAO2021_SCORES = {
         name: STRICT_SCORES[name]
         for name in (
             "no_op_share",
-            "success_rate",
-            "success_rate_teacher_forced",
-            "inflation_gap",
             "equivalence_held_out_wordings",
-            "held_out_success_rate",
             "held_out_equivalence",
             "held_out_retain_accuracy",
             "accuracy_before",
@@ -138,6 +134,11 @@ DECAO2021_SCORES = {
             "performance_deterioration",
         )
     },
+    # NO_OP counts here: TAKES yes, STUBBORN no, FAILED no, NO_OP yes; fed the tokens, STUBBORN yes too
+    "success_rate": (2 / 4, 2, 4, 4),
+    "success_rate_teacher_forced": (3 / 4, 3, 4, 4),
+    "inflation_gap": (1 / 4, 1, 4, 4),
+    "held_out_success_rate": (1 / 2, 1, 2, 2),
     # as it stands: TAKES 'Charlotte Brontë' only, 1 of 3 (x again is kept); the others 0
     "equivalence_target": (1 / 9, None, 5, 3),
     # as it stands: TAKES 'charlotte brontë.' only, 1 of 3; STUBBORN 1; FAILED 0

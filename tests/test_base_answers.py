@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import tiny
 
-from kebench.base_answers import _key, answered, differing, margins_of
+from kebench.base_answers import _key, answered, differing, differing_decao2021, margins_of
 from kebench.home import home
 from kebench.models.model import AbstractModel
 from kebench.packs.record import Paraphrase
@@ -218,6 +218,61 @@ def test_an_empty_answer_has_margin_0(bart: AbstractModel) -> None:
 )
 def test_candidates_far_enough(candidates: Sequence[str], prediction: str, kept: list[str]) -> None:
     assert differing(candidates, prediction) == tuple(kept)
+
+
+@pytest.mark.parametrize(
+    ("candidates", "prediction", "kept"),
+    [
+        # All full stops go, after the comparison; doubles then merge.
+        (["St. Louis Cardinals", "St Louis Cardinals."], "St. Louis", ["St Louis Cardinals"]),
+        # Under 5 characters as they stand: "Leon." has 5, and is 1 edit away.
+        (["Leon.", "Leon"], "Lyon", ["Leon"]),
+        # What is left may be blank.
+        (["", ".", "...", " "], "Paris", ["", " "]),
+    ],
+)
+def test_candidates_as_de_cao_et_al_keep_them(
+    candidates: Sequence[str], prediction: str, kept: list[str]
+) -> None:
+    assert differing_decao2021(candidates, prediction) == tuple(kept)
+
+
+def test_decao2021_asks_for_alternatives_by_their_rule_but_for_no_blank_one(
+    bart: AbstractModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beams = ["Oslo", "St. Louis", ".", "Riga", "Bern."]
+    monkeypatch.setattr(type(bart), "hypotheses", lambda *_, **__: [beams] * 2)
+    monkeypatch.setattr(type(bart), "answer", lambda _self, prompts, **__: ["Oslo"] * len(prompts))
+    for rules, others in ((DECAO2021, ("St Louis", "Riga")), (STRICT, ("St. Louis", "Riga", "Bern"))):
+        assert {record.alternatives for record in ask(bart, rules, count=2)} == {others}
+
+
+STORED = {"prediction": "Lima.", "alternatives": ("Lima", "St. Louis")}
+
+
+def test_decao2021_takes_what_is_stored_and_keeps_what_the_model_says(bart: AbstractModel) -> None:
+    plain, other = tiny.records("bart", 2)
+    records = [replace(plain, **STORED), other]  # type: ignore[arg-type]
+    said = bart.answer([plain.prompt], beams=5)[0]
+    first, second = answered(bart, "bart", records, DECAO2021)
+    assert (first.prediction, first.stored, first.own, first.said) == ("Lima.", "Lima.", said, said)
+    assert first.alternatives == (
+        "Lima",
+        "St. Louis",
+    )  # one is y: an edit may be true already
+    assert first.target in first.alternatives
+    assert (second.stored, second.own, second.said) == (None, None, second.prediction)
+
+    (strict, _) = answered(bart, "bart", records, STRICT)
+    assert strict.stored is None
+    assert strict.prediction == strict.said == bart.answer([plain.prompt])[0]
+
+
+def test_decao2021_asks_for_the_first_label_that_is_stored(bert: AbstractModel) -> None:
+    (plain,) = tiny.records("bert", 1)
+    stored = replace(plain, prediction="SUPPORTS", alternatives=("SUPPORTS", "REFUTES"))
+    (found,) = answered(bert, "bert", [stored], protocol("decao2021", labels=True))
+    assert (found.prediction, found.target) == ("SUPPORTS", "SUPPORTS")
 
 
 def test_another_rule_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from kebench.edit import Edit
 from kebench.edited import AbstractEdited
 from kebench.editor import AbstractEditor, State
 from kebench.models.model import AbstractModel
+from kebench.packs.paraphrases import AS_PUBLISHED
 from kebench.protocols import DECAO2021, STRICT
 from kebench.trial import edit_and_ask
 
@@ -94,10 +95,36 @@ def test_a_trial_marks_what_is_held_out_failed_edits_too(editor: AbstractEditor,
 
 
 def test_agreement_is_the_protocols_equality() -> None:
-    # decao2021 compares as they stand: "the oslo." is not "Oslo".
+    # decao2021 keeps articles: "the oslo." is not "Oslo".
     found = make_cases([record("a")], DECAO2021, targets="alternative", seed=0)
     assert found.cases == ()
     assert found.set_aside == {"no paraphrase the base model agrees on": 1}
+
+
+def listed(own: str | None) -> AnsweredRecord:
+    """Its authors' list has x, a text twice, and one that this model answers otherwise; one is not in it."""
+    texts = (("a?", "Oslo"), ("a, say?", "Riga"), ("a, say?", "Riga"), ("Which a?", "oslo."))
+    paraphrases = [AnsweredParaphrase(text, AS_PUBLISHED, said) for text, said in texts]
+    return record("a", own=own, paraphrases=(*paraphrases, AnsweredParaphrase("And a?", "rephrases", "Oslo")))
+
+
+def test_a_list_that_the_packs_authors_filtered_is_taken_whole_with_their_prediction() -> None:
+    (case,) = make_cases([listed("Riga")], DECAO2021, targets="alternative", seed=0).cases
+    assert case.edit.prediction == "Oslo"  # theirs, whatever this model says
+    assert case.paraphrases == ("a?", "a, say?", "a, say?", "Which a?")
+
+
+def test_without_a_stored_prediction_the_model_filters_all_lists() -> None:
+    (case,) = make_cases([listed(None)], DECAO2021, targets="alternative", seed=0).cases
+    assert case.paraphrases == ("a?", "Which a?", "And a?")
+    (case,) = make_cases([listed(None)], STRICT, targets="alternative", seed=0).cases
+    assert case.paraphrases == ("Which a?", "And a?")  # not x again
+
+
+def test_in_strict_a_paraphrase_counts_once() -> None:
+    twice = replace(listed(None), prediction="Riga")
+    (case,) = make_cases([twice], STRICT, targets="alternative", seed=0).cases
+    assert case.paraphrases == ("a, say?",)
 
 
 def test_why_records_are_set_aside() -> None:

@@ -26,9 +26,11 @@ from torch import Tensor, nn
 
 from kebench.cases import Case
 from kebench.edit import Edit
+from kebench.edited import EditedWeights, reached
 from kebench.models import AbstractModel
 from kebench.models.rows import all_argmax, target_loss
-from kebench.protocols import STRICT
+from kebench.normalise import normalise_decao2021
+from kebench.protocols import DECAO2021, STRICT
 from kebench.trial import edit_and_ask
 from kebench.updates import Dense, Update, dense_applied, editable, fingerprint, substituted
 
@@ -98,6 +100,37 @@ def test_what_is_already_so_is_left_alone(kind: str) -> None:
     base = tiny.fitted(kind)
     prompt, answer = already_so(base, kind)
     assert QUICK.update({}, base, [Edit("e", prompt, answer, answer)]) == [{}]
+
+
+def test_under_decao2021_it_stops_when_the_answer_of_the_beams_is_the_target() -> None:
+    base = tiny.fitted("bart")
+    judged = base.judged(DECAO2021)
+    prompts = tiny.prompts("bart", 6)
+    said = base.answer(prompts, beams=5)
+    assert any(said)
+    # Normalised as they do, these are said already; as tokens they are not.
+    there = [Edit("e", prompt, y, f"{y.upper()} .") for prompt, y in zip(prompts, said, strict=True) if y]
+    assert QUICK.update({}, judged, there) == [{}] * len(there)
+    assert QUICK.update({}, base, there[:1]) != [{}]
+
+    edits = tiny.edits(base, "bart", 6)
+    updates = QUICK.update({}, judged, edits)
+    assert any(updates)
+    assert reached(judged, updates, edits) == [True] * 6
+    answers = EditedWeights(base, updates).answer(
+        [edit.prompt for edit in edits], range(6), [""] * 6, beams=5
+    )
+    assert [normalise_decao2021(answer) for answer in answers] == [
+        normalise_decao2021(edit.target) for edit in edits
+    ]
+
+
+def test_an_update_that_is_not_finite_has_not_reached_its_target() -> None:
+    judged = tiny.fitted("bart").judged(DECAO2021)
+    (name, *_) = editable(judged.network)
+    broken = {name: Dense(torch.full_like(judged.network.get_parameter(name), torch.nan))}
+    (edit,) = tiny.edits(judged, "bart", 1)
+    assert reached(judged, [broken], [edit]) == [False]
 
 
 def loss_by_hand(base: AbstractModel, edit: Edit) -> Tensor:

@@ -6,7 +6,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ def setting(rules: Protocol = STRICT, **changes: Any) -> Setting:
         "pack_sha256": "aa" * 32,
         "model": "bart",
         "model_fingerprint": "bb" * 32,
-        "protocol": asdict(rules),
+        "protocol": rules.to_json(),
         "targets": "alternative",
         "regime": "single",
         "retain": "sample of 5",
@@ -288,7 +288,7 @@ CHANGES: dict[str, Any] = {
     "pack_sha256": "dd" * 32,
     "model": "t5",
     "model_fingerprint": "dd" * 32,
-    "protocol": asdict(DECAO2021),
+    "protocol": DECAO2021.to_json(),
     "targets": "gold",
     "regime": "batch",
     "retain": "exact",
@@ -379,7 +379,7 @@ def test_differences_name_the_field(name: str) -> None:
 
 
 def test_differences_name_the_field_of_the_protocol() -> None:
-    beams = {**asdict(STRICT), "beams": 5}
+    beams = {**STRICT.to_json(), "beams": 5}
     assert differences(setting(), setting(protocol=beams, seed=3)) == ["seed", "protocol.beams"]
     assert differences(setting(protocol={}), setting(protocol={"new": None})) == ["protocol.new"]
     assert differences(setting(), setting()) == []
@@ -399,6 +399,11 @@ def test_names_that_differ_in_case_only_carry_their_key(tmp_path: Path) -> None:
     assert len(set(names)) == len(names) == 5
 
 
+EARLIER_DECAO2021 = Protocol.from_json(
+    {**DECAO2021.to_json(), "base_answers": "own", "left_out_of_success": "no_ops", "retain_over": "all"}
+)
+
+
 @pytest.mark.parametrize(
     ("rules", "said"),
     [
@@ -410,6 +415,10 @@ def test_names_that_differ_in_case_only_carry_their_key(tmp_path: Path) -> None:
         (DECAO2021, "again are kept"),
         (DECAO2021, "free decoding with 5 beams"),
         (DECAO2021, "equivalence and retain compared as raw strings"),
+        (DECAO2021, "retain questions are those that could be edited themselves"),
+        (DECAO2021, "edits that ask for what the base model says already count too"),
+        (DECAO2021, "they are taken as they are; docs/decao2021.md says what is not as in that code"),
+        (EARLIER_DECAO2021, "an earlier reading of that code: docs/decao2021.md says what was not as in it"),
         (protocol("strict", labels=True), "nothing is decoded; answers are compared as labels"),
     ],
 )
@@ -505,7 +514,7 @@ def test_what_cannot_be_edited_is_said_in_words() -> None:
     }
     table = markdown_table([record(base=base)])
     assert (
-        "- Can be edited: 1090 of 2257 test questions; of the others, 6 have no other answer that could be "
+        "- Can be edited: 1090 of 2257 questions; of the others, 6 have no other answer that could be "
         "asked for, 1161 have no paraphrase that the base model answers alike\n"
     ) in table
     assert "gold answers: mend zsre answers, else alt, taken as truth" in table

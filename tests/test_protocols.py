@@ -5,7 +5,7 @@ from dataclasses import asdict
 import pytest
 
 from kebench.errors import NotFound
-from kebench.protocols import DECAO2021, STRICT, protocol
+from kebench.protocols import DECAO2021, STRICT, Protocol, protocol
 
 
 def test_text_protocols_are_the_constants() -> None:
@@ -24,7 +24,35 @@ def test_the_two_differ_in_every_choice_the_literature_differs_in() -> None:
         "equivalence_equality": ("normalised", "raw"),
         "retain_equality": ("normalised", "raw"),
         "beams": (1, 5),
+        "left_out_of_success": ("no_ops", "nothing"),
+        "base_answers": ("own", "stored"),
+        "alternatives": ("kebench", "decao2021"),
+        "retain_over": ("all", "editable"),
+        "stopping": ("argmax", "answer"),
     }
+
+
+@pytest.mark.parametrize("labels", [False, True])
+@pytest.mark.parametrize("name", ["strict", "decao2021"])
+def test_a_protocol_read_back_is_the_one_written(name: str, labels: bool) -> None:
+    rules = protocol(name, labels=labels)
+    assert Protocol.from_json(rules.to_json()) == rules
+
+
+def test_a_decao2021_record_from_before_it_took_what_is_stored_keeps_its_rules_and_shares_no_table() -> None:
+    earlier = {name: asdict(DECAO2021)[name] for name in FIRST_FIELDS} | {"left_out_of_success": "no_ops"}
+    read = Protocol.from_json(earlier)
+    assert (read.scoring, read.base_answers, read.retain_over, read.stopping) == (1, "own", "all", "argmax")
+    assert read.to_json() == earlier
+    assert read != DECAO2021
+
+
+FIRST_FIELDS = (
+    "name", "headline_equivalence", "paraphrases_equal_to_prompt", "left_out_of_retain", "success_equality",
+    "equivalence_equality", "retain_equality", "gold_equality", "beams", "decoding", "averaging",
+    "deterioration",
+)  # fmt: skip
+"""Of the records that were published first."""
 
 
 @pytest.mark.parametrize("name", ["strict", "decao2021"])

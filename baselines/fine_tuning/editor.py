@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from kebench.edit import Edit
+from kebench.edited import reached
 from kebench.editor import AbstractWeightEditor, State
 from kebench.errors import check_positive
 from kebench.gradients import Probe
@@ -94,6 +95,8 @@ def descend(
 ) -> list[Update]:
     """θ' − θ of each edit after the steps it takes until the argmax of every target token is right.
 
+    Under `decao2021`, until the target is the answer, decoded with the beams of the run (`reached`).
+
     Args:
         settings: which matrices, how fast, how long.
         base: the base model.
@@ -125,6 +128,13 @@ def _step(
     project: Callable[[Mapping[str, Tensor]], None],
 ) -> list[Tuning]:
     """One step of every edit whose target is not the answer yet; returns those."""
+    if base.protocol is not None:
+        maps = linear_maps(base.network)
+        updates = [tuning.update(maps) for tuning in tunings]
+        done = reached(base, updates, [tuning.edit for tuning in tunings])
+        tunings = [tuning for tuning, is_done in zip(tunings, done, strict=True) if not is_done]
+        if not tunings:
+            return []
     rows = base.rows([tuning.edit.prompt for tuning in tunings], [tuning.edit.target for tuning in tunings])
     together = base.one_pass.holds_edits(names)
     probe = Probe(one_row=not together)
@@ -134,7 +144,7 @@ def _step(
         probe.watching(base.network, names),
     ):
         logits = base.logits(rows)
-        done = all_argmax(logits, rows).tolist()
+        done = all_argmax(logits, rows).tolist() if base.protocol is None else [False] * len(tunings)
         gradients = {} if all(done) else probe.factors(target_loss(logits, rows))
     unfinished = {row: tuning for row, tuning in enumerate(tunings) if not done[row]}
     for row, tuning in unfinished.items():

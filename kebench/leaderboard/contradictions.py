@@ -69,7 +69,10 @@ def _counts(record: RunRecord) -> Iterator[str]:
         "setting.protocol and scores.protocol": (dict(setting.protocol), scores.protocol.to_json()),
         "no_ops and no_op_share.hits": (scores.no_ops, scores.no_op_share.hits),
         "edits and no_op_share.total": (scores.edits, scores.no_op_share.total),
-        "edits less no_ops and success_rate.edits": (scores.edits - scores.no_ops, scores.success_rate.edits),
+        "edits less those left out of success and success_rate.edits": (
+            scores.edits - (0 if scores.protocol.left_out_of_success == "nothing" else scores.no_ops),
+            scores.success_rate.edits,
+        ),
     }
     for name in ("equivalence_target", "equivalence_own"):
         n_edits = getattr(scores, name).edits

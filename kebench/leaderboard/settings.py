@@ -78,11 +78,32 @@ def in_words(protocol: Protocol) -> str:
         "paraphrase of it",
         "row": "the edited record only",
     }[protocol.left_out_of_retain]
+    made_of = {
+        "own": "",
+        "stored": "; where a pack stores its authors' predictions, alternatives and filtered paraphrases, "
+        "they are taken as they are",
+    }[protocol.base_answers]
+    over = {"all": "", "editable": "retain questions are those that could be edited themselves; "}[
+        protocol.retain_over
+    ]
+    counted = {
+        "no_ops": "",
+        "nothing": "; edits that ask for what the base model says already count too",
+    }[protocol.left_out_of_success]
     return (
         f"equivalence compares the answer to each paraphrase with {compared}; paraphrases that are the "
-        f"prompt again are {again}; left out of the retain questions: {left_out}; {_decoding(protocol)}; "
-        f"{_equalities(protocol)}"
+        f"prompt again are {again}; {over}left out of the retain questions: {left_out}; "
+        f"{_decoding(protocol)}; {_equalities(protocol)}{counted}{made_of}{_departs(protocol)}"
     )
+
+
+def _departs(protocol: Protocol) -> str:
+    """What a table must not leave unsaid of a protocol that is named after others' code."""
+    if protocol.name != "decao2021":
+        return ""
+    if protocol.base_answers == "own":  # so it was before the fields that came with it
+        return "; an earlier reading of that code: docs/decao2021.md says what was not as in it"
+    return "; docs/decao2021.md says what is not as in that code"
 
 
 def _decoding(protocol: Protocol) -> str:

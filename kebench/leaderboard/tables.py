@@ -187,11 +187,12 @@ _NOT_EDITED = {
 def _editable(base: Mapping[str, Any]) -> str:
     """How many of the test questions can be edited, and why the others cannot; empty where nobody counted."""
     set_aside = base.get("set_aside")
-    if "editable" not in base or "test_questions" not in base or not isinstance(set_aside, Mapping):
+    if "editable" not in base or not isinstance(set_aside, Mapping):
         return ""
     others = [f"{count} {_NOT_EDITED.get(reason, f'({reason})')}" for reason, count in set_aside.items()]
     why = f"; of the others, {', '.join(others)}" if others else ""
-    return markdown(f"{base['editable']} of {base['test_questions']} test questions{why}")
+    # Not base["test_questions"]: under decao2021 that is the editable ones alone.
+    return markdown(f"{base['editable']} of {base['editable'] + sum(set_aside.values())} questions{why}")
 
 
 def _first(rows: Sequence[RunRecord]) -> bool:
@@ -371,9 +372,11 @@ def _failures(record: RunRecord) -> str:
 def _footer(records: Sequence[RunRecord]) -> str:
     first = [row for row in records if _first([row])]
     later = [row for row in records if not _first([row])]
+    counted = any(row.scores.protocol.left_out_of_success == "nothing" for row in records)
+    but = " (but counts them under decao2021)" if counted else ""
     lines = [
         "Scores, gap and deterioration are in percent, `value [low, high]`; the seconds are the median over "
-        f"edits; {printed.NOTHING} stands where nothing was measured. Success leaves no-ops out; failed "
+        f"edits; {printed.NOTHING} stands where nothing was measured. Success leaves no-ops out{but}; failed "
         "edits count as wrong everywhere.",
         *([_intervals_of_first(first)] if first else []),
         *([f"Intervals: {_made(later)}. {_HOW_TO_READ}"] if later else []),

@@ -1,10 +1,11 @@
 """A base model as the harness and the editors see it: prompts in, answers out."""
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import ClassVar, TypeVar
+from typing import ClassVar, Self, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -25,6 +26,7 @@ from kebench.models.rows import (
     none_in_row,
     watching_logits,
 )
+from kebench.protocols import Protocol
 from kebench.task import Family, Task
 
 T = TypeVar("T")
@@ -92,6 +94,8 @@ class AbstractModel(ABC):
         one_pass: what one forward pass of it may hold.
         batching: how many rows it is asked at once; less from the first time that memory runs out.
         tf32: whether its float32 products are rounded to TF32 (`kebench.numerics`).
+        protocol: by whose decoding and equality an editor that stops early sees whether its target is the
+            answer (`kebench.edited.reached`); None: by the argmax of its tokens.
 
     Raises:
         BadSetting: the network's weights are of a type in which no edit can be computed, such as float16.
@@ -116,6 +120,7 @@ class AbstractModel(ABC):
         self.one_pass = OnePass(self)
         self.batching = Batching()
         self.tf32 = False
+        self.protocol: Protocol | None = None
         self._prompt_ids: dict[str, list[int]] = {}
 
     @property
@@ -128,6 +133,12 @@ class AbstractModel(ABC):
     def dtype(self) -> str:
         """What it computes in: `float32`, `tf32` or `bfloat16`, as far as kebench loads it."""
         return "tf32" if self.tf32 else str(self.network.dtype).removeprefix("torch.")
+
+    def judged(self, protocol: Protocol) -> Self:
+        """The same model, network and all, to whose editors an answer is what the protocol takes for one."""
+        model = copy.copy(self)
+        model.protocol = protocol
+        return model
 
     # What a family defines -----------------------------------------------------------------------------
 

@@ -58,6 +58,6 @@ class SuccessRate(evaluate.Metric):  # type: ignore[misc]  # evaluate is untyped
             EditAnswers(id="", fact="", prompt="", prediction=before, target=target, answer=after)
             for after, target, before in zip(predictions, references, base_predictions, strict=True)
         ]
-        measures = [metrics.success(edit, rules) for edit in edits if not metrics.is_no_op(edit, rules)]
+        measures = [metrics.success(edit, rules) for edit in edits if metrics.counts_for_success(edit, rules)]
         estimate = asdict(mean_estimate(measures, counted=True, seed=seed, resamples=resamples))
         return {"success_rate": estimate.pop("value"), **estimate}
