@@ -103,16 +103,16 @@ def test_a_number_is_the_rows_of_every_batch_but_the_last(rows: int) -> None:
 
 def everything(base: AbstractModel, kind: str) -> dict[str, Any]:
     """Answers, guessed and free, beams, teacher-forced verdicts; of the base model and of edited ones."""
-    prompts = tiny.prompts(kind, 8)
-    which = [index * 3 % 4 for index in range(8)]
+    prompts = tiny.prompts(kind, 5)
+    which = [index * 3 % 4 for index in range(5)]
     free = base.answer(prompts)
     low_rank: list[Update] = [random_low_rank(base, seed) for seed in range(4)]
     edited = EditedWeights(base, low_rank)
-    targets = ["SUPPORTS" if kind == "bert" else "Oslo"] * 8
+    targets = ["SUPPORTS" if kind == "bert" else "Oslo"] * 5
     return {
         "free": free,
         "guessed": base.answer(prompts, guesses=targets),
-        "beams": base.hypotheses(prompts[:5], 3),
+        "beams": base.hypotheses(prompts[:4], 3),
         "prefers": base.prefers(prompts, targets),
         "margins": [round(margin, 3) for margin in base.margins(prompts, targets)],
         "edited": edited.answer(prompts, which, free),
