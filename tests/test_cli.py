@@ -310,6 +310,7 @@ def test_ls_runs(
 # run -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_stdout_holds_the_table_and_the_folder(classifier: World, tmp_path: Path) -> None:
     words = ("--editor", "identity,oracle", "--task", classifier.task, "--output", tmp_path / "run")
     done = in_a_process(classifier, tmp_path, "run", *words)
