@@ -400,15 +400,17 @@ def test_what_was_tuned_elsewhere_is_not_tuned_here(field: str) -> None:
     elsewhere = row({"n": 1}, **{field: changed})
     assert tuned_by(row({"n": 1}), [tuning(WORSE, BETTER)]) is not None
     assert tuned_by(elsewhere, [tuning(WORSE, BETTER)]) is None
-    assert "Tuned" not in markdown_table([elsewhere], tunings=[tuning(WORSE, BETTER)])
+    table = markdown_table([elsewhere], tunings=[tuning(WORSE, BETTER)])
+    assert set(tuned_cells(table).values()) == {"no"}
+    assert "no row's settings were chosen by `kebench tune`" in table
 
 
 def test_another_class_with_the_same_settings_was_not_tuned() -> None:
     assert tuned_by(replace(row({"n": 1}), editor_path="another:Class"), [tuning(WORSE, BETTER)]) is None
 
 
-def test_a_table_without_tunings_has_no_such_column() -> None:
-    assert "Tuned" not in markdown_table([row({"n": 1})])
+def test_a_table_without_tunings_says_so_in_every_row() -> None:
+    assert set(tuned_cells(markdown_table([row({"n": 1})])).values()) == {"no"}
     assert "tuned" not in csv_table([row({"n": 1})])
 
 

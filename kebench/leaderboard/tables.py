@@ -71,7 +71,7 @@ def markdown_table(
     Args:
         records: of one setting.
         others: records of the task's other settings, to say what keeps those of the same name apart.
-        tunings: of the task; where one is on the table's pack and model, a column says which rows were tuned.
+        tunings: of the task; the column Tuned says which rows were tuned on the table's pack and model.
     """
     return f"{MARK}\n{_section(records, others, tunings, '#')}\n{_footer(records)}"
 
@@ -122,17 +122,15 @@ def _section(
         f"{f' ({setting.key})' if apart else ''}\n",
         _what_was_run(rows, apart),
     ]
-    if here := tunings_of(setting, tunings):
-        parts += [
-            _pipe_table(
-                rows,
-                ["Editor", "Tuned", *_headings(rows[0])[1:]],
-                lambda row: [tuned_in_words(row, here), *_cells(row)],
-            ),
-            how_tuned(rows, here),
-        ]
-    else:
-        parts.append(_pipe_table(rows, _headings(rows[0]), _cells))
+    here = tunings_of(setting, tunings)
+    parts += [
+        _pipe_table(
+            rows,
+            ["Editor", "Tuned", *_headings(rows[0])[1:]],
+            lambda row: [tuned_in_words(row, here), *_cells(row)],
+        ),
+        how_tuned(rows, here),
+    ]
     if _holds_out(rows):
         parts += [f"{_HELD_OUT}\n", _pipe_table(rows, _HELD_OUT_HEADINGS, _held_out_cells)]
     failed = [row for row in rows if row.scores.n_failures]

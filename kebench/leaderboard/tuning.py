@@ -71,6 +71,11 @@ def how_tuned(records: Sequence[RunRecord], tunings: Sequence[Tuning]) -> str:
         records: the table's rows.
         tunings: those on its task, pack and model.
     """
+    if not tunings:
+        return (
+            "Tuned: no row's settings were chosen by `kebench tune` on this pack with this model. The rows may "
+            "have been tuned unequally, so this table ranks no editor.\n"
+        )
     chosen_by = [found for row in records if (found := tuned_by(row, tunings)) is not None]
     same = len({(len(tuning.trials), _on(tuning.setting)) for tuning in chosen_by}) <= 1
     parts = [

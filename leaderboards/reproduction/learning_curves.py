@@ -1,9 +1,9 @@
-"""Draws learning_curves.svg: success and retain on dev while the KnowledgeEditors of the pack `mini` were trained.
+"""Draws learning_curves.svg: dev success and retain while the KnowledgeEditors of `mini` were trained.
 
     python leaderboards/reproduction/learning_curves.py
 
-Each state that comes with kebench keeps the history of its training: every 50 steps, both rates on the dev edits that
-checkpoints are chosen with, under teacher forcing.
+Each state that comes with kebench keeps the history of its training: every 50 steps, both rates on the dev
+edits that checkpoints are chosen with, under teacher forcing.
 """
 
 import json
