@@ -253,7 +253,7 @@ def test_slugs_keep_their_parts_apart() -> None:
 
 
 OLD = Path(__file__).parent / "files" / "format_2"
-"""A record of format 2 and its tables, as the version of kebench before format 3 made them."""
+"""A record of format 2 and its tables, as the version of kebench before format 3 made them, but for the column Tuned."""
 
 
 def test_records_of_format_2_are_shown_as_they_were() -> None:
@@ -453,6 +453,7 @@ once case, articles, punctuation and spacing are normalised
 
 GOLDEN_ROWS = [
     ["Editor", "mend", "**Controls**", "Ask (control)"],
+    ["Tuned", "no", "", DASH],
     ["Success", "50.00 [0.00, 100.00]", "", "50.00 [0.00, 100.00]"],
     ["Teacher-forced success", "100.00 [100.00, 100.00]", "", DASH],
     ["Inflation gap", "50.00 [0.00, 100.00]", "", DASH],
@@ -473,6 +474,9 @@ GOLDEN_ROWS = [
 """The table's columns."""
 
 GOLDEN_FOOT = f"""
+Tuned: no row's settings were chosen by `kebench tune` on this pack with this model. The rows may have been \
+tuned unequally, so this table ranks no editor.
+
 Scores, gap and deterioration are in percent, `value [low, high]`; the seconds are the median over edits; \
 {DASH} stands where nothing was measured. Success leaves no-ops out; failed edits count as wrong everywhere.
 
@@ -618,9 +622,9 @@ def test_the_protocol_names_the_headline_equivalence() -> None:
         for line in text.partition("What no editor")[0].splitlines()
         if line.startswith(("| Editor", "| mend"))
     )
-    assert heads[5:7] == ["Equivalence (own answer)", "Other equivalence (target)"]
+    assert heads[6:8] == ["Equivalence (own answer)", "Other equivalence (target)"]
     # 4/9 and 1/9, see scenes.py
-    assert [cell.split()[0] for cell in row[5:7]] == ["44.44", "11.11"]
+    assert [cell.split()[0] for cell in row[6:8]] == ["44.44", "11.11"]
 
 
 def test_failed_edits_are_itemised() -> None:
