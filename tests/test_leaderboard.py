@@ -253,7 +253,7 @@ def test_slugs_keep_their_parts_apart() -> None:
 
 
 OLD = Path(__file__).parent / "files" / "format_2"
-"""A record of format 2 and its tables, as the version of kebench before format 3 made them, but for the column Tuned."""
+"""A record of format 2 and its tables: as kebench made them before format 3, but for the column Tuned."""
 
 
 def test_records_of_format_2_are_shown_as_they_were() -> None:

@@ -73,8 +73,8 @@ def how_tuned(records: Sequence[RunRecord], tunings: Sequence[Tuning]) -> str:
     """
     if not tunings:
         return (
-            "Tuned: no row's settings were chosen by `kebench tune` on this pack with this model. The rows may "
-            "have been tuned unequally, so this table ranks no editor.\n"
+            "Tuned: no row's settings were chosen by `kebench tune` on this pack with this model. The rows "
+            "may have been tuned unequally, so this table ranks no editor.\n"
         )
     chosen_by = [found for row in records if (found := tuned_by(row, tunings)) is not None]
     same = len({(len(tuning.trials), _on(tuning.setting)) for tuning in chosen_by}) <= 1
