@@ -694,7 +694,7 @@ def test_the_same_edits_are_made_in_the_same_order(claims: World, tmp_path: Path
     ("change", "named"),
     [
         ({"seed": 1}, "seed, edits_sha256"),
-        ({"protocol": "decao2021"}, "protocol"),
+        ({"protocol": "decao2021"}, "protocol, test_sha256"),
         ({"limit": 2}, "edits, edits_sha256"),
         ({"retain": 5}, "retain"),
         ({"precision": 10}, "precision"),
