@@ -108,7 +108,7 @@ def test_it_is_small() -> None:
     assert len(states) == sum(len(load_task(task).shipped_editors) for task in MODELS)
     assert all(types_in(file) == {"F16"} for file in models)
     assert sum(file.stat().st_size for file in models) < 25 * MB
-    assert sum(file.stat().st_size for file in states) < 40 * MB
+    assert sum(file.stat().st_size for file in states) < 45 * MB  # seven states; the wheel may have 80
 
 
 @TASKS
