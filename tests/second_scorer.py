@@ -70,6 +70,10 @@ def of_edit(
         sizes = Counter(q["stratum"] for i, q in base.items() if i not in out)
         return weighted(values, {i: q["stratum"] for i, q in base.items()}, sizes), len(values)
 
+    def kept(q: dict[str, Any]) -> str:
+        stored = q.get("stored")
+        return str(q["answer"] if stored is None else stored)
+
     def lost(q: dict[str, Any], a: str | None) -> float:
         return right(q, q["answer"]) - right(q, a)
 
@@ -87,7 +91,7 @@ def of_edit(
         "target": shares(share(edit["target"], (True, False))),
         "own": shares(share(answer, (True, False))),
         "seen": shares(share(edit["target"], (False,))), "kept": shares(share(edit["target"], (True,))),
-        "retain": over(lambda q, a: float(equal(a, q["answer"], p["retain_equality"])), out),
+        "retain": over(lambda q, a: float(equal(a, kept(q), p["retain_equality"])), out),
         "gold": over(right, out), "lost": over(lost, set()), "lost_elsewhere": over(lost, out),
         "elsewhere": (mean(right(q, q["answer"]) for q in there), len(there)),
     }  # fmt: skip
@@ -151,7 +155,8 @@ def second_scores(edits: list[dict[str, Any]], base: list[dict[str, Any]], setti
         low, high = min(float(low), value), max(float(high), value)
         return found | {"value": value, "low": low, "high": high, "standard_error": error}
 
-    real = [row for row in rows if not row["no_op"]]
+    counted_no_ops = p.get("left_out_of_success") == "nothing"
+    real = [row for row in rows if counted_no_ops or not row["no_op"]]
     held = [row for row in rows if row["held_out"]]
     trained = [row for row in rows if not row["held_out"]]
     told_apart = any(row["kept"][1] for row in trained)
@@ -169,7 +174,7 @@ def second_scores(edits: list[dict[str, Any]], base: list[dict[str, Any]], setti
         ends = {"low": min(low, retain["value"]), "high": max(1 - above, retain["value"])}
         retain |= {**ends, "standard_error": NAN}
     return {
-        "edits": len(rows), "no_ops": len(rows) - len(real), "held_out_edits": len(held),
+        "edits": len(rows), "no_ops": sum(row["no_op"] for row in rows), "held_out_edits": len(held),
         "failures": dict(Counter(row["reason"] for row in rows if row["failed"])),
         "edits_with_paraphrases": sum(row["target"][1] > 0 for row in rows),
         "no_op_share": estimate(rows, "is_no_op", counted=True),
@@ -179,7 +184,7 @@ def second_scores(edits: list[dict[str, Any]], base: list[dict[str, Any]], setti
         "equivalence_target": estimate(rows, "target"), "equivalence_own": estimate(rows, "own"),
         "equivalence_seen_wordings": estimate(trained if told_apart else [], "seen"),
         "equivalence_held_out_wordings": estimate(trained if told_apart else [], "kept"),
-        "held_out_success_rate": estimate([r for r in held if not r["no_op"]], "success", counted=True),
+        "held_out_success_rate": estimate([r for r in real if r["held_out"]], "success", counted=True),
         "held_out_equivalence": estimate(held, "target"),
         "held_out_retain_accuracy": estimate(held, "retain"),
         "retain_accuracy": retain, "retain_accuracy_gold": estimate(rows, "gold"),

@@ -86,7 +86,12 @@ def folder(make_world: Callable[..., World], tmp_path_factory: pytest.TempPathFa
         for protocol in ("strict", "decao2021"):
             names = ("doubles:Oracle", "doubles:Failing")
             settings = world.settings(
-                place / protocol, *names, protocol=protocol, pack=str(place / "pack"), model=str(world.model)
+                place / protocol,
+                *names,
+                protocol=protocol,
+                pack=str(place / "pack"),
+                model=str(world.model),
+                retain=4,
             )
             run(settings, progress=Silent())
         settings = world.settings(place / "precise", "doubles:Failing", precision=40)
