@@ -19,7 +19,7 @@ from kebench.models import AbstractModel
 from kebench.models.batching import MOST_TOKENS, TOKENS_A_BATCH, Batching, batching, tokens_in
 from kebench.updates import Update, linear_maps
 
-KINDS = pytest.mark.parametrize("kind", tiny.KINDS)
+KINDS = pytest.mark.parametrize("kind", [tiny.slow_if_stood_in_for(kind) for kind in tiny.KINDS])
 BATCHINGS = (Batching(1, 1), Batching(3, 3), Batching(limit=60))
 
 

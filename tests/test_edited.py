@@ -14,7 +14,7 @@ from kebench.models import AbstractModel
 from kebench.models.batching import Batching
 from kebench.updates import Dense, LowRank, Update, editable, fingerprint
 
-KINDS = pytest.mark.parametrize("kind", tiny.KINDS)
+KINDS = pytest.mark.parametrize("kind", [tiny.slow_if_stood_in_for(kind) for kind in tiny.KINDS])
 
 
 def base_of(kind: str) -> AbstractModel:

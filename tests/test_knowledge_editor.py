@@ -236,7 +236,7 @@ def test_the_size_of_an_update_is_its_root_mean_square(kind: str) -> None:
 # --- the loop -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["bert", "bart"])
+@pytest.mark.parametrize("kind", ["bert", pytest.param("bart", marks=pytest.mark.slow)])
 def test_the_loop_adds_factors_and_stops_at_success(kind: str) -> None:
     base = learner(kind, torch.float64)
     edits = tiny.edits(base, kind, 3)
@@ -307,6 +307,9 @@ def test_settings_that_only_matter_at_test_time_do_not_change_what_prepares() ->
 SHORT = replace(TINY, steps=8, validate_every=3, validate_edits=3)
 
 
+SLOW_BART = pytest.param("bart", 6, marks=pytest.mark.slow)
+
+
 class Interrupted(Exception):
     """The power fails."""
 
@@ -375,7 +378,7 @@ def test_training_lowers_the_loss(kind: str, tmp_path: Path) -> None:
     assert fingerprint(base.network) == before
 
 
-@pytest.mark.parametrize(("kind", "stop_at"), [("bert", 6), ("bert", 5), ("bart", 6), ("bert", 2)])
+@pytest.mark.parametrize(("kind", "stop_at"), [("bert", 6), ("bert", 5), ("bert", 2), SLOW_BART])
 def test_an_interrupted_training_goes_on_to_the_same_bits(
     kind: str, stop_at: int, tmp_path: Path, uninterrupted: Trained
 ) -> None:

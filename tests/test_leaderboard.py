@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -134,14 +135,20 @@ def held_out_by_hand() -> Scores:
     )
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two editors and a control in one setting, one editor in another; tables made."""
-    path = tmp_path / "leaderboards"
+    path = tmp_path_factory.mktemp("made") / "leaderboards"
     records = [record("mend"), record("rome"), record("oracle", is_control=True), record("mend", seed=1)]
     add_records(path, records)
     rebuild(path)
     return path
+
+
+@pytest.fixture
+def folder(made: Path, tmp_path: Path) -> Path:
+    """A copy of it, to be changed."""
+    return Path(shutil.copytree(made, tmp_path / "leaderboards"))
 
 
 def tables(folder: Path) -> list[Path]:

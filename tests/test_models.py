@@ -27,6 +27,7 @@ from kebench.run_settings import DType
 
 KINDS = pytest.mark.parametrize("kind", tiny.KINDS)
 GENERATING = pytest.mark.parametrize("kind", tiny.GENERATING)
+LONG = pytest.mark.parametrize("kind", [tiny.slow_if_stood_in_for(kind) for kind in tiny.KINDS])
 
 
 @cache
@@ -62,7 +63,7 @@ def near_misses(answer: str) -> list[str]:
     ]  # fmt: skip
 
 
-@KINDS
+@LONG
 @given(data=st.data())
 @settings(max_examples=12, deadline=None, derandomize=True)
 def test_a_guess_never_changes_an_answer(kind: str, data: st.DataObject) -> None:
@@ -98,7 +99,7 @@ def test_a_right_guess_saves_decoding(kind: str, monkeypatch: pytest.MonkeyPatch
 # --- batches
 
 
-@KINDS
+@LONG
 @given(seed=st.integers(0, 10_000), size=st.integers(1, 30))
 @settings(max_examples=8, deadline=None, derandomize=True)
 def test_order_batch_and_padding_change_no_answer(kind: str, seed: int, size: int) -> None:
@@ -162,7 +163,7 @@ def test_five_beams_give_five_answers_best_first(kind: str) -> None:
     assert made.answer(prompts, beams=5, guesses=made.answer(prompts)) == [texts[0] for texts in found]
 
 
-@GENERATING
+@pytest.mark.parametrize("kind", [tiny.slow_if_stood_in_for(kind) for kind in tiny.GENERATING])
 def test_one_beam_is_the_greedy_search_written_out(kind: str) -> None:
     made = model(kind)
     for prompt in tiny.prompts(kind, 8):

@@ -31,7 +31,12 @@ STACKS = {
     "gpt2": ("transformer.h",),
     "llama": ("model.layers",),
 }
-PLACES = [(kind, stack, layer) for kind in tiny.KINDS for stack in STACKS[kind] for layer in range(DEPTH)]
+PLACES = [
+    tiny.slow_if_stood_in_for(kind, stack, layer)
+    for kind in tiny.KINDS
+    for stack in STACKS[kind]
+    for layer in range(DEPTH)
+]
 EVERYWHERE = pytest.mark.parametrize(("kind", "stack", "layer"), PLACES)
 T5_HANDS_ON_MORE = "encoder.block", "decoder.block"
 """Its first layer makes the position bias of all: these stacks cannot be cut, only the encoder left out."""

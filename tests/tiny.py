@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
@@ -49,6 +50,14 @@ FAMILY: dict[str, Family] = {
     "gpt2": "causal",
     "llama": "causal",
 }
+STAND_INS = {"t5": "bart", "llama": "gpt2"}
+
+
+def slow_if_stood_in_for(kind: str, *values: Any) -> Any:
+    """Parameters of a long test. It is asked of T5 and Llama with the slow ones: BART and GPT-2 stand in."""
+    return pytest.param(kind, *values, marks=pytest.mark.slow if kind in STAND_INS else ())
+
+
 LABELS = ("REFUTES", "SUPPORTS")
 FIT_STEPS = 80
 
