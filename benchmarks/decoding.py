@@ -8,7 +8,7 @@ from benchmarks.session import Contests, Session
 from benchmarks.settings import Settings
 from benchmarks.timing import Contest, timed
 from benchmarks.worlds import OTHER, World, base_size, mini
-from kebench.edited import EditedWeights
+from kebench.edits.edited import EditedWeights
 
 EDITS = 8
 FREE, FORCED = "free answers", "one pass"

@@ -11,9 +11,9 @@ from benchmarks.session import Contests, Session
 from benchmarks.settings import Settings
 from benchmarks.timing import Contest, timed
 from benchmarks.worlds import World, base_size
-from kebench.run_folder import EDITS_AT_ONCE
-from kebench.scorer import per_edit, score
-from kebench.trial import Trial, edit_and_ask
+from kebench.running.folder import EDITS_AT_ONCE
+from kebench.running.trial import Trial, edit_and_ask
+from kebench.scoring.scorer import per_edit, score
 
 NEAR = 1e-4
 """A classifier's rows nearer to the threshold may fall on either side: sums differ in their order."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from kebench.models import AbstractModel
+from kebench.models.model import AbstractModel
 
 ROWS = 16
 

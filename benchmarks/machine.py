@@ -6,7 +6,7 @@ import torch
 
 from benchmarks.settings import Settings
 from benchmarks.timing import timed
-from kebench.environment import hardware, versions
+from kebench.running.environment import hardware, versions
 
 
 def machine(settings: Settings) -> dict[str, str | int | float]:

@@ -8,7 +8,7 @@ from benchmarks.lines import Line
 from benchmarks.session import Session
 from benchmarks.settings import Settings
 from benchmarks.timing import Ratio
-from kebench.environment import peak_memory_bytes, reset_peak_memory
+from kebench.running.environment import peak_memory_bytes, reset_peak_memory
 
 NOT_ASKED = ("i",)  # a command, with no memory of ours
 MIB = 1 << 20

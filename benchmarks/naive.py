@@ -15,10 +15,10 @@ from torch import Tensor
 
 from benchmarks.timing import clock
 from benchmarks.worlds import World
-from kebench.cases import Case
-from kebench.edit import Edit
-from kebench.models import AbstractModel
-from kebench.updates import Dense
+from kebench.edits.edit import Edit
+from kebench.models.changes import Dense
+from kebench.models.model import AbstractModel
+from kebench.running.cases import Case
 
 BATCH, TOKENS, BEAMS = 256, 32, 5
 

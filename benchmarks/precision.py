@@ -11,10 +11,10 @@ from benchmarks.session import Session
 from benchmarks.settings import Settings
 from benchmarks.timing import Ratio
 from benchmarks.worlds import World, mini
-from kebench.answers import EditAnswers
-from kebench.run_folder import EDITS_AT_ONCE
-from kebench.statistics import draw_sample, strata
-from kebench.trial import edit_and_ask
+from kebench.running.folder import EDITS_AT_ONCE
+from kebench.running.trial import edit_and_ask
+from kebench.scoring.answers import EditAnswers
+from kebench.scoring.statistics import draw_sample, strata
 
 ROWS = 10_444
 """FEVER's dev set in KILT, which the paper asks after every edit."""

@@ -9,7 +9,7 @@ from benchmarks.session import Contests, Session
 from benchmarks.settings import Settings
 from benchmarks.timing import Contest, timed
 from benchmarks.worlds import World, base_size, cut, mini
-from kebench.edited import EditedWeights
+from kebench.edits.edited import EditedWeights
 
 EDITS = (1, 8, 64)
 TOKENS = 16

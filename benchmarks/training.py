@@ -11,7 +11,7 @@ from benchmarks.session import Contests, Session
 from benchmarks.settings import Settings
 from benchmarks.timing import Contest, clock
 from benchmarks.worlds import World, base_size, mini
-from kebench.editor import Known, TrainingEdit, TrainingSet, Workspace
+from kebench.edits.editor import Known, TrainingEdit, TrainingSet, Workspace
 from kebench.models.base_logits import BLOCK
 
 BATCHED = 16

@@ -10,7 +10,7 @@ from benchmarks.session import Contests, Session
 from benchmarks.settings import Settings
 from benchmarks.timing import Contest, timed
 from benchmarks.worlds import World, base_size, mini
-from kebench.updates import editable, linear_maps
+from kebench.models.layers import editable, linear_maps
 
 EDITS = 8
 BATCHED, SINGLE = "8 in one call", "8 calls"

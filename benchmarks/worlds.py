@@ -19,21 +19,21 @@ from torch import nn
 from transformers import AutoConfig, PreTrainedModel
 
 from benchmarks.settings import LAYERS, Settings
-from kebench.edit import Edit
-from kebench.editor import State, load_editor
-from kebench.models import AbstractModel, Asking
+from kebench.edits.edit import Edit
+from kebench.edits.editor import State, load_editor
+from kebench.models.changes import Update
 from kebench.models.load import FAMILIES, LOADERS, label_fields
-from kebench.models.training import bpe_tokenizer
+from kebench.models.model import AbstractModel, Asking
 from kebench.packs.formats import read_source
 from kebench.packs.pack import Pack, write_pack
 from kebench.packs.record import Record
-from kebench.plan import Plan
-from kebench.preparation import find_model, find_pack, make_ground, prepare_editor
-from kebench.progress import Progress
-from kebench.protocols import protocol
-from kebench.run_settings import RunSettings
+from kebench.running.plan import Plan
+from kebench.running.preparation import find_model, find_pack, make_ground, prepare_editor
+from kebench.running.progress import Progress
+from kebench.running.settings import RunSettings
+from kebench.scoring.protocols import protocol
 from kebench.task import Task, load_task
-from kebench.updates import Update
+from kebench.training.base import bpe_tokenizer
 
 SHARED = Path(os.environ.get("KEBENCH_SHARED") or Path(__file__).parents[2] / "shared")
 REAL = {

@@ -15,8 +15,8 @@ from kebench.errors import BadSetting, KebenchError, NotFound, did_you_mean
 
 if TYPE_CHECKING:
     from kebench.packs.pack import Pack
-    from kebench.progress import Progress
-    from kebench.run_settings import RunSettings
+    from kebench.running.progress import Progress
+    from kebench.running.settings import RunSettings
     from kebench.task import Task
 
 
@@ -109,7 +109,7 @@ def main() -> None:
 @click.option("--config", type=click.Path(dir_okay=False, path_type=Path), help="The same options as YAML.")
 def run(config: Path | None, editors: str | None, **options: Any) -> None:
     """Run editors on a task and print their scores. Makes what is missing; goes on where it was cut off."""
-    from kebench.yaml_files import as_mapping, read_yaml
+    from kebench.files.yaml import as_mapping, read_yaml
 
     fields = dict(as_mapping(read_yaml(config), config)) if config else {}
     fields.update({name: value for name, value in options.items() if value is not None})
@@ -125,8 +125,8 @@ def run(config: Path | None, editors: str | None, **options: Any) -> None:
     click.echo(_what_runs(settings), err=True)
 
     from kebench.leaderboard import table_text
-    from kebench.progress import Progress
-    from kebench.run import run as run_editors
+    from kebench.running.progress import Progress
+    from kebench.running.run import run as run_editors
 
     folder, records = run_editors(settings, progress=Progress())
     click.echo(table_text(records))
@@ -140,8 +140,8 @@ def _names(text: str) -> list[str]:
 
 def _settings(fields: dict[str, Any], place: Path | str) -> RunSettings:
     """The settings that flags and file mean."""
-    from kebench.run_settings import RunSettings
-    from kebench.yaml_files import validated
+    from kebench.files.yaml import validated
+    from kebench.running.settings import RunSettings
 
     for flag, word in (("retain", "exact"), ("batch-size", "auto")):
         found = fields.get(flag.replace("-", "_"))
@@ -169,7 +169,7 @@ def _what_runs(settings: RunSettings) -> str:
 
 def _check_names(settings: RunSettings) -> None:
     """Finds a typo before torch is imported."""
-    from kebench.editor_files import read_editor_file
+    from kebench.edits.editor_files import read_editor_file
     from kebench.task import load_task
 
     task = load_task(settings.task)
@@ -200,7 +200,7 @@ def ls(what: str) -> None:
 
 
 def _editors() -> list[str]:
-    from kebench.editor_files import editor_files, read_editor_file
+    from kebench.edits.editor_files import editor_files, read_editor_file
 
     return [f"{name:32} {read_editor_file(name)[0].description}" for name in editor_files()]
 
@@ -271,8 +271,8 @@ def train(
     device: str | None,
 ) -> None:
     """Train a base model, or prepare an editor, ahead of time. Interrupted, it goes on where it was."""
-    from kebench.progress import Progress
-    from kebench.protocols import protocol as find_protocol
+    from kebench.running.progress import Progress
+    from kebench.scoring.protocols import protocol as find_protocol
     from kebench.task import load_task
 
     loaded = load_task(task)
@@ -295,7 +295,7 @@ def train(
 def _train_base(
     base: str, task: Task, pack: str | None, out: Path | None, device: str | None, progress: Progress
 ) -> None:
-    from kebench.preparation import device_or_default, find_pack, train_model, trained_model_folder
+    from kebench.running.preparation import device_or_default, find_pack, train_model, trained_model_folder
 
     if base not in task.models:
         raise NotFound(f"model of the task {task.name}", base, task.models)
@@ -316,8 +316,8 @@ def _reproduce(
     device: str | None,
     progress: Progress,
 ) -> None:
-    from kebench.preparation import device_or_default
-    from kebench.reproduce import reproduce
+    from kebench.running.preparation import device_or_default
+    from kebench.running.reproduce import reproduce
 
     everything = base is None and editor is None
     made = reproduce(
@@ -332,10 +332,10 @@ def _reproduce(
 
 
 def _prepare_editor(name: str, fields: dict[str, Any], device: str | None, progress: Progress) -> None:
-    from kebench.editor import AbstractTrainedEditor, load_editor
-    from kebench.preparation import pack_name, prepare_editor, state_folder
-    from kebench.run import ground_of
-    from kebench.run_settings import RunSettings
+    from kebench.edits.editor import AbstractTrainedEditor, load_editor
+    from kebench.running.preparation import pack_name, prepare_editor, state_folder
+    from kebench.running.run import ground_of
+    from kebench.running.settings import RunSettings
     from kebench.task import load_task
 
     task = load_task(fields["task"])
@@ -375,12 +375,11 @@ def beliefs(editors: str, out: Path, **fields: Any) -> None:
     _check_names(settings)
     click.echo(_what_runs(settings), err=True)
 
-    from kebench.beliefs import write_beliefs
-    from kebench.drawing import draw_beliefs, needs_matplotlib
-    from kebench.progress import Progress
-    from kebench.record import editor_folder
-    from kebench.run import beliefs_of
-    from kebench.run_folder import make_folder
+    from kebench.beliefs.beliefs import beliefs_of, write_beliefs
+    from kebench.beliefs.drawing import draw_beliefs, needs_matplotlib
+    from kebench.running.folder import make_folder
+    from kebench.running.progress import Progress
+    from kebench.scoring.record import editor_folder
 
     needs_matplotlib()  # told before the work, not after it
     make_folder(out, "--out")
@@ -426,9 +425,9 @@ def tune(editor: str, grid: Path, **fields: Any) -> None:
     click.echo(_what_runs(settings), err=True)
 
     from kebench.leaderboard import trials_text
-    from kebench.progress import Progress
-    from kebench.tune import chosen_as_yaml, read_grid
-    from kebench.tune import tune as try_all
+    from kebench.running.progress import Progress
+    from kebench.running.tune import chosen_as_yaml, read_grid
+    from kebench.running.tune import tune as try_all
 
     folder, tuning = try_all(settings, read_grid(grid), progress=Progress())
     click.echo(trials_text(tuning))
@@ -506,9 +505,9 @@ def build(name: str, pack: str | None, folder: Path | None, out: Path | None) ->
 
     Or every task's pack of the name PACK, each in a folder of its own below --out.
     """
-    from kebench.home import pack_folder
+    from kebench.files.home import pack_folder
+    from kebench.files.shipped import shipped_root
     from kebench.packs.build import build_pack
-    from kebench.shipped import shipped_root
     from kebench.task import load_task, task_names
 
     if folder is not None and not folder.is_dir():
@@ -577,7 +576,7 @@ def _show_pack(pack: Pack) -> None:
 def leaderboard(runs: tuple[Path, ...], folder: Path, check_: bool, replace: bool) -> None:
     """Add the records of RUNS (or the trials of a tuning), and rebuild every table from its records."""
     from kebench.leaderboard import add_records, add_tunings, check, rebuild
-    from kebench.tuning import FILE, GRID
+    from kebench.scoring.tuning import FILE, GRID
 
     if check_:
         problems = check(folder)

@@ -9,19 +9,20 @@ from typing import TYPE_CHECKING, Literal
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from kebench.answers import BaseAnswer
-from kebench.editor import AbstractEditor, load_editor
+from kebench.edits.editor import AbstractEditor, load_editor
 from kebench.errors import BadSetting
-from kebench.models import AbstractModel
 from kebench.models.load import Pair, tokenizer_of
-from kebench.preparation import pack_name
-from kebench.progress import Progress, Silent
-from kebench.protocols import Protocol, Targets
-from kebench.record import RunRecord, editor_folder
-from kebench.run import run
-from kebench.run_folder import read_base, read_edits
-from kebench.run_settings import BatchSize, DType, RunSettings, Split
-from kebench.scorer import per_edit
+from kebench.models.model import AbstractModel
+from kebench.models.settings import BatchSize, DType
+from kebench.running.folder import read_base, read_edits
+from kebench.running.preparation import pack_name
+from kebench.running.progress import Progress, Silent
+from kebench.running.run import run
+from kebench.running.settings import RunSettings, Split
+from kebench.scoring.answers import BaseAnswer
+from kebench.scoring.protocols import Protocol, Targets
+from kebench.scoring.record import RunRecord, editor_folder
+from kebench.scoring.scorer import per_edit
 from kebench.task import load_task
 
 if TYPE_CHECKING:

@@ -10,9 +10,11 @@ from typing import Any, ClassVar, Literal
 from pydantic import ConfigDict
 
 from kebench.errors import BadFile, NotFound, did_you_mean
-from kebench.packs.reading import AnswersAre
-from kebench.protocols import STRATA
-from kebench.yaml_files import FORBID_EXTRA, folder_of, read_yaml, validated
+from kebench.files.yaml import FORBID_EXTRA, folder_of, read_yaml, validated
+from kebench.scoring.protocols import STRATA
+
+AnswersAre = Literal["truth", "counterfactual"]
+"""What a source's answers are, where its rows do not say: true, or false ones to edit in."""
 
 Family = Literal["classifier", "seq2seq", "causal"]
 DEFAULT_SPLIT: Mapping[str, float] = {"train": 0.75, "dev": 0.05, "test": 0.2}
@@ -80,7 +82,7 @@ class ModelRecipe:
         revision: the Hub commit of `start`.
         architecture: fields of a transformers configuration, `model_type` among them; `vocab_size` is
             the size of the tokenizer trained on the pack.
-        training: fields of `kebench.models.training.Training` that differ from its defaults.
+        training: fields of `kebench.training.base.Training` that differ from its defaults.
         shipped: where below `tasks/` it lies, trained, for a model that comes with kebench.
     """
 

@@ -17,9 +17,8 @@ from transformers import (
     AutoModelForSequenceClassification,
 )
 
-from kebench.models import AbstractModel
 from kebench.models.load import FAMILIES
-from kebench.models.model import Asking
+from kebench.models.model import AbstractModel, Asking
 from kebench.task import Family
 
 SIZES: dict[str, Any] = {

@@ -10,9 +10,9 @@ from kebench.baselines.knowledge_editor.hypernetwork import Hypernetwork
 from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
+from kebench.models.changes import Dense, LowRank, Update
 from kebench.models.model import AbstractModel
 from kebench.models.rows import target_loss
-from kebench.updates import Dense, LowRank, Update
 
 
 def dense_delta(base: AbstractModel, name: str, change: Dense | LowRank) -> Tensor:

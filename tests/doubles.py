@@ -17,9 +17,9 @@ from typing import ClassVar, Literal
 
 import torch
 
-from kebench.edit import Edit
-from kebench.edited import AbstractEdited, EditedWeights
-from kebench.editor import (
+from kebench.edits.edit import Edit
+from kebench.edits.edited import AbstractEdited, EditedWeights
+from kebench.edits.editor import (
     AbstractEditor,
     AbstractTrainedEditor,
     AbstractWeightEditor,
@@ -28,8 +28,9 @@ from kebench.editor import (
     Workspace,
 )
 from kebench.errors import BadSetting
+from kebench.models.changes import Dense, Update
+from kebench.models.layers import editable
 from kebench.models.model import AbstractModel
-from kebench.updates import Dense, Update, editable
 
 NONSENSE = "blorp"
 

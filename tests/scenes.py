@@ -5,7 +5,7 @@ Held out of training: FAILED and NO_OP, and a wording of TAKES and of FAILED.
 
 from __future__ import annotations
 
-from kebench.answers import BaseAnswer, EditAnswers, ParaphraseAnswer
+from kebench.scoring.answers import BaseAnswer, EditAnswers, ParaphraseAnswer
 
 # Two strata of four. q1 is right by its second alias; q4 and q7 are wrong.
 BASE = (

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import tiny
 
-from kebench.base_answers import _key, answered, differing, differing_decao2021, margins_of
-from kebench.home import home
+from kebench.files.home import home
+from kebench.models.identity import fingerprint
 from kebench.models.model import AbstractModel
 from kebench.packs.record import Paraphrase
-from kebench.protocols import DECAO2021, STRICT, Protocol, protocol
-from kebench.updates import fingerprint
+from kebench.running.base_answers import _key, answered, differing, differing_decao2021, margins_of
+from kebench.scoring.protocols import DECAO2021, STRICT, Protocol, protocol
 
 LABEL_RULES = protocol("strict", labels=True)
 
@@ -164,7 +164,7 @@ def _only_greedy(hypotheses: Any) -> Any:
 
 
 def test_progress_is_told(bert: AbstractModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kebench.base_answers.AT_ONCE", 4)
+    monkeypatch.setattr("kebench.running.base_answers.AT_ONCE", 4)
     told: list[tuple[int, int]] = []
     answered(
         bert, "w", tiny.records("bert", 6), LABEL_RULES, lambda done, total, _: told.append((done, total))
@@ -176,7 +176,7 @@ def test_parts_do_not_change_the_answers(bert: AbstractModel, monkeypatch: pytes
     whole = ask(bert)
     (file,) = (home() / "answers").iterdir()
     file.unlink()
-    monkeypatch.setattr("kebench.base_answers.AT_ONCE", 4)
+    monkeypatch.setattr("kebench.running.base_answers.AT_ONCE", 4)
     assert ask(bert) == whole
 
 
@@ -276,7 +276,7 @@ def test_decao2021_asks_for_the_first_label_that_is_stored(bert: AbstractModel) 
 
 
 def test_another_rule_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kebench.base_answers.Levenshtein.distance", lambda *_: 5)
+    monkeypatch.setattr("kebench.running.base_answers.Levenshtein.distance", lambda *_: 5)
     assert differing(["Parma"], "Paris") == ("Parma",)
 
 

@@ -8,8 +8,8 @@ import torch
 from tolerance import assert_same, through
 from torch import Tensor
 
-from kebench.models import AbstractModel
 from kebench.models.base_logits import BaseLogits, Question
+from kebench.models.model import AbstractModel
 
 EVERY_KIND = pytest.mark.parametrize("kind", tiny.KINDS)
 

@@ -21,8 +21,8 @@ from kebench.baselines.knowledge_editor import KnowledgeEditor
 from kebench.baselines.random_update import RandomUpdate
 from tolerance import tolerance
 
-from kebench.edit import Edit
-from kebench.editor import (
+from kebench.edits.edit import Edit
+from kebench.edits.editor import (
     AbstractEditor,
     AbstractTrainedEditor,
     State,
@@ -31,10 +31,10 @@ from kebench.editor import (
     load_editor,
     settings_of,
 )
-from kebench.editor_files import editor_files, read_editor_file
-from kebench.models import AbstractModel
-from kebench.updates import fingerprint
-from kebench.yaml_files import validated
+from kebench.edits.editor_files import editor_files, read_editor_file
+from kebench.files.yaml import validated
+from kebench.models.identity import fingerprint
+from kebench.models.model import AbstractModel
 
 NAMES = tuple(editor_files())
 EVERY_FILE = pytest.mark.parametrize("name", NAMES)

@@ -14,10 +14,11 @@ import torch
 from test_updates import random_low_rank
 from transformers import BertConfig
 
-from kebench.edited import EditedWeights
-from kebench.models import AbstractModel
+from kebench.edits.edited import EditedWeights
 from kebench.models.batching import MOST_TOKENS, TOKENS_A_BATCH, Batching, batching, tokens_in
-from kebench.updates import Update, linear_maps
+from kebench.models.changes import Update
+from kebench.models.layers import linear_maps
+from kebench.models.model import AbstractModel
 
 KINDS = pytest.mark.parametrize("kind", [tiny.slow_if_stood_in_for(kind) for kind in tiny.KINDS])
 BATCHINGS = (Batching(1, 1), Batching(3, 3), Batching(limit=60))

@@ -15,9 +15,10 @@ import torch
 from tolerance import through, tolerance
 from worlds import World
 
+from kebench.beliefs.beliefs import beliefs_of
 from kebench.models.rows import log_odds
-from kebench.progress import Silent
-from kebench.run import beliefs_of, run
+from kebench.running.progress import Silent
+from kebench.running.run import run
 
 Kebench = Callable[..., tuple[int, str, str]]
 SVG = "{http://www.w3.org/2000/svg}"
@@ -112,7 +113,7 @@ def test_an_editor_without_probabilities_is_told_so(
 def test_without_matplotlib_the_command_says_what_to_install(
     classifier: World, kebench: Kebench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kebench.drawing.find_spec", lambda _: None)
+    monkeypatch.setattr("kebench.beliefs.drawing.find_spec", lambda _: None)
     status, _, err = kebench("beliefs", "--editor", "identity", "--task", classifier.task)
     assert status == 2
     assert "pip install 'kebench[plots]'" in err

@@ -9,16 +9,16 @@ from typing import Any, ClassVar
 import doubles
 import pytest
 
-from kebench.answers import ParaphraseAnswer
-from kebench.base_answers import AnsweredParaphrase, AnsweredRecord
-from kebench.cases import make_cases
-from kebench.edit import Edit
-from kebench.edited import AbstractEdited
-from kebench.editor import AbstractEditor, State
+from kebench.edits.edit import Edit
+from kebench.edits.edited import AbstractEdited
+from kebench.edits.editor import AbstractEditor, State
 from kebench.models.model import AbstractModel
 from kebench.packs.paraphrases import AS_PUBLISHED
-from kebench.protocols import DECAO2021, STRICT
-from kebench.trial import edit_and_ask
+from kebench.running.base_answers import AnsweredParaphrase, AnsweredRecord
+from kebench.running.cases import make_cases
+from kebench.running.trial import edit_and_ask
+from kebench.scoring.answers import ParaphraseAnswer
+from kebench.scoring.protocols import DECAO2021, STRICT
 
 
 def record(name: str, **changes: object) -> AnsweredRecord:

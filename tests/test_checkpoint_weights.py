@@ -14,10 +14,9 @@ from torch import Tensor
 from transformers import AutoModel, BertForMaskedLM
 
 from kebench.errors import BadFile
-from kebench.models import load_model
-from kebench.models.load import load_pretrained
-from kebench.models.training import Training, _start
+from kebench.models.load import load_model, load_pretrained
 from kebench.task import ModelRecipe
+from kebench.training.base import Training, _start
 
 Weights = dict[str, Tensor]
 KINDS = pytest.mark.parametrize("kind", tiny.KINDS)

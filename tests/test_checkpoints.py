@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.optim import Optimizer
 
-from kebench.checkpoints import load_checkpoint, save_checkpoint, save_tensors
-from kebench.schedule import warmup_then_decay
+from kebench.training.checkpoints import load_checkpoint, save_checkpoint, save_tensors
+from kebench.training.schedule import warmup_then_decay
 
 OPTIMIZERS = {
     "AdamW": lambda p: torch.optim.AdamW(p, lr=0.1),
@@ -66,7 +66,7 @@ def test_a_write_cut_off_leaves_the_one_before(tmp_path: Path, monkeypatch: pyte
         file.write_bytes(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr("kebench.checkpoints.save_file", cut_off)
+    monkeypatch.setattr("kebench.training.checkpoints.save_file", cut_off)
     with pytest.raises(OSError, match="disk full"):
         save_tensors({"a": torch.zeros(2)}, path)
     assert torch.equal(load_file(path)["a"], torch.ones(2))

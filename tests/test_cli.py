@@ -19,8 +19,8 @@ from worlds import World, task_text
 
 from kebench import __version__
 from kebench.cli import cli, one_line
-from kebench.record import RunRecord
-from kebench.run_settings import RunSettings
+from kebench.running.settings import RunSettings
+from kebench.scoring.record import RunRecord
 
 Kebench = Callable[..., tuple[int, str, str]]
 

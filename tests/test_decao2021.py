@@ -23,22 +23,22 @@ from kebench.baselines.fine_tuning import FineTuning
 from kebench.baselines.knowledge_editor import KnowledgeEditor
 from safetensors.torch import load_file
 
-from kebench.answers import BaseAnswer, EditAnswers, ParaphraseAnswer
-from kebench.base_answers import differing_decao2021
-from kebench.editor import AbstractEditor, State
-from kebench.metrics import same
-from kebench.models import Asking
+from kebench.edits.editor import AbstractEditor, State
+from kebench.models.changes import Dense
 from kebench.models.load import FAMILIES, load_pretrained
+from kebench.models.model import Asking
 from kebench.packs.build import import_pack
 from kebench.packs.questions import question_id
-from kebench.plan import Plan
-from kebench.preparation import make_ground
-from kebench.progress import Silent
-from kebench.protocols import Protocol, protocol
-from kebench.run_settings import RunSettings
-from kebench.scorer import per_edit, score
-from kebench.trial import edit_and_ask
-from kebench.updates import Dense
+from kebench.running.base_answers import differing_decao2021
+from kebench.running.plan import Plan
+from kebench.running.preparation import make_ground
+from kebench.running.progress import Silent
+from kebench.running.settings import RunSettings
+from kebench.running.trial import edit_and_ask
+from kebench.scoring.answers import BaseAnswer, EditAnswers, ParaphraseAnswer
+from kebench.scoring.metrics import same
+from kebench.scoring.protocols import Protocol, protocol
+from kebench.scoring.scorer import per_edit, score
 
 THEIRS = SHARED / "reference" / "parity" / "decao2021_evaluation"
 pytestmark = pytest.mark.skipif(not THEIRS.is_dir(), reason=f"needs the reference numbers in {THEIRS}")

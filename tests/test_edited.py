@@ -9,10 +9,12 @@ from dense_reference import dense_delta, really_edited
 from test_updates import random_low_rank
 from tolerance import through, tolerance
 
-from kebench.edited import EditedWeights
-from kebench.models import AbstractModel
+from kebench.edits.edited import EditedWeights
 from kebench.models.batching import Batching
-from kebench.updates import Dense, LowRank, Update, editable, fingerprint
+from kebench.models.changes import Dense, LowRank, Update
+from kebench.models.identity import fingerprint
+from kebench.models.layers import editable
+from kebench.models.model import AbstractModel
 
 KINDS = pytest.mark.parametrize("kind", [tiny.slow_if_stood_in_for(kind) for kind in tiny.KINDS])
 

@@ -16,11 +16,10 @@ from hypothesis import strategies as st
 from transformers import GenerationConfig, PreTrainedModel
 
 from kebench.errors import BadSetting
-from kebench.models import AbstractModel, load_model
 from kebench.models.batching import Batching
 from kebench.models.causal import Causal
-from kebench.models.load import FAMILIES
-from kebench.models.model import Asking
+from kebench.models.load import FAMILIES, load_model
+from kebench.models.model import AbstractModel, Asking
 from kebench.models.rows import Rows, all_argmax, least_margin, log_odds
 from kebench.models.seq2seq import Seq2Seq
 

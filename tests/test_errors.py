@@ -1,14 +1,6 @@
 import pytest
 
-from kebench.errors import (
-    BadFile,
-    BadSetting,
-    BrokenEditor,
-    Busy,
-    KebenchError,
-    NotFound,
-    did_you_mean,
-)
+from kebench.errors import BadFile, BadSetting, BrokenEditor, Busy, KebenchError, NotFound, did_you_mean
 
 
 @pytest.mark.parametrize("kind", [BadFile, BadSetting, BrokenEditor, NotFound, Busy])

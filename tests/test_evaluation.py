@@ -17,11 +17,10 @@ from worlds import World
 
 from kebench import evaluate
 from kebench.errors import BadSetting, KebenchError
-from kebench.models import load_model
-from kebench.models.load import FAMILIES, label_fields, model_of, tokenizer_of
+from kebench.models.load import FAMILIES, label_fields, load_model, model_of, tokenizer_of
 from kebench.models.model import Asking
-from kebench.progress import Silent
-from kebench.run import ground_of
+from kebench.running.progress import Silent
+from kebench.running.run import ground_of
 from kebench.task import load_task
 
 AUTO = {"bert": AutoModelForSequenceClassification, "bart": AutoModelForSeq2SeqLM}

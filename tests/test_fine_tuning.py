@@ -24,15 +24,17 @@ from kebench.baselines.fine_tuning import editor as fine_tuning
 from tolerance import assert_same, through, tolerance
 from torch import Tensor, nn
 
-from kebench.cases import Case
-from kebench.edit import Edit
-from kebench.edited import EditedWeights, reached
-from kebench.models import AbstractModel
+from kebench.edits.edit import Edit
+from kebench.edits.edited import EditedWeights, reached
+from kebench.models.changes import Dense, Update, dense_applied, substituted
+from kebench.models.identity import fingerprint
+from kebench.models.layers import editable
+from kebench.models.model import AbstractModel
 from kebench.models.rows import all_argmax, target_loss
-from kebench.normalise import normalise_decao2021
-from kebench.protocols import DECAO2021, STRICT
-from kebench.trial import edit_and_ask
-from kebench.updates import Dense, Update, dense_applied, editable, fingerprint, substituted
+from kebench.running.cases import Case
+from kebench.running.trial import edit_and_ask
+from kebench.scoring.normalise import normalise_decao2021
+from kebench.scoring.protocols import DECAO2021, STRICT
 
 KINDS = pytest.mark.parametrize("kind", [tiny.slow_if_stood_in_for(kind) for kind in tiny.KINDS])
 QUICK = FineTuning(learning_rate=1e-3, max_steps=60)

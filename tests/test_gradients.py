@@ -10,11 +10,12 @@ from test_updates import random_low_rank, stacked
 from tolerance import assert_same, through
 from torch import Tensor
 
-from kebench.gradients import GradientFactors, Probe
-from kebench.models import AbstractModel
-from kebench.models.model import base_weights
+from kebench.edits.gradients import GradientFactors, Probe
+from kebench.models.changes import low_rank_applied
+from kebench.models.identity import fingerprint
+from kebench.models.layers import editable
+from kebench.models.model import AbstractModel, base_weights
 from kebench.models.rows import target_loss
-from kebench.updates import editable, fingerprint, low_rank_applied
 
 KINDS = pytest.mark.parametrize("kind", tiny.KINDS)
 

@@ -16,20 +16,20 @@ SLOW = ("numpy", "pydantic", "yaml", "tqdm", "filelock", "rapidfuzz", "jaxtyping
 """Not heavy, but each a good part of the 0.3 seconds that help may take."""
 LIGHT = (
     "kebench",
-    "kebench.cases",
+    "kebench.running.cases",
     "kebench.cli",
-    "kebench.edit",
-    "kebench.editor_files",
+    "kebench.edits.edit",
+    "kebench.edits.editor_files",
     "kebench.leaderboard",
-    "kebench.metrics",
+    "kebench.scoring.metrics",
     "kebench.packs.build",
     "kebench.packs.pack",
-    "kebench.protocols",
-    "kebench.record",
-    "kebench.run_settings",
-    "kebench.scorer",
-    "kebench.statistics",
-    "kebench.stopping",
+    "kebench.scoring.protocols",
+    "kebench.scoring.record",
+    "kebench.running.settings",
+    "kebench.scoring.scorer",
+    "kebench.scoring.statistics",
+    "kebench.scoring.stopping",
     "kebench.task",
 )
 COMMAND = """
@@ -64,7 +64,12 @@ def test_a_process_that_does_would_be_seen() -> None:
 def test_all_modules_without_torch_are_tried_one_by_one() -> None:
     # In one process a module could hide behind another's imports; here each stands alone.
     code = "import importlib\nfor name in {names!r}:\n    importlib.import_module(name)\n"
-    for name in ("kebench.metrics", "kebench.record", "kebench.leaderboard", "kebench.packs.build"):
+    for name in (
+        "kebench.scoring.metrics",
+        "kebench.scoring.record",
+        "kebench.leaderboard",
+        "kebench.packs.build",
+    ):
         assert heavy_after(code.format(names=[name])) == []
 
 

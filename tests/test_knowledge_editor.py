@@ -34,16 +34,17 @@ from tolerance import assert_same, through, tolerance
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from kebench.edit import Edit
-from kebench.editor import Known, State, TrainingEdit, TrainingSet, Workspace
+from kebench.edits.edit import Edit
+from kebench.edits.editor import Known, State, TrainingEdit, TrainingSet, Workspace
+from kebench.edits.moments import inverse, second_moments
 from kebench.errors import BadSetting
-from kebench.models import AbstractModel, Asking
 from kebench.models.base_logits import BaseLogits
+from kebench.models.changes import LowRank, LowRankBatch
+from kebench.models.identity import fingerprint
+from kebench.models.layers import editable, linear_maps
 from kebench.models.load import FAMILIES
-from kebench.models.model import Under
+from kebench.models.model import AbstractModel, Asking, Under
 from kebench.models.rows import target_loss
-from kebench.moments import inverse, second_moments
-from kebench.updates import LowRank, LowRankBatch, editable, fingerprint, linear_maps
 
 # --- the formula, dense -------------------------------------------------------------------------------
 

@@ -12,10 +12,10 @@ import torch
 from transformers import BertConfig
 
 from kebench.errors import BadSetting
-from kebench.models import AbstractModel, Asking, load_model
 from kebench.models.classifier import Classifier
 from kebench.models.labels import label_columns
-from kebench.models.load import label_fields
+from kebench.models.load import label_fields, load_model
+from kebench.models.model import AbstractModel, Asking
 
 TASK = tiny.task("bert")
 IN_ORDER = [

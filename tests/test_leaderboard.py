@@ -29,10 +29,10 @@ from kebench.leaderboard import (
 from kebench.leaderboard.escape import csv_cell, distinct_slug, markdown, slug
 from kebench.leaderboard.settings import in_words
 from kebench.leaderboard.tables import csv_table, markdown_page, markdown_table
-from kebench.protocols import DECAO2021, STRICT, Protocol, protocol
-from kebench.record import FORMAT, Cost, RunRecord, Setting
-from kebench.scorer import Scores, score
-from kebench.statistics import NO_ESTIMATE, Estimate
+from kebench.scoring.protocols import DECAO2021, STRICT, Protocol, protocol
+from kebench.scoring.record import FORMAT, Cost, RunRecord, Setting
+from kebench.scoring.scorer import Scores, score
+from kebench.scoring.statistics import NO_ESTIMATE, Estimate
 
 DASH = "\N{EN DASH}"
 COST = Cost(0.1234, 0.5, 0.2, 0.6, 12.0, 1536 * 2**20)

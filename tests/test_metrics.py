@@ -8,11 +8,11 @@ from dataclasses import replace
 
 import pytest
 
-from kebench import metrics
-from kebench.answers import BaseAnswer, EditAnswers, ParaphraseAnswer
-from kebench.metrics import BaseAnswers
-from kebench.protocols import DECAO2021, STRICT, Protocol, protocol
-from kebench.statistics import Measure
+from kebench.scoring import metrics
+from kebench.scoring.answers import BaseAnswer, EditAnswers, ParaphraseAnswer
+from kebench.scoring.metrics import BaseAnswers
+from kebench.scoring.protocols import DECAO2021, STRICT, Protocol, protocol
+from kebench.scoring.statistics import Measure
 
 BOTH = pytest.mark.parametrize("rules", [STRICT, DECAO2021], ids=lambda rules: rules.name)
 

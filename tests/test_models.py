@@ -18,12 +18,12 @@ from tolerance import assert_same, through, tolerance
 from transformers import BertModel
 
 from kebench.errors import BadFile, BadSetting, NotFound
-from kebench.models import AbstractModel, load_model
 from kebench.models.batching import Batching
 from kebench.models.identity import identity
-from kebench.models.load import display_name, family_of, load_pretrained
+from kebench.models.load import display_name, family_of, load_model, load_pretrained
+from kebench.models.model import AbstractModel
 from kebench.models.rows import target_loss
-from kebench.run_settings import DType
+from kebench.models.settings import DType
 
 KINDS = pytest.mark.parametrize("kind", tiny.KINDS)
 GENERATING = pytest.mark.parametrize("kind", tiny.GENERATING)

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 from scenes import BASE, DECAO2021_SCORES, EDITS, STRICT_SCORES
 
-from kebench import metrics, scorer
-from kebench.answers import EditAnswers
-from kebench.metrics import BaseAnswers
-from kebench.normalise import normalise
-from kebench.protocols import DECAO2021, STRICT
-from kebench.scorer import Scores, score
-from kebench.statistics import Estimate, Measure, mean_estimate
+from kebench.scoring import metrics, scorer
+from kebench.scoring.answers import EditAnswers
+from kebench.scoring.metrics import BaseAnswers
+from kebench.scoring.normalise import normalise
+from kebench.scoring.protocols import DECAO2021, STRICT
+from kebench.scoring.scorer import Scores, score
+from kebench.scoring.statistics import Estimate, Measure, mean_estimate
 
 RIGHT: dict[str, Callable[..., Any]] = {
     "per_edit": scorer.per_edit,

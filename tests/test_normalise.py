@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kebench.normalise import normalise, normalise_decao2021
+from kebench.scoring.normalise import normalise, normalise_decao2021
 
 
 @pytest.mark.parametrize(

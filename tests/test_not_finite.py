@@ -12,13 +12,14 @@ from kebench.baselines.fine_tuning import FineTuning
 from test_updates import random_low_rank
 from worlds import World
 
-from kebench.edited import EditedWeights
+from kebench.edits.edited import EditedWeights
 from kebench.errors import BadSetting
-from kebench.models import AbstractModel
+from kebench.models.changes import Dense, LowRank, Update
+from kebench.models.layers import editable, linear_maps, map_shape
+from kebench.models.model import AbstractModel
 from kebench.models.rows import is_finite
-from kebench.progress import Silent
-from kebench.run import run
-from kebench.updates import Dense, LowRank, Update, editable, linear_maps, map_shape
+from kebench.running.progress import Silent
+from kebench.running.run import run
 
 KINDS = pytest.mark.parametrize("kind", tiny.KINDS)
 HUGE = 1e30

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kebench.numerics import numerics
+from kebench.models.numerics import numerics
 
 State = tuple[bool, bool, bool, bool]
 

@@ -17,12 +17,13 @@ from test_updates import random_low_rank, stacked
 from tolerance import assert_same, through, tolerance
 from torch import Tensor, nn
 
-from kebench.applications import edit_gradients
-from kebench.edit import Edit
-from kebench.edited import EditedWeights, low_rank_under
-from kebench.environment import execution
-from kebench.models import AbstractModel
-from kebench.updates import LowRank, Update, dense_delta, editable
+from kebench.edits.applications import edit_gradients
+from kebench.edits.edit import Edit
+from kebench.edits.edited import EditedWeights, low_rank_under
+from kebench.models.changes import LowRank, Update, dense_delta
+from kebench.models.layers import editable
+from kebench.models.model import AbstractModel
+from kebench.running.environment import execution
 
 EVERY = pytest.mark.parametrize(
     "architecture",

@@ -25,15 +25,16 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from kebench.edit import Edit
-from kebench.edited import EditedWeights
-from kebench.editor import Known, State, TrainingEdit
-from kebench.models import AbstractModel, Asking
+from kebench.edits.edit import Edit
+from kebench.edits.edited import EditedWeights
+from kebench.edits.editor import Known, State, TrainingEdit
 from kebench.models.base_logits import BaseLogits
+from kebench.models.changes import Dense, LowRank, Update
 from kebench.models.classifier import Classifier
+from kebench.models.layers import as_stored, editable, linear_maps
+from kebench.models.model import AbstractModel, Asking
 from kebench.models.rows import pad
 from kebench.models.seq2seq import Seq2Seq
-from kebench.updates import Dense, LowRank, Update, as_stored, editable, linear_maps
 
 FILES = Path(__file__).parent / "files" / "parity"
 EDITS = {"bert": 6, "bart": 13}

@@ -13,12 +13,12 @@ from kebench.baselines.knowledge_editor import KnowledgeEditor, training
 from kebench.baselines.preconditioned_step import PreconditionedStep
 from tolerance import assert_same, through
 
-from kebench.editor import State, TrainingSet, Workspace
+from kebench.edits.editor import State, TrainingSet, Workspace
+from kebench.edits.moments import inverse, second_moments
 from kebench.errors import BadSetting
-from kebench.models import AbstractModel
+from kebench.models.layers import editable
+from kebench.models.model import AbstractModel
 from kebench.models.rows import target_loss
-from kebench.moments import inverse, second_moments
-from kebench.updates import editable
 
 KINDS = pytest.mark.parametrize("kind", ["bert", "bart", "gpt2", "llama"])
 STEP = PreconditionedStep(epsilon=0.1, loop=1, moment_questions=8)

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import tiny
 
-from kebench import preparation
-from kebench.base_answers import AnsweredParaphrase, AnsweredRecord
-from kebench.editor import TrainingSet
+from kebench.edits.editor import TrainingSet
 from kebench.errors import BadSetting
-from kebench.home import pack_folder
+from kebench.files.home import pack_folder
 from kebench.packs.pack import Origin, write_pack
-from kebench.protocols import STRICT
+from kebench.running import preparation
+from kebench.running.base_answers import AnsweredParaphrase, AnsweredRecord
+from kebench.scoring.protocols import STRICT
 from kebench.task import PackRecipe, PackSource
 
 HELD_OUT = (

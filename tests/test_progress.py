@@ -4,8 +4,8 @@ import io
 
 import pytest
 
-from kebench import progress as module
-from kebench.progress import Progress, Silent
+from kebench.running import progress as module
+from kebench.running.progress import Progress, Silent
 
 
 class Clock:

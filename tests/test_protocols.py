@@ -5,7 +5,7 @@ from dataclasses import asdict
 import pytest
 
 from kebench.errors import NotFound
-from kebench.protocols import DECAO2021, STRICT, Protocol, protocol
+from kebench.scoring.protocols import DECAO2021, STRICT, Protocol, protocol
 
 
 def test_text_protocols_are_the_constants() -> None:

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from scenes import BASE, FAILED, STUBBORN, TAKES
 
 from kebench.errors import BadFile
-from kebench.protocols import DECAO2021, STRICT
-from kebench.record import FORMAT, Cost, RunRecord, Setting, editor_folder, write_json
-from kebench.scorer import score
-from kebench.statistics import Estimate
+from kebench.files.json import write_json
+from kebench.scoring.protocols import DECAO2021, STRICT
+from kebench.scoring.record import FORMAT, Cost, RunRecord, Setting, editor_folder
+from kebench.scoring.scorer import score
+from kebench.scoring.statistics import Estimate
 
 SETTING = Setting(
     task="toy", task_version=1, pack="toy", pack_sha256="0" * 64, model="tiny", model_fingerprint="1" * 64,

@@ -16,12 +16,13 @@ from dense_reference import dense_delta, really_edited
 from tolerance import assert_same, through
 from torch import nn
 
-from kebench.edited import EditedWeights
-from kebench.models import AbstractModel
+from kebench.edits.edited import EditedWeights
+from kebench.models.changes import Dense, LowRank, Update
+from kebench.models.identity import fingerprint
+from kebench.models.layers import editable, linear_maps, map_shape
 from kebench.models.load import FAMILIES
-from kebench.models.model import Under
+from kebench.models.model import AbstractModel, Under
 from kebench.models.reuse import Reuse, cuts_before
-from kebench.updates import Dense, LowRank, Update, editable, fingerprint, linear_maps, map_shape
 
 DEPTH = 3
 STACKS = {

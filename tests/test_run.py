@@ -23,24 +23,34 @@ from kebench.baselines.fine_tuning import FineTuning
 from kebench.baselines.identity import Identity
 from worlds import World
 
-from kebench import base_answers, metrics
-from kebench import run as run_module
-from kebench.edit import Edit
-from kebench.edited import AbstractEdited, EditedWeights
-from kebench.editor import AbstractEditor, AbstractTrainedEditor, AbstractWeightEditor, State, load_editor
+from kebench.edits.edit import Edit
+from kebench.edits.edited import AbstractEdited, EditedWeights
+from kebench.edits.editor import (
+    AbstractEditor,
+    AbstractTrainedEditor,
+    AbstractWeightEditor,
+    State,
+    load_editor,
+)
 from kebench.errors import BadFile, BadSetting, BrokenEditor, Busy, KebenchError
+from kebench.files.json import write_json
 from kebench.leaderboard import contradictions
-from kebench.models import AbstractModel, load_model
+from kebench.models.changes import Update
+from kebench.models.layers import linear_maps
+from kebench.models.load import load_model
+from kebench.models.model import AbstractModel
 from kebench.packs.pack import Origin, write_pack
-from kebench.preparation import state_folder, training_set
-from kebench.progress import Silent
-from kebench.protocols import SCORING
-from kebench.record import RunRecord, write_json
-from kebench.run import run
-from kebench.run_folder import EDITS_AT_ONCE, read_base, read_edits
-from kebench.scorer import STOPPED_INTERVAL
+from kebench.running import base_answers
+from kebench.running import run as run_module
+from kebench.running.folder import EDITS_AT_ONCE, read_base, read_edits
+from kebench.running.preparation import state_folder, training_set
+from kebench.running.progress import Silent
+from kebench.running.run import run
+from kebench.scoring import metrics
+from kebench.scoring.protocols import SCORING
+from kebench.scoring.record import RunRecord
+from kebench.scoring.scorer import STOPPED_INTERVAL
 from kebench.task import load_task
-from kebench.updates import Update, linear_maps
 
 Kebench = Callable[..., tuple[int, str, str]]
 
@@ -520,7 +530,7 @@ SLOW = """
 import os, time
 from dataclasses import dataclass
 from kebench.baselines.fine_tuning import FineTuning
-from kebench.editor import AbstractWeightEditor
+from kebench.edits.editor import AbstractWeightEditor
 
 @dataclass(frozen=True)
 class Slow(AbstractWeightEditor):

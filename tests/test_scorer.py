@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scenes import BASE, DECAO2021_SCORES, EDITS, FAILED, NO_OP, STRICT_SCORES, STUBBORN, TAKES
 
-from kebench.answers import BaseAnswer, EditAnswers, ParaphraseAnswer
-from kebench.protocols import DECAO2021, STRICT, Protocol, protocol
-from kebench.scorer import Scores, per_edit, score
-from kebench.statistics import NO_ESTIMATE, Estimate
+from kebench.scoring.answers import BaseAnswer, EditAnswers, ParaphraseAnswer
+from kebench.scoring.protocols import DECAO2021, STRICT, Protocol, protocol
+from kebench.scoring.scorer import Scores, per_edit, score
+from kebench.scoring.statistics import NO_ESTIMATE, Estimate
 
 BOTH = pytest.mark.parametrize("rules", [STRICT, DECAO2021], ids=lambda rules: rules.name)
 ESTIMATES = tuple(STRICT_SCORES)
@@ -349,7 +349,7 @@ def test_the_seed_moves_intervals_and_no_value() -> None:
 
 
 def test_scoring_imports_no_torch() -> None:
-    code = "import sys, kebench.scorer, kebench.metric_modules; sys.exit('torch' in sys.modules)"
+    code = "import sys, kebench.scoring.scorer, kebench.metric_modules; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -17,11 +17,11 @@ from second_scorer import second_scores
 from worlds import World
 
 from kebench.packs.pack import Origin, write_pack
-from kebench.progress import Silent
-from kebench.protocols import Protocol
-from kebench.run import run
-from kebench.run_folder import read_base, read_edits
-from kebench.scorer import score
+from kebench.running.folder import read_base, read_edits
+from kebench.running.progress import Silent
+from kebench.running.run import run
+from kebench.scoring.protocols import Protocol
+from kebench.scoring.scorer import score
 
 PAGE = Path(__file__).parent.parent / "docs" / "scores.md"
 NOT_SCORED = {"protocol", "seed", "resamples", "interval"}

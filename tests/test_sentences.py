@@ -13,11 +13,11 @@ from at_hand import SHARED
 
 from kebench.cli import cli
 from kebench.errors import BadFile
-from kebench.normalise import normalise
+from kebench.files.shipped import shipped_root
 from kebench.packs.formats import read_source
 from kebench.packs.pack import Pack, read_pack, verify_pack
 from kebench.packs.sentences import HELD_OUT, Fact, Relation, read_facts, sentence, wording
-from kebench.shipped import shipped_root
+from kebench.scoring.normalise import normalise
 
 FACT = Fact("P1", "the Ark", "Oslo", "Rome", "past")
 MINI = shipped_root() / "mini"

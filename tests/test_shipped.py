@@ -12,16 +12,16 @@ import pytest
 import yaml
 from safetensors import safe_open
 
-import kebench.shipped
-from kebench.models import load_model
-from kebench.models.training import Training, _pairs, accuracy_of
+import kebench.files.shipped
+from kebench.files.shipped import MODEL_CARD, STATE, STATE_CARD, shipped_root
+from kebench.files.yaml import validated
+from kebench.models.load import load_model
 from kebench.packs.pack import read_pack
-from kebench.preparation import find_model, find_pack
-from kebench.progress import Silent
-from kebench.reproduce import reproduce
-from kebench.shipped import MODEL_CARD, STATE, STATE_CARD, shipped_root
+from kebench.running.preparation import find_model, find_pack
+from kebench.running.progress import Silent
+from kebench.running.reproduce import reproduce
 from kebench.task import load_task
-from kebench.yaml_files import validated
+from kebench.training.base import Training, _pairs, accuracy_of
 
 MINI = shipped_root() / "mini"
 MODELS = {"zsre": "bart-mini", "fever": "bert-mini"}
@@ -69,7 +69,7 @@ def test_a_models_card_is_its_recipes(task: str) -> None:
 
 @TASKS
 def test_an_editors_card_is_its_files(task: str) -> None:
-    from kebench.editor import AbstractTrainedEditor, load_editor, settings_of
+    from kebench.edits.editor import AbstractTrainedEditor, load_editor, settings_of
 
     loaded, pack = load_task(task), read_pack(MINI / task)
     for name in loaded.shipped_editors:
@@ -87,8 +87,8 @@ def test_no_editor_trains_out_of_the_box() -> None:
 
     Those of REPRODUCTION.md are for real records, whose base models are trained when first used too.
     """
-    from kebench.editor import AbstractTrainedEditor, editor_key, load_editor
-    from kebench.editor_files import editor_files
+    from kebench.edits.editor import AbstractTrainedEditor, editor_key, load_editor
+    from kebench.edits.editor_files import editor_files
 
     def learnt(name: str) -> str | None:
         editor = load_editor(name, task="zsre", pack="mini")[1]
@@ -188,8 +188,8 @@ def test_everything_shipped_can_be_made_again(tmp_path: Path, monkeypatch: pytes
     fields |= {"default_pack": "toy", "shipped_editors": [str(root / "fast.yaml")]}
     file = root / "zsre.yaml"
     file.write_text(yaml.safe_dump(fields), encoding="utf-8")
-    monkeypatch.setattr(kebench.shipped, "shipped_root", lambda: root)
-    monkeypatch.setattr("kebench.reproduce.shipped_root", lambda: root)
+    monkeypatch.setattr(kebench.files.shipped, "shipped_root", lambda: root)
+    monkeypatch.setattr("kebench.running.reproduce.shipped_root", lambda: root)
     monkeypatch.setenv("KEBENCH_HOME", str(tmp_path / "home"))
     task = load_task(str(file))
 
@@ -211,4 +211,4 @@ def test_everything_shipped_can_be_made_again(tmp_path: Path, monkeypatch: pytes
     model = find_model(task, None, found, Silent(), "cpu")
     digest = str(card_of(root / "toy" / "editors" / "zsre--fast", STATE_CARD)["digest"])
     assert model.name == "kebench/bart"
-    assert kebench.shipped.shipped_state(digest) == root / "toy" / "editors" / "zsre--fast"
+    assert kebench.files.shipped.shipped_state(digest) == root / "toy" / "editors" / "zsre--fast"

@@ -14,17 +14,17 @@ import torch
 from kebench.baselines.fine_tuning import FineTuning
 from worlds import World
 
-from kebench.edit import Edit
-from kebench.edited import AbstractEdited, EditedWeights
-from kebench.editor import AbstractEditor, AbstractWeightEditor, State
+from kebench.edits.edit import Edit
+from kebench.edits.edited import AbstractEdited, EditedWeights
+from kebench.edits.editor import AbstractEditor, AbstractWeightEditor, State
+from kebench.edits.single import refuse_shared, sample_of
 from kebench.errors import BrokenEditor
-from kebench.models import AbstractModel
-from kebench.progress import Silent
-from kebench.record import RunRecord
-from kebench.run import run
-from kebench.run_folder import EDITS_AT_ONCE, read_base
-from kebench.single import refuse_shared, sample_of
-from kebench.updates import Dense, Update
+from kebench.models.changes import Dense, Update
+from kebench.models.model import AbstractModel
+from kebench.running.folder import EDITS_AT_ONCE, read_base
+from kebench.running.progress import Silent
+from kebench.running.run import run
+from kebench.scoring.record import RunRecord
 
 TUNED = FineTuning(layers="first", learning_rate=1e-2, max_steps=3)
 
@@ -91,7 +91,7 @@ def test_a_joint_update_is_refused(how: str, seq2seq: World, tmp_path: Path) -> 
 def test_a_run_that_goes_on_is_looked_at_again(
     seq2seq: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kebench.run.edit_and_ask", unchecked)
+    monkeypatch.setattr("kebench.running.run.edit_and_ask", unchecked)
     ran(seq2seq, tmp_path, Joint("copies"))
     file = tmp_path / "mine" / "edits.jsonl"
     lines = file.read_text().splitlines(keepends=True)
@@ -104,7 +104,7 @@ def test_a_run_that_goes_on_is_looked_at_again(
 
 
 def unchecked(*arguments: Any, check: bool) -> Any:
-    from kebench.trial import edit_and_ask
+    from kebench.running.trial import edit_and_ask
 
     return edit_and_ask(*arguments)
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kebench.errors import BadSetting
-from kebench.statistics import (
+from kebench.scoring.statistics import (
     NOTHING,
     Estimate,
     Measure,
@@ -185,7 +185,7 @@ def test_the_bootstrap_draws_whole_edits_with_replacement() -> None:
 def test_the_bootstrap_is_the_same_in_small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     columns = [[0.1, 0.2, 0.3, 0.4]]
     whole = bootstrap_means(columns, resamples=100)
-    monkeypatch.setattr("kebench.statistics._CELLS_AT_ONCE", 7)
+    monkeypatch.setattr("kebench.scoring.statistics._CELLS_AT_ONCE", 7)
     assert np.array_equal(whole, bootstrap_means(columns, resamples=100))
 
 

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from kebench import stopping
-from kebench.statistics import (
+from kebench.scoring import stopping
+from kebench.scoring.statistics import (
     NO_ESTIMATE,
     NOTHING,
     Estimate,
@@ -23,7 +23,7 @@ from kebench.statistics import (
     strata,
     stratified_mean,
 )
-from kebench.stopping import Stopping, betting_interval, half_width
+from kebench.scoring.stopping import Stopping, betting_interval, half_width
 
 fractions = st.integers(0, 40).map(lambda n: n / 40)
 samples = st.lists(fractions, min_size=1, max_size=60)

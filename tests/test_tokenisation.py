@@ -10,8 +10,9 @@ import tiny
 import torch
 from transformers import AutoTokenizer
 
-from kebench.models import AbstractModel, Asking, load_model
 from kebench.models.causal import Causal
+from kebench.models.load import load_model
+from kebench.models.model import AbstractModel, Asking
 from kebench.models.seq2seq import Seq2Seq
 
 # kind, tokenizer

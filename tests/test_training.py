@@ -13,11 +13,12 @@ import torch
 from safetensors.torch import load_file
 
 from kebench.errors import BadFile, BadSetting
-from kebench.models import load_model, training
+from kebench.models.load import load_model
 from kebench.models.seq2seq import Seq2Seq
-from kebench.models.training import Trained, Training, accuracy_of, bpe_tokenizer, train_base
 from kebench.packs.record import Paraphrase, Record
 from kebench.task import ModelRecipe
+from kebench.training import base as training
+from kebench.training.base import Trained, Training, accuracy_of, bpe_tokenizer, train_base
 
 BART: dict[str, Any] = {
     "model_type": "bart",

@@ -16,18 +16,19 @@ import test_leaderboard as leaderboards
 from scenes import BASE, FAILED, NO_OP, STUBBORN, TAKES
 from worlds import World
 
-from kebench import tune as tune_module
 from kebench.errors import BadFile, BadSetting, KebenchError
+from kebench.files.json import write_json
 from kebench.leaderboard import add_records, add_tunings, check, read_tuning, rebuild
 from kebench.leaderboard.tables import csv_table, markdown_table
 from kebench.leaderboard.tuning import tuned_by
-from kebench.progress import Silent
-from kebench.protocols import STRICT
-from kebench.record import RunRecord, write_json
-from kebench.scorer import Scores, score
-from kebench.statistics import Estimate
-from kebench.tune import chosen_as_yaml, read_grid, tune
-from kebench.tuning import CRITERION, FILE, Trial, Tuning, criterion
+from kebench.running import tune as tune_module
+from kebench.running.progress import Silent
+from kebench.running.tune import chosen_as_yaml, read_grid, tune
+from kebench.scoring.protocols import STRICT
+from kebench.scoring.record import RunRecord
+from kebench.scoring.scorer import Scores, score
+from kebench.scoring.statistics import Estimate
+from kebench.scoring.tuning import CRITERION, FILE, Trial, Tuning, criterion
 
 Kebench = Callable[..., tuple[int, str, str]]
 DIAL = "doubles:Dial"
@@ -280,7 +281,7 @@ def dial(tmp_path: Path) -> Path:
 def test_an_editor_runs_with_what_was_tuned_for_its_pack(dial: Path) -> None:
     from doubles import Dial
 
-    from kebench.editor import load_editor
+    from kebench.edits.editor import load_editor
 
     assert load_editor(str(dial))[1] == Dial(lessons=3)
     assert load_editor(str(dial), task="toy", pack="toy")[1] == Dial(reach="all", lessons=3)
@@ -292,7 +293,7 @@ def test_everything_that_runs_an_editor_does_so(
     dial: Path, seq2seq: World, tmp_path: Path, kebench: Kebench
 ) -> None:
     import kebench as package
-    from kebench.run import run
+    from kebench.running.run import run
 
     (record,) = run(seq2seq.settings(tmp_path / "run", str(dial), limit=2), progress=Silent())[1]
     assert record.editor_settings == {"reach": "all", "lessons": 3}
@@ -325,7 +326,7 @@ def test_tuning_starts_from_the_settings_alone(dial: Path, seq2seq: World, tmp_p
 def test_a_mistake_in_what_was_tuned_is_told_wherever_the_editor_runs(
     tuned: str, message: str, tmp_path: Path
 ) -> None:
-    from kebench.editor import load_editor
+    from kebench.edits.editor import load_editor
 
     file = tmp_path / "dial.yaml"
     file.write_text(f"editor: doubles:Dial\ntuned: {tuned}\n", encoding="utf-8")
@@ -524,7 +525,7 @@ def test_trials_on_file_are_not_lost_without_a_word(tmp_path: Path) -> None:
 def test_the_leaderboard_command_takes_a_tuning(
     seq2seq: World, tmp_path: Path, kebench: Kebench, dial: Path
 ) -> None:
-    from kebench.run import run
+    from kebench.running.run import run
 
     folder, output = tmp_path / "leaderboards", tmp_path / "tune"
     settings = seq2seq.settings(output, str(dial))

@@ -16,24 +16,20 @@ from tolerance import assert_same, through
 from torch import Tensor, nn
 
 from kebench.errors import BadSetting
-from kebench.models import AbstractModel
-from kebench.models.model import Under
-from kebench.updates import (
+from kebench.models.changes import (
     Dense,
     LowRank,
     LowRankBatch,
     Update,
-    as_stored,
     dense_applied,
     dense_weights,
-    editable,
-    fingerprint,
     is_finite,
-    linear_maps,
     low_rank_applied,
-    map_shape,
     substituted,
 )
+from kebench.models.identity import fingerprint
+from kebench.models.layers import as_stored, editable, linear_maps, map_shape
+from kebench.models.model import AbstractModel, Under
 
 KINDS = pytest.mark.parametrize("kind", tiny.KINDS)
 

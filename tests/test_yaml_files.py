@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from pydantic import ConfigDict
 from worlds import task_fields, task_text
 
-from kebench.editor_files import editor_files, read_editor_file
+from kebench.edits.editor_files import editor_files, read_editor_file
 from kebench.errors import BadFile, KebenchError, NotFound
+from kebench.files.yaml import as_mapping, folder_of, read_yaml, validated
 from kebench.task import load_task, task_names
-from kebench.yaml_files import as_mapping, folder_of, read_yaml, validated
 
 
 @dataclass(frozen=True)
@@ -256,15 +256,15 @@ def test_editors_by_name_path_and_class(tmp_path: Path) -> None:
     ("name", "said"),
     [
         ("kebench.nowhere:X", "found 'kebench.nowhere:X' ("),
-        ("kebench.edit:Nothing", "found 'kebench.edit:Nothing' ("),
-        ("kebench.edit:Edit", "wanted a subclass of AbstractEditor"),
-        ("kebench.editor:AbstractEditor", "wanted a dataclass that is not abstract"),
-        ("kebench.editor:AbstractWeightEditor", "wanted a dataclass that is not abstract"),
+        ("kebench.edits.edit:Nothing", "found 'kebench.edits.edit:Nothing' ("),
+        ("kebench.edits.edit:Edit", "wanted a subclass of AbstractEditor"),
+        ("kebench.edits.editor:AbstractEditor", "wanted a dataclass that is not abstract"),
+        ("kebench.edits.editor:AbstractWeightEditor", "wanted a dataclass that is not abstract"),
         ("test_run:_Plain", "wanted a dataclass that is not abstract"),
     ],
 )
 def test_an_editor_that_is_none(name: str, said: str) -> None:
-    from kebench.editor import load_editor
+    from kebench.edits.editor import load_editor
 
     with pytest.raises(KebenchError) as error:
         load_editor(name)
@@ -280,7 +280,7 @@ def test_an_editor_that_is_none(name: str, said: str) -> None:
     ],
 )
 def test_wrong_settings(settings: str, said: str, tmp_path: Path) -> None:
-    from kebench.editor import load_editor
+    from kebench.edits.editor import load_editor
 
     file = tmp_path / "mine.yaml"
     file.write_text(f"editor: kebench.baselines.fine_tuning:FineTuning\nsettings: {settings}")
@@ -316,7 +316,7 @@ COUNTS = ("validate_every", "validate_edits", "steps", "edits_per_step", "retain
     ],
 )
 def test_settings_out_of_range_or_unknown(editor: str, settings: str, said: str, tmp_path: Path) -> None:
-    from kebench.editor import load_editor
+    from kebench.edits.editor import load_editor
 
     file = tmp_path / "mine.yaml"
     file.write_text(f"editor: {editor}\nsettings: {settings}")
@@ -326,7 +326,7 @@ def test_settings_out_of_range_or_unknown(editor: str, settings: str, said: str,
 
 
 def test_settings_of_a_file_are_the_editors(tmp_path: Path) -> None:
-    from kebench.editor import load_editor, settings_of
+    from kebench.edits.editor import load_editor, settings_of
 
     file = tmp_path / "mine.yaml"
     file.write_text(

@@ -33,8 +33,8 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from kebench.edit import Edit
-from kebench.editor import Known, TrainingEdit, TrainingSet
+from kebench.edits.edit import Edit
+from kebench.edits.editor import Known, TrainingEdit, TrainingSet
 from kebench.models.load import FAMILIES
 from kebench.models.model import AbstractModel, Asking
 from kebench.models.rows import target_loss

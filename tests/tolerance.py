@@ -17,8 +17,8 @@ from typing import TypedDict
 import torch
 from torch import Tensor
 
+from kebench.models.layers import linear_maps, map_shape
 from kebench.models.model import AbstractModel
-from kebench.updates import linear_maps, map_shape
 
 Tensors = Tensor | Sequence["Tensors"] | Mapping[str, "Tensors"]
 

@@ -19,8 +19,8 @@ import yaml
 from kebench.models.model import Asking
 from kebench.packs.pack import Origin, Pack, read_pack, write_pack
 from kebench.packs.record import Paraphrase, Record
-from kebench.preparation import trained_model_folder
-from kebench.run_settings import RunSettings
+from kebench.running.preparation import trained_model_folder
+from kebench.running.settings import RunSettings
 from kebench.task import load_task
 
 TEST, TRAIN = 18, 2  # of 24 people: two whole groups of edits and a broken one; the rest are dev

@@ -8,11 +8,11 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from kebench.edit import Edit
-from kebench.editor import AbstractWeightEditor, State
+from kebench.edits.edit import Edit
+from kebench.edits.editor import AbstractWeightEditor, State
 from kebench.errors import check_positive
+from kebench.models.changes import Update
 from kebench.models.model import AbstractModel
-from kebench.updates import Update
 
 from ..fine_tuning.editor import FineTuning, descend
 

@@ -9,23 +9,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from kebench.edit import Edit
-from kebench.edited import reached
-from kebench.editor import AbstractWeightEditor, State
+from kebench.edits.edit import Edit
+from kebench.edits.edited import reached
+from kebench.edits.editor import AbstractWeightEditor, State
+from kebench.edits.gradients import Probe
 from kebench.errors import check_positive
-from kebench.gradients import Probe
+from kebench.models.changes import Dense, Update, dense_applied, dense_weights, substituted
+from kebench.models.layers import as_stored, editable, linear_maps
 from kebench.models.model import AbstractModel
 from kebench.models.rows import all_argmax, target_loss
-from kebench.updates import (
-    Dense,
-    Update,
-    as_stored,
-    dense_applied,
-    dense_weights,
-    editable,
-    linear_maps,
-    substituted,
-)
 
 BYTES_AT_ONCE = 4 * 2**30
 """What the edits tuned together may hold, each its change of the matrices and as much again for RMSprop (0.7

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from kebench.edit import Edit
-from kebench.editor import AbstractWeightEditor, State
+from kebench.edits.edit import Edit
+from kebench.edits.editor import AbstractWeightEditor, State
+from kebench.models.changes import Update
 from kebench.models.model import AbstractModel
-from kebench.updates import Update
 
 
 @dataclass(frozen=True)

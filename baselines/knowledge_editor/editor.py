@@ -11,13 +11,14 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from kebench.applications import edit_gradients, until_answered
-from kebench.edit import Edit
-from kebench.editor import AbstractTrainedEditor, AbstractWeightEditor, State, TrainingSet, Workspace
+from kebench.edits.applications import edit_gradients, until_answered
+from kebench.edits.edit import Edit
+from kebench.edits.editor import AbstractTrainedEditor, AbstractWeightEditor, State, TrainingSet, Workspace
 from kebench.errors import BadSetting, check_positive
+from kebench.models.changes import LowRankBatch, Update
+from kebench.models.layers import editable, linear_maps, map_shape
 from kebench.models.model import AbstractModel, Under, base_weights
 from kebench.models.rows import pad
-from kebench.updates import LowRankBatch, Update, editable, linear_maps, map_shape
 
 from .hypernetwork import Hypernetwork
 

@@ -26,9 +26,9 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from kebench.applications import polyak_length
-from kebench.gradients import GradientFactors
-from kebench.updates import LowRankBatch
+from kebench.edits.applications import polyak_length
+from kebench.edits.gradients import GradientFactors
+from kebench.models.changes import LowRankBatch
 
 
 class ConditionEncoder(nn.Module):

@@ -26,16 +26,17 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from kebench.checkpoints import load_checkpoint, save_checkpoint, save_tensors
-from kebench.edited import low_rank_under
-from kebench.editor import Known, State, TrainingEdit, TrainingSet, Workspace
+from kebench.edits.edited import low_rank_under
+from kebench.edits.editor import Known, State, TrainingEdit, TrainingSet, Workspace
+from kebench.edits.moments import preconditioners
 from kebench.errors import BadSetting
 from kebench.models.base_logits import BaseLogits, Question
+from kebench.models.changes import LowRankBatch
+from kebench.models.layers import editable
 from kebench.models.model import AbstractModel
 from kebench.models.rows import Rows, all_argmax, kl_divergence, target_loss
-from kebench.moments import preconditioners
-from kebench.schedule import warmup_then_decay
-from kebench.updates import LowRankBatch, editable
+from kebench.training.checkpoints import load_checkpoint, save_checkpoint, save_tensors
+from kebench.training.schedule import warmup_then_decay
 
 from .hypernetwork import Hypernetwork
 from .hypotheses import BaseHypotheses, kl_over_hypotheses, sequence_log_probs

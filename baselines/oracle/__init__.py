@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from kebench.edit import Edit
-from kebench.edited import AbstractEdited
-from kebench.editor import AbstractEditor, State
+from kebench.edits.edit import Edit
+from kebench.edits.edited import AbstractEdited
+from kebench.edits.editor import AbstractEditor, State
 from kebench.models.model import AbstractModel
 
 

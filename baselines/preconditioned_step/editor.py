@@ -5,13 +5,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar, Literal
 
-from kebench.applications import edit_gradients, polyak_length, until_answered
-from kebench.edit import Edit
-from kebench.editor import AbstractTrainedEditor, AbstractWeightEditor, State, TrainingSet, Workspace
+from kebench.edits.applications import edit_gradients, polyak_length, until_answered
+from kebench.edits.edit import Edit
+from kebench.edits.editor import AbstractTrainedEditor, AbstractWeightEditor, State, TrainingSet, Workspace
+from kebench.edits.moments import preconditioners
 from kebench.errors import check_positive
+from kebench.models.changes import LowRankBatch, Update
+from kebench.models.layers import editable
 from kebench.models.model import AbstractModel, Under, base_weights
-from kebench.moments import preconditioners
-from kebench.updates import LowRankBatch, Update, editable
 
 
 @dataclass(frozen=True)

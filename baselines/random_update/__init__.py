@@ -7,10 +7,10 @@ from typing import ClassVar
 
 import torch
 
-from kebench.edit import Edit
-from kebench.editor import AbstractTrainedEditor, AbstractWeightEditor, State, TrainingSet, Workspace
+from kebench.edits.edit import Edit
+from kebench.edits.editor import AbstractTrainedEditor, AbstractWeightEditor, State, TrainingSet, Workspace
+from kebench.models.changes import LowRank, Update
 from kebench.models.model import AbstractModel
-from kebench.updates import LowRank, Update
 
 from ..knowledge_editor import KnowledgeEditor
 

@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import asdict, fields, replace
 
-from kebench.record import RunRecord
-from kebench.statistics import Estimate
+from kebench.scoring.record import RunRecord
+from kebench.scoring.statistics import Estimate
 
 _RATES = (
     "no_op_share",

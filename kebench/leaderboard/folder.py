@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from kebench.errors import BadFile, BadSetting
+from kebench.files.json import write_json
+from kebench.files.yaml import validated
 from kebench.leaderboard.contradictions import contradictions
 from kebench.leaderboard.escape import distinct_slug
 from kebench.leaderboard.settings import base_name, by_setting, differences, table_names
 from kebench.leaderboard.tables import MARK, csv_table, markdown_page, markdown_table
 from kebench.leaderboard.tuning import TUNING, tuning_path
-from kebench.record import RunRecord, write_json
-from kebench.tuning import Tuning
-from kebench.yaml_files import validated
+from kebench.scoring.record import RunRecord
+from kebench.scoring.tuning import Tuning
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from kebench.statistics import Estimate
+from kebench.scoring.statistics import Estimate
 
 NOTHING = "\N{EN DASH}"
 """What stands where nothing was measured."""

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from kebench.leaderboard.escape import slug
-from kebench.protocols import Equality, Protocol
-from kebench.record import RunRecord, Setting
+from kebench.scoring.protocols import Equality, Protocol
+from kebench.scoring.record import RunRecord, Setting
 
 _EQUAL: Mapping[Equality, str] = {
     "normalised": "once case, articles, punctuation and spacing are normalised",

@@ -16,10 +16,10 @@ from kebench.leaderboard.escape import csv_cell, markdown, plain
 from kebench.leaderboard.settings import apart_by, by_setting, headline, in_words, table_names
 from kebench.leaderboard.tuning import how_tuned, tuned_by, tunings_of
 from kebench.leaderboard.tuning import in_words as tuned_in_words
-from kebench.record import RunRecord, Setting
-from kebench.statistics import Estimate, least_rate
-from kebench.stopping import half_width
-from kebench.tuning import Tuning
+from kebench.scoring.record import RunRecord, Setting
+from kebench.scoring.statistics import Estimate, least_rate
+from kebench.scoring.stopping import half_width
+from kebench.scoring.tuning import Tuning
 
 MARK = "<!-- Made by `kebench leaderboard` from records/. Changes here are lost. -->\n"
 """How a Markdown table that was made is told from one that was written."""
@@ -179,7 +179,7 @@ _NOT_EDITED = {
     "no alternative answer": "have no other answer that could be asked for",
     "already right": "are answered rightly already",
 }
-"""Why a question cannot be edited (`kebench.cases`), as a table says it."""
+"""Why a question cannot be edited (`kebench.running.cases`), as a table says it."""
 
 
 def _editable(base: Mapping[str, Any]) -> str:

@@ -15,8 +15,8 @@ from tabulate import tabulate
 
 from kebench.leaderboard import printed
 from kebench.leaderboard.escape import distinct_slug, markdown, plain, slug
-from kebench.record import RunRecord, Setting
-from kebench.tuning import CRITERION, Trial, Tuning
+from kebench.scoring.record import RunRecord, Setting
+from kebench.scoring.tuning import CRITERION, Trial, Tuning
 
 TUNING = "tuning"
 _WIDTH = 100

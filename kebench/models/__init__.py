@@ -1,6 +1,1 @@
-"""Model families behind one interface: prompts in, answers out."""
-
-from kebench.models.load import load_model
-from kebench.models.model import AbstractModel, Asking
-
-__all__ = ["AbstractModel", "Asking", "load_model"]
+"""Base models of three families behind one interface: prompts in, answers, logits and gradients out."""

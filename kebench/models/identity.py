@@ -3,10 +3,11 @@
 import hashlib
 import json
 
+import torch
+from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from kebench.models.model import AbstractModel
-from kebench.updates import fingerprint
 
 NOT_PART_OF_IT = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures"}
 """Fields of a configuration that say where a model came from, not what it answers."""
@@ -42,3 +43,12 @@ def _tokenizer(model: AbstractModel) -> object:
 
 def _tokens(generation: dict[str, object]) -> dict[str, object]:
     return {name: value for name, value in generation.items() if name.endswith("token_id")}
+
+
+def fingerprint(network: nn.Module) -> str:
+    """SHA-256 over every parameter and buffer, names and bits: the same only if nothing changed."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted({**dict(network.named_parameters()), **dict(network.named_buffers())}.items()):
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.detach().contiguous().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

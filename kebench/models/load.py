@@ -30,14 +30,14 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from kebench.errors import BadFile, BadSetting, KebenchError, NotFound
+from kebench.files.shipped import MODEL_CARD
 from kebench.models.batching import batching
 from kebench.models.causal import Causal
 from kebench.models.classifier import Classifier
 from kebench.models.labels import label_columns, names_nothing
 from kebench.models.model import AbstractModel, Asking
 from kebench.models.seq2seq import Seq2Seq
-from kebench.run_settings import BatchSize, DType
-from kebench.shipped import MODEL_CARD
+from kebench.models.settings import BatchSize, DType
 from kebench.task import Family, Task
 
 logger = logging.getLogger(__name__)

@@ -26,7 +26,7 @@ from kebench.models.rows import (
     none_in_row,
     watching_logits,
 )
-from kebench.protocols import Protocol
+from kebench.scoring.protocols import Protocol
 from kebench.task import Family, Task
 
 T = TypeVar("T")
@@ -93,9 +93,9 @@ class AbstractModel(ABC):
         asking: how prompts are put to it.
         one_pass: what one forward pass of it may hold.
         batching: how many rows it is asked at once; less from the first time that memory runs out.
-        tf32: whether its float32 products are rounded to TF32 (`kebench.numerics`).
+        tf32: whether its float32 products are rounded to TF32 (`kebench.models.numerics`).
         protocol: by whose decoding and equality an editor that stops early sees whether its target is the
-            answer (`kebench.edited.reached`); None: by the argmax of its tokens.
+            answer (`kebench.edits.edited.reached`); None: by the argmax of its tokens.
 
     Raises:
         BadSetting: the network's weights are of a type in which no edit can be computed, such as float16.

@@ -14,17 +14,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from kebench.models.changes import LowRank, LowRankBatch, after, dense_weights, low_rank_applied, substituted
+from kebench.models.layers import linear_maps, map_shape
 from kebench.models.rows import watching_logits
-from kebench.updates import (
-    LowRank,
-    LowRankBatch,
-    after,
-    dense_weights,
-    linear_maps,
-    low_rank_applied,
-    map_shape,
-    substituted,
-)
 
 if TYPE_CHECKING:
     from kebench.models.model import AbstractModel

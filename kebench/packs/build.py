@@ -12,9 +12,9 @@ from kebench.packs.formats import read_source
 from kebench.packs.merge import merge
 from kebench.packs.pack import Origin, Pack, file_sha256, write_pack
 from kebench.packs.published import as_published
-from kebench.packs.reading import AnswersAre, Reading
+from kebench.packs.reading import Reading
 from kebench.packs.split import SPLITS, check_fractions, split_records
-from kebench.task import DEFAULT_SPLIT, PackSource, Task
+from kebench.task import DEFAULT_SPLIT, AnswersAre, PackSource, Task
 
 SplitName = Literal["train", "dev", "test"]
 

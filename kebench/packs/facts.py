@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from kebench.normalise import normalise
 from kebench.packs.components import Components
+from kebench.scoring.normalise import normalise
 
 
 def answer_clues(prompt: str, subject: str | None, answers: Iterable[str]) -> frozenset[str]:

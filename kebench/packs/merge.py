@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from kebench.normalise import normalise
 from kebench.packs.components import Components
 from kebench.packs.facts import fact_keys
 from kebench.packs.paraphrases import distinct
 from kebench.packs.reading import Addition, Entry, Reading
 from kebench.packs.record import Record
+from kebench.scoring.normalise import normalise
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 
-from kebench.normalise import normalise
+from kebench.scoring.normalise import normalise
 
 FUNCTION_WORDS = frozenset(
     word

@@ -20,12 +20,12 @@ from uuid import uuid4
 from pydantic import ConfigDict
 
 from kebench.errors import BadFile, BadSetting, NotFound
+from kebench.files.yaml import FORBID_EXTRA, validated
 from kebench.packs.json_records import json_row
 from kebench.packs.jsonl import canonical, from_lines, to_lines
-from kebench.packs.reading import AnswersAre
 from kebench.packs.record import Record
 from kebench.packs.split import SPLITS, crossings
-from kebench.yaml_files import FORBID_EXTRA, validated
+from kebench.task import AnswersAre
 
 FORMAT = 1
 LOCK = "pack.lock"

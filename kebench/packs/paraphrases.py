@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from kebench.normalise import normalise
 from kebench.packs.record import Paraphrase
+from kebench.scoring.normalise import normalise
 
 AS_PUBLISHED = "filtered_rephrases"
 """The source of De Cao et al.'s list, which their evaluation takes as it stands (`decao.py`)."""

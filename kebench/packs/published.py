@@ -10,11 +10,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from kebench.normalise import normalise
 from kebench.packs.facts import fact_keys
 from kebench.packs.merge import Merged
 from kebench.packs.reading import Reading
 from kebench.packs.record import Record
+from kebench.scoring.normalise import normalise
 
 
 def as_published(readings: Mapping[str, Sequence[Reading]]) -> tuple[dict[str, tuple[Record, ...]], Merged]:

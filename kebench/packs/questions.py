@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from hashlib import sha1
 
-from kebench.normalise import normalise
 from kebench.packs.facts import answer_clues
 from kebench.packs.paraphrases import distinct
 from kebench.packs.reading import Entry
 from kebench.packs.record import Paraphrase, Record
+from kebench.scoring.normalise import normalise
 
 
 def question_id(prompt: str) -> str:

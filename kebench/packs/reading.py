@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 from kebench.packs.record import Paraphrase, Record
-
-AnswersAre = Literal["truth", "counterfactual"]
-"""What a source's answers are, where its rows do not say: true, or false ones to edit in."""
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from typing import ClassVar, Literal
 from pydantic import ConfigDict
 
 from kebench.errors import BadFile
+from kebench.files.yaml import FORBID_EXTRA, as_mapping, read_yaml, validated
 from kebench.packs.record import Paraphrase
-from kebench.yaml_files import FORBID_EXTRA, as_mapping, read_yaml, validated
 
 HELD_OUT = 4
 COLUMNS = ("relation", "subject", "object", "false", "tense")

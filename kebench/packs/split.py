@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from kebench.errors import BadSetting, did_you_mean
-from kebench.normalise import normalise
 from kebench.packs.components import Components
 from kebench.packs.near_duplicates import content_words, near_duplicates
 from kebench.packs.record import Record
+from kebench.scoring.normalise import normalise
 
 SPLITS = ("train", "dev", "test")
 MUCH = 0.05  # of all records in one group: then that group alone moves the fractions, and a link may be wrong

@@ -8,10 +8,10 @@ from typing import Any
 import datasets
 import evaluate
 
-from kebench import metrics
-from kebench.answers import EditAnswers, ParaphraseAnswer
-from kebench.protocols import protocol as protocol_named
-from kebench.statistics import mean_estimate
+from kebench.scoring import metrics
+from kebench.scoring.answers import EditAnswers, ParaphraseAnswer
+from kebench.scoring.protocols import protocol as protocol_named
+from kebench.scoring.statistics import mean_estimate
 
 DESCRIPTION = """How often the edit holds on paraphrases of the prompt, averaged per edit, then over edits.
 Compared with the target ('strict') or with the edited model's own answer to x ('decao2021')."""
@@ -34,7 +34,7 @@ Returns:
 
 
 class EquivalenceAccuracy(evaluate.Metric):  # type: ignore[misc]  # evaluate is untyped
-    """The mean over edits of `kebench.metrics.equivalence_target` or `equivalence_own`."""
+    """The mean over edits of `kebench.scoring.metrics.equivalence_target` or `equivalence_own`."""
 
     def _info(self) -> evaluate.MetricInfo:
         text, texts = datasets.Value("string"), datasets.List(datasets.Value("string"))

@@ -8,11 +8,11 @@ from typing import Any
 import datasets
 import evaluate
 
-from kebench import metrics
-from kebench.answers import BaseAnswer
-from kebench.protocols import protocol as protocol_named
-from kebench.scorer import difference
-from kebench.statistics import NOTHING, Measure, relative_loss_estimate
+from kebench.scoring import metrics
+from kebench.scoring.answers import BaseAnswer
+from kebench.scoring.protocols import protocol as protocol_named
+from kebench.scoring.scorer import difference
+from kebench.scoring.statistics import NOTHING, Measure, relative_loss_estimate
 
 DESCRIPTION = """One minus the edited models' accuracy over the base model's, on the test set's gold answers.
 A ratio of means over edits; negative when accuracy rose, NaN when the base model has none."""
@@ -23,7 +23,7 @@ Args:
     base_predictions: the base model's answers to the same questions, in the same order.
     references: every accepted gold answer of each of those questions.
     protocol: 'strict' or 'decao2021': when two answers are equal. Every question weighs the same;
-        `kebench.scorer` weighs strata.
+        `kebench.scoring.scorer` weighs strata.
     labels: whether answers are a classifier's labels.
     seed, resamples: of the 95 % interval, a percentile bootstrap over edits.
 

@@ -8,9 +8,9 @@ from typing import Any
 import datasets
 import evaluate
 
-from kebench import metrics
-from kebench.protocols import protocol as protocol_named
-from kebench.statistics import NOTHING, Measure, mean_estimate
+from kebench.scoring import metrics
+from kebench.scoring.protocols import protocol as protocol_named
+from kebench.scoring.statistics import NOTHING, Measure, mean_estimate
 
 DESCRIPTION = """How often the edited model keeps the base model's answer, averaged per edit, then over edits.
 Compared with what the base model said, not with the gold answer."""
@@ -20,7 +20,8 @@ Args:
     predictions: the edited model's answers over O^x, one list an edit; a failed edit answers None (wrong).
     references: the base model's answers to the same questions, in the same order.
     protocol: 'strict' or 'decao2021': when two answers are equal. What is not in O^x is yours to leave out,
-        and every question weighs the same; `kebench.scorer` does both for you, weights of strata included.
+        and every question weighs the same; `kebench.scoring.scorer` does both for you, weights of strata
+        included.
     labels: whether answers are a classifier's labels.
     seed, resamples: of the 95 % interval, a percentile bootstrap over edits.
 

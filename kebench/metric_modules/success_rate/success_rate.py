@@ -8,10 +8,10 @@ from typing import Any
 import datasets
 import evaluate
 
-from kebench import metrics
-from kebench.answers import EditAnswers
-from kebench.protocols import protocol as protocol_named
-from kebench.statistics import mean_estimate
+from kebench.scoring import metrics
+from kebench.scoring.answers import EditAnswers
+from kebench.scoring.protocols import protocol as protocol_named
+from kebench.scoring.statistics import mean_estimate
 
 DESCRIPTION = """How often the edited model, decoding freely, gives the wanted answer to the edited prompt.
 Compared with the target; no-ops, whose target is what the base model says already, are left out."""
@@ -31,7 +31,7 @@ Returns:
 
 
 class SuccessRate(evaluate.Metric):  # type: ignore[misc]  # evaluate is untyped
-    """The mean over edits of `kebench.metrics.success`."""
+    """The mean over edits of `kebench.scoring.metrics.success`."""
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(

@@ -14,7 +14,8 @@ from pathlib import Path
 from pkgutil import iter_modules
 
 from kebench.errors import BadSetting, NotFound
-from kebench.packs.reading import AnswersAre, Reading
+from kebench.packs.reading import Reading
+from kebench.task import AnswersAre
 
 
 def format_names() -> tuple[str, ...]:

@@ -27,9 +27,10 @@ from pathlib import Path
 from kebench.errors import BadFile
 from kebench.packs.json_records import json_rows
 from kebench.packs.questions import question
-from kebench.packs.reading import AnswersAre, Reading
+from kebench.packs.reading import Reading
 from kebench.packs.record import Paraphrase
 from kebench.packs.rows import Row
+from kebench.task import AnswersAre
 
 GOLD = "answers"
 SOURCE = "mend-rephrase"

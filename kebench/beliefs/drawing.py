@@ -1,0 +1,63 @@
+"""Drawings, as SVG: the same numbers give the same bytes."""
+
+import math
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from kebench.beliefs.beliefs import Belief, Kind
+from kebench.errors import BadSetting
+
+MARKS: dict[Kind, str] = {"retain": "C0o", "paraphrase": "C1^", "edit": "C3D"}
+"""Colour and shape, which both differ for those who see no colours; the few are drawn over the many."""
+
+
+def needs_matplotlib() -> None:
+    """Makes sure that a drawing can be made.
+
+    Raises:
+        BadSetting: matplotlib, an extra, is not installed.
+    """
+    if find_spec("matplotlib") is None:
+        raise BadSetting("a drawing needs matplotlib: pip install 'kebench[plots]'")
+
+
+def draw_beliefs(found: Sequence[Belief], title: str, path: Path) -> None:
+    """A scatter plot as SVG: before the edit across, after it upwards; the same beliefs give the same bytes.
+
+    On the diagonal nothing moved. The edit and its paraphrases should be above the line at 0, where the
+    target is likelier than all else; what is to be retained should not fall below it.
+
+    Raises:
+        BadSetting: matplotlib is not installed.
+    """
+    needs_matplotlib()
+    from matplotlib.figure import Figure
+    from matplotlib.style import context
+
+    found = [belief for belief in found if math.isfinite(belief.before) and math.isfinite(belief.after)]
+    ends = [value for belief in found for value in (belief.before, belief.after)]
+    low, high = min(ends, default=-1.0) - 0.5, max(ends, default=1.0) + 0.5
+    style = {"svg.hashsalt": "kebench", "svg.fonttype": "none", "font.size": 9}
+    with context(["default", style]):  # whatever the user's own style is
+        figure = Figure(figsize=(4.2, 4.2), layout="constrained")
+        axes = figure.add_subplot(xlim=(low, high), ylim=(low, high), aspect="equal", title=title)
+        axes.set_xlabel("log-odds of the answer before the edit, nats")
+        axes.set_ylabel("after the edit, nats")
+        axes.axline((0, 0), slope=1, color="0.7", linewidth=0.8)
+        axes.axhline(0, color="0.7", linewidth=0.8)
+        axes.axvline(0, color="0.7", linewidth=0.8)
+        for kind, mark in MARKS.items():
+            points = [belief for belief in found if belief.kind == kind]
+            axes.plot(
+                [belief.before for belief in points],
+                [belief.after for belief in points],
+                mark,
+                markersize=2.5 if kind != "edit" else 4,
+                markeredgewidth=0,
+                alpha=0.6,
+                label=f"{kind} ({len(points):,})",
+                gid=kind,
+            )
+        figure.legend(loc="outside lower center", ncols=len(MARKS), frameon=False, reverse=True)
+        figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})

@@ -1,0 +1,1 @@
+"""Edits as values: what an editor is, what it returns, and how an edited model is asked."""

@@ -1,0 +1,107 @@
+"""What editors share that start from an edit's gradient: the gradient, a step's length, and the loop."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from kebench.edits.edit import Edit
+from kebench.edits.edited import low_rank_under, reached
+from kebench.edits.gradients import GradientFactors, Probe, one_below_the_other
+from kebench.models.changes import LowRank, LowRankBatch, Update
+from kebench.models.model import AbstractModel, Under, base_weights
+from kebench.models.rows import target_loss
+
+Predict = Callable[[Sequence[Edit], Under], Mapping[str, LowRankBatch]]
+"""One application: the change of every edit, parameter name → factors, from the model that `Under` gives."""
+
+
+def edit_gradients(
+    base: AbstractModel, edits: Sequence[Edit], names: Sequence[str], under: Under = base_weights
+) -> tuple[Float[Tensor, " edits"], Mapping[str, GradientFactors]]:
+    """L = −log p(a | x) of every edit, a mean over a's tokens, and the gradient of L for each named matrix.
+
+    `under` says which edits are in force: the gradient is that of the edited model. All edits are asked in
+    one pass where the network allows it (`OnePass`), else one by one.
+    """
+    together = base.one_pass.holds_edits(names)
+    losses: list[Tensor] = []
+    gradients: list[Mapping[str, GradientFactors]] = []
+    for indices in [range(len(edits))] if together else [[index] for index in range(len(edits))]:
+        rows = base.rows([edits[i].prompt for i in indices], [edits[i].target for i in indices])
+        probe = Probe(one_row=not together)
+        with (
+            base.reuse.below(frozenset(names), rows),
+            torch.enable_grad(),
+            under(indices),
+            probe.watching(base.network, names),
+        ):
+            loss = target_loss(base.logits(rows), rows)
+            gradients.append(probe.factors(loss))
+        losses.append(loss.detach())
+    return torch.cat(losses), one_below_the_other(gradients)
+
+
+def polyak_length(
+    scale: float,
+    losses: Float[Tensor, " edits"],
+    gradients: Mapping[str, GradientFactors],
+    preconditioned: Mapping[str, Float[Tensor, "edits tokens d_in"]],
+) -> Float[Tensor, " edits"]:
+    """The length t of every edit's step: t = scale · L / Σ tr(∇W P ∇Wᵀ), the sum over all matrices.
+
+    A step −L / Σ tr(∇W P ∇Wᵀ) · ∇W P brings a loss that is linear in the weights from L to 0.
+
+    Args:
+        scale: the length in such steps.
+        losses: L of every edit.
+        gradients: of L, ∇W = Dᵀ X.
+        preconditioned: X P for each matrix, where P is its symmetric preconditioner.
+
+    Source: Polyak 1969, *Minimization of unsmooth functionals*: his step length, with 0 for the least loss.
+    """
+    norms = []
+    for name, gradient in gradients.items():
+        gram_d = gradient.D @ gradient.D.transpose(1, 2)  # (edits, tokens, tokens)
+        gram_x = preconditioned[name] @ gradient.X.transpose(1, 2)
+        norms.append((gram_d * gram_x).sum((1, 2)))
+    return scale * losses / torch.stack(norms).sum(0).clamp_min(1e-12)
+
+
+def until_answered(base: AbstractModel, edits: Sequence[Edit], times: int, predict: Predict) -> list[Update]:
+    """The sum of an edit's applications, each on the model as the earlier ones left it.
+
+    An edit is applied until its target is the model's greedy answer to x (in `decao2021`, the answer that is
+    scored), at most so many times, once at least. After the last application, nothing is asked.
+    """
+    totals: list[dict[str, LowRank]] = [{} for _ in edits]
+    unfinished = list(range(len(edits)))
+    for application in range(times):
+        if not unfinished:
+            break
+        asked = [edits[index] for index in unfinished]
+        under = _in_force(base, [totals[index] for index in unfinished]) if application else base_weights
+        found = predict(asked, under)
+        for place, index in enumerate(unfinished):
+            totals[index] = {
+                name: _sum(totals[index].get(name), batch[place].without_zeros())
+                for name, batch in found.items()
+            }
+        if application + 1 < times:
+            done = reached(base, [totals[index] for index in unfinished], asked)
+            unfinished = [index for index, is_done in zip(unfinished, done, strict=True) if not is_done]
+    return list(totals)
+
+
+def _in_force(base: AbstractModel, updates: Sequence[Mapping[str, LowRank]]) -> Under:
+    """Row i of a batch of these edits' prompts under update `indices[i]`."""
+    stacked = {name: LowRankBatch.stack([update[name] for update in updates]) for name in updates[0]}
+    return low_rank_under(base, stacked, range(len(updates)))
+
+
+def _sum(earlier: LowRank | None, change: LowRank) -> LowRank:
+    """B₁A₁ + B₂A₂ = [B₁ B₂][A₁; A₂]: the ranks add."""
+    if earlier is None:
+        return change
+    return LowRank(torch.cat([earlier.B, change.B], dim=1), torch.cat([earlier.A, change.A], dim=0))

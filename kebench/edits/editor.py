@@ -1,0 +1,188 @@
+"""What an editor is: a frozen dataclass of settings that looks at a frozen base and returns values."""
+
+import hashlib
+import inspect
+import json
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, is_dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from kebench.edits.edit import Edit
+from kebench.edits.edited import AbstractEdited, EditedWeights
+from kebench.edits.editor_files import read_editor_file
+from kebench.errors import BadFile, BadSetting, BrokenEditor
+from kebench.files.yaml import validated
+from kebench.models.changes import Update
+from kebench.models.model import AbstractModel
+
+State = Mapping[str, Tensor]
+"""What `prepare` leaves for `edit`: tensors by name, kept as safetensors. Empty where nothing is learnt."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """A question the base model answers: what an edit of another fact must not change."""
+
+    fact: str
+    prompt: str
+    prediction: str
+
+
+@dataclass(frozen=True)
+class TrainingEdit:
+    """An edit to learn from, and the fact it is about."""
+
+    fact: str
+    edit: Edit
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """What an editor may learn from: the task's train and dev splits, as the base model answers them.
+
+    A base model may have its training questions by heart: what it says there hardly moves, whatever an edit
+    does to questions it has not seen. So half of the dev split is for learning too.
+
+    Attributes:
+        train: edits to learn from: the train split's.
+        known: the train split's questions.
+        unseen: the questions of half of the dev split, on which the base model was not trained.
+        dev: edits to choose between checkpoints with: those of the other half.
+        dev_known: the questions of that half.
+    """
+
+    train: Sequence[TrainingEdit]
+    dev: Sequence[TrainingEdit]
+    known: Sequence[Known]
+    unseen: Sequence[Known]
+    dev_known: Sequence[Known]
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Where a long preparation keeps its checkpoints, and how it tells its progress.
+
+    Attributes:
+        folder: private to this preparation; what is found there is an earlier, interrupted attempt's.
+        report: called with (steps done, steps in all, a few words).
+    """
+
+    folder: Path
+    report: Callable[[int, int, str], None]
+
+
+class AbstractEditor(ABC):
+    """An editor. Subclass one of the two below unless the method is no change of weights."""
+
+    citation: ClassVar[str]
+    """The paper the method is from; empty for a control."""
+    is_control: ClassVar[bool] = False
+    """A control has a known score; it may look at what it will be asked, and tables mark it."""
+
+    @abstractmethod
+    def edit(self, state: State, base: AbstractModel, edits: Sequence[Edit]) -> AbstractEdited:
+        """The edited models, one an edit. Never writes to the base model."""
+
+
+class AbstractWeightEditor(AbstractEditor):
+    """An editor that changes weights, and returns the change."""
+
+    def edit(self, state: State, base: AbstractModel, edits: Sequence[Edit]) -> AbstractEdited:
+        """See `AbstractEditor.edit`. Not to be overridden: write `update`."""
+        updates = self.update(state, base, edits)
+        if len(updates) != len(edits):
+            raise BrokenEditor(
+                f"{editor_path(self)}: returned {len(updates)} updates, wanted {len(edits)}, one an edit"
+            )
+        return EditedWeights(base, updates)
+
+    @abstractmethod
+    def update(self, state: State, base: AbstractModel, edits: Sequence[Edit]) -> list[Update]:
+        """What each edit changes, one update an edit, in their order."""
+
+
+class AbstractTrainedEditor(AbstractEditor):
+    """An editor that learns first; one of weights is an `AbstractWeightEditor` too."""
+
+    training_version: ClassVar[int] = 1
+    """Raised when `prepare` learns something else from the same settings, rounding aside: earlier states are
+    not used."""
+
+    @abstractmethod
+    def prepared_by(self) -> "AbstractTrainedEditor":
+        """The editor whose `prepare` makes this one's state.
+
+        Itself, with the settings that only `update` reads set to their defaults, so that two editors
+        that learn the same thing learn it once.
+        """
+
+    @abstractmethod
+    def prepare(self, base: AbstractModel, training: TrainingSet, workspace: Workspace) -> State:
+        """Everything that does not depend on the next edit. The same inputs give the same state."""
+
+
+# Editors by name ------------------------------------------------------------------------------------
+
+
+def load_editor(
+    name: str, *, task: str = "", pack: str = "", changes: Mapping[str, Any] | None = None
+) -> tuple[str, AbstractEditor]:
+    """An editor and what tables call it, from a name in `baselines/`, a YAML path, or `module:Class`.
+
+    Args:
+        name: which editor.
+        task: the name of the task that it will run on.
+        pack: the name of the pack that it will run on. What the editor's file says under `tuned:` for
+            `task/pack` takes the place of its `settings:`.
+        changes: settings that take the place of those in `settings:`; `tuned:` is not read then.
+
+    Raises:
+        NotFound: there is no such editor.
+        BadFile: its file names no such class, or a setting is wrong: in `settings:`, anywhere in `tuned:`, or
+            in `changes`.
+    """
+    file, path = read_editor_file(name)
+    try:
+        found = pkgutil.resolve_name(file.editor)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise BadFile(path, f"editor: found '{file.editor}' ({error}), wanted module:Class") from None
+    if not (isinstance(found, type) and issubclass(found, AbstractEditor)):
+        raise BadFile(path, f"editor: found '{file.editor}', wanted a subclass of AbstractEditor")
+    if not is_dataclass(found) or inspect.isabstract(found):
+        raise BadFile(path, f"editor: found '{file.editor}', wanted a dataclass that is not abstract")
+    if changes is not None:
+        return file.name, validated(found, {**file.settings, **changes}, f"settings of {file.name}")
+    as_it_is: AbstractEditor = validated(found, dict(file.settings), f"{path}: settings")
+    tuned = {
+        place: validated(found, {**file.settings, **settings}, f"{path}: tuned: {place}")
+        for place, settings in file.tuned.items()
+    }
+    return file.name, tuned.get(f"{task}/{pack}", as_it_is)
+
+
+def editor_path(editor: AbstractEditor) -> str:
+    """`module:Class` of an editor."""
+    return f"{type(editor).__module__}:{type(editor).__qualname__}"
+
+
+def settings_of(editor: AbstractEditor) -> dict[str, Any]:
+    """The resolved settings, every field of the dataclass.
+
+    Raises:
+        BadSetting: the editor is no dataclass.
+    """
+    try:
+        return asdict(editor)  # type: ignore[call-overload, no-any-return]
+    except TypeError:
+        raise BadSetting(f"{editor_path(editor)} is no dataclass: its settings cannot be recorded") from None
+
+
+def editor_key(editor: AbstractEditor) -> str:
+    """A hash of the class and its resolved settings."""
+    text = json.dumps([editor_path(editor), settings_of(editor)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()

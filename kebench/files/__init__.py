@@ -1,0 +1,1 @@
+"""Files: YAML and JSON, the home folder, and what comes with kebench ready-made."""

@@ -1,0 +1,1 @@
+"""Runs: from settings to plan, to answers on file, to a record."""

@@ -1,0 +1,263 @@
+"""The base pass: what the base model says to every prompt and paraphrase, once per (model, task), cached."""
+
+import hashlib
+import json
+import logging
+import os
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rapidfuzz.distance import Levenshtein
+
+from kebench.files.home import home
+from kebench.models.model import AbstractModel
+from kebench.models.numerics import numerics
+from kebench.packs.record import Record
+from kebench.scoring.metrics import same
+from kebench.scoring.normalise import normalise_decao2021
+from kebench.scoring.protocols import Protocol, Targets
+
+logger = logging.getLogger(__name__)
+
+VERSION = 2
+"""Raised when the same model and records would give another file."""
+ALTERNATIVE_BEAMS = 5
+_STORED = ("prediction", "logit")
+AT_ONCE = 512
+
+
+@dataclass(frozen=True)
+class AnsweredParaphrase:
+    """A record's paraphrase, and what the base model says to it."""
+
+    text: str
+    source: str
+    answer: str
+    held_out: bool = False
+
+
+@dataclass(frozen=True)
+class AnsweredRecord:
+    """A record and what the base model says to it.
+
+    Attributes:
+        id, fact, prompt, gold, subject: the record's.
+        prediction: y.
+        correct: whether the model's own answer is a gold one.
+        margin: how far the model's own answer is from flipping, in nats.
+        alternatives: answers that could be asked for instead: the other labels; the pack's, if it gives
+            any; or the beam-5 ones that differ enough from y. None where no edit asks for one.
+        target: the alternative drawn, with a seed derived from the id; None where there is none.
+        paraphrases: with the answers to them.
+        held_out: the record's.
+        own: the model's own answer, where y is not that but what the pack stores.
+    """
+
+    id: str
+    fact: str
+    prompt: str
+    gold: tuple[str, ...]
+    prediction: str
+    correct: bool
+    margin: float
+    alternatives: tuple[str, ...]
+    target: str | None
+    paraphrases: tuple[AnsweredParaphrase, ...] = ()
+    subject: str | None = None
+    held_out: bool = False
+    own: str | None = None
+
+    @property
+    def said(self) -> str:
+        """What the model itself says."""
+        return self.prediction if self.own is None else self.own
+
+    @property
+    def stored(self) -> str | None:
+        """What the pack's authors stored, where that is y; their paraphrases are then taken as they are."""
+        return None if self.own is None else self.prediction
+
+
+Report = Callable[[int, int, str], None]
+
+
+def answered(
+    model: AbstractModel,
+    identity: str,
+    records: Sequence[Record],
+    protocol: Protocol,
+    report: Report = lambda _done, _all, _words: None,
+    *,
+    targets: Targets = "alternative",
+) -> tuple[AnsweredRecord, ...]:
+    """The records with the base model's answers, from the cache or made now.
+
+    The cache is by content: the model's `identity`, the records, how they are asked and decoded. With gold
+    targets nothing is asked of the beams, which are most of the work.
+    """
+    path = home() / "answers" / f"{_key(model, identity, records, protocol, targets)}.jsonl"
+    if path.is_file():
+        return tuple(_from_line(line) for line in path.read_text(encoding="utf-8").splitlines())
+    with numerics(model.device, tf32=model.tf32):
+        found = tuple(_answer_all(model, records, protocol, report, targets))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".{os.getpid()}")
+    lines = (json.dumps(asdict(record), ensure_ascii=True, sort_keys=True) for record in found)
+    partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    partial.replace(path)
+    return found
+
+
+def _answer_all(
+    model: AbstractModel, records: Sequence[Record], protocol: Protocol, report: Report, targets: Targets
+) -> Iterator[AnsweredRecord]:
+    for start in range(0, len(records), AT_ONCE):
+        part = records[start : start + AT_ONCE]
+        report(start, len(records), "")
+        prompts = [record.prompt for record in part]
+        own = model.answer(prompts, beams=protocol.beams)
+        from_pack = [takes_stored(record, protocol) for record in part]
+        predictions = [
+            record.prediction or "" if stored else said
+            for record, said, stored in zip(part, own, from_pack, strict=True)
+        ]
+        # Most paraphrases get the prompt's answer; a guess saves decoding and changes nothing.
+        asked = [(p, y) for record, y in zip(part, own, strict=True) for p in record.paraphrases]
+        said = iter(
+            model.answer([p.text for p, _ in asked], guesses=[y for _, y in asked], beams=protocol.beams)
+        )
+        margins = margins_of(model, prompts, own)
+        alternatives = _alternatives(model, part, predictions, protocol, targets)
+        for record, y, mine, stored, margin, others in zip(
+            part, predictions, own, from_pack, margins, alternatives, strict=True
+        ):
+            yield AnsweredRecord(
+                id=record.id,
+                fact=record.fact,
+                prompt=record.prompt,
+                gold=record.answers,
+                prediction=y,
+                correct=any(same(mine, gold, protocol.gold_equality) for gold in record.answers),
+                margin=margin,
+                alternatives=others,
+                target=random.Random(f"target:{record.id}").choice(others) if others else None,
+                paraphrases=tuple(
+                    AnsweredParaphrase(p.text, p.source, next(said), p.held_out) for p in record.paraphrases
+                ),
+                subject=record.subject,
+                held_out=record.held_out,
+                own=mine if stored else None,
+            )
+    report(len(records), len(records), "")
+
+
+def margins_of(model: AbstractModel, prompts: Sequence[str], answers: Sequence[str]) -> list[float]:
+    """The margin of each answer; 0, as if about to flip, for an empty one, which cannot be fed back."""
+    pairs = zip(prompts, answers, strict=True)
+    whole = [index for index, (prompt, y) in enumerate(pairs) if model.canonical(prompt, y) is not None]
+    found = iter(model.margins([prompts[i] for i in whole], [answers[i] for i in whole]))
+    margins = [0.0] * len(answers)
+    for index in whole:
+        margins[index] = round(next(found), 4)
+    return margins
+
+
+def _alternatives(
+    model: AbstractModel,
+    records: Sequence[Record],
+    predictions: Sequence[str],
+    protocol: Protocol,
+    targets: Targets,
+) -> list[tuple[str, ...]]:
+    """What could be asked for instead of y; nothing where edits ask for the gold answer."""
+    if targets == "gold":
+        return [()] * len(records)
+    labels = model.asking.labels if model.family == "classifier" else ()
+    from_beams = [
+        index
+        for index, record in enumerate(records)
+        if not (labels or record.alternatives or takes_stored(record, protocol))
+    ]
+    beams = iter(model.hypotheses([records[index].prompt for index in from_beams], ALTERNATIVE_BEAMS))
+    found = []
+    for record, y in zip(records, predictions, strict=True):
+        if takes_stored(
+            record, protocol
+        ):  # theirs may ask for what is said already; of labels, for the first
+            found.append(record.alternatives[:1] if labels else record.alternatives)
+        elif labels:
+            found.append(tuple(label for label in labels if label != y))
+        elif record.alternatives:
+            others = (each for each in record.alternatives if not same(each, y, protocol.success_equality))
+            found.append(tuple(others))
+        elif protocol.alternatives == "decao2021":
+            kept = (text.strip() for text in differing_decao2021(next(beams), y))
+            found.append(tuple(text for text in kept if text))  # a blank one cannot be taught
+        else:
+            found.append(differing(next(beams), y))
+    return found
+
+
+def takes_stored(record: Record, protocol: Protocol) -> bool:
+    """Whether what the pack's authors stored about a record stands in for what the model says."""
+    return protocol.base_answers == "stored" and record.prediction is not None
+
+
+def differing_decao2021(candidates: Sequence[str], prediction: str) -> tuple[str, ...]:
+    """The candidates that De Cao et al. would keep as alternatives, in their order; some may be blank.
+
+    Kept is what differs, normalised, if it is under 5 characters as it stands, dots and spaces counted; else
+    what is more than 4 edits away. Then all full stops go. Source: their script
+    `predictions_and_alternatives_kilt.py`, by reading (reference §1.8).
+    """
+    y = normalise_decao2021(prediction)
+    kept: dict[str, None] = {}
+    for candidate in candidates:
+        plain = normalise_decao2021(candidate)
+        if plain != y if len(candidate) < 5 else Levenshtein.distance(plain, y) > 4:
+            kept[candidate.replace(".", "")] = None
+    return tuple(kept)
+
+
+def differing(candidates: Sequence[str], prediction: str) -> tuple[str, ...]:
+    """The candidates far enough from the prediction to be another answer, nearly by De Cao et al.'s rule.
+
+    Both normalised: another string if shorter than 5 characters, else more than 4 edits away. Full stops
+    at the ends go, those within ("St. Louis") stay.
+    """
+    y = normalise_decao2021(prediction)
+    kept: dict[str, None] = {}
+    for candidate in candidates:
+        text = candidate.strip(".").strip()
+        plain = normalise_decao2021(text)
+        far = plain != y if len(plain) < 5 else Levenshtein.distance(plain, y) > 4
+        if plain and far:
+            kept[text] = None
+    return tuple(kept)
+
+
+def _key(
+    model: AbstractModel, identity: str, records: Sequence[Record], protocol: Protocol, targets: Targets
+) -> str:
+    content: list[Any] = [VERSION, identity, asdict(model.asking), protocol.beams]
+    content += [protocol.gold_equality, *map(_content, records)]
+    content += [targets] if targets == "gold" else []  # without alternatives
+    content += [protocol.alternatives] if protocol.alternatives != "kebench" else []
+    content += ["stored"] if any(takes_stored(record, protocol) for record in records) else []
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _content(record: Record) -> dict[str, Any]:
+    """A record's fields; `_STORED` only where there is something, so that older files keep their keys."""
+    fields = asdict(record)
+    return {name: fields[name] for name in fields if fields[name] is not None or name not in _STORED}
+
+
+def _from_line(line: str) -> AnsweredRecord:
+    fields = json.loads(line)
+    fields["paraphrases"] = tuple(AnsweredParaphrase(**each) for each in fields["paraphrases"])
+    return AnsweredRecord(
+        **{**fields, "gold": tuple(fields["gold"]), "alternatives": tuple(fields["alternatives"])}
+    )

@@ -1,0 +1,108 @@
+"""What a run will do: its setting, its edits, and what each is asked."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from kebench.packs.formats import gold_answers
+from kebench.running.base_answers import AnsweredRecord
+from kebench.running.cases import Case
+from kebench.running.preparation import Ground
+from kebench.running.settings import RunSettings
+from kebench.scoring.answers import BaseAnswer
+from kebench.scoring.record import Setting
+from kebench.scoring.statistics import draw_sample, strata
+from kebench.task import Task
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is the same for every editor of a run.
+
+    Attributes:
+        ground: task, pack, model and base answers.
+        setting: what the numbers may be compared with.
+        cases: the edits in their seeded order; with a precision, as many of them as it takes.
+        base: the test set with the base answers, as the scorer takes it.
+        retain_size: test questions an edit.
+        retain_seed: of their draw.
+    """
+
+    ground: Ground
+    setting: Setting
+    cases: tuple[Case, ...]
+    base: tuple[BaseAnswer, ...]
+    retain_size: int
+    retain_seed: int
+
+    @staticmethod
+    def of(ground: Ground, settings: RunSettings) -> "Plan":
+        """The plan that settings mean."""
+        task: Task = ground.task
+        # The task's number suits its size; a precision takes what it takes, so there the limit is the pack.
+        by_default = task.edits if settings.precision is None else 0
+        limit = by_default if settings.limit is None else settings.limit
+        cases = ground.cases.cases[: limit or None]
+        size = task.retain_size if settings.retain is None else settings.retain
+        exact = size == "exact" or size >= len(ground.test)
+        places = strata([record.margin for record in ground.test])
+        base = tuple(
+            BaseAnswer(r.id, r.fact, r.prompt, r.gold, r.said, stratum, r.stored)
+            for r, stratum in zip(ground.test, places, strict=True)
+        )
+        setting = Setting(
+            task=task.name,
+            task_version=task.version,
+            pack=ground.pack.name,
+            pack_sha256=ground.pack.sha256,
+            model=ground.model.name,
+            model_fingerprint=ground.identity,
+            protocol=ground.protocol.to_json(),
+            targets=ground.targets,
+            regime="single",
+            retain="exact" if exact else f"sample of {size}",
+            seed=ground.seed,
+            edits=len(cases),
+            edits_sha256=_digest(
+                {"edit": asdict(case.edit), "fact": case.fact, "paraphrases": case.paraphrases}
+                for case in cases
+            ),
+            test_sha256=_digest(row.to_json() for row in base),
+            precision=None if settings.precision is None else float(settings.precision),  # 1 is 1.0
+            split=ground.split,
+            retain_seed=settings.retain_seed,
+        )
+        size = len(base) if exact else int(size)
+        return Plan(ground, setting, cases, base, size, settings.retain_seed)
+
+    def sample(self, case: Case) -> list[BaseAnswer]:
+        """The test questions one edit is asked: the same for every editor."""
+        places = tuple(row.stratum for row in self.base)
+        drawn = draw_sample(places, self.retain_size, seed=self.retain_seed, edit_id=case.edit.id)
+        return [self.base[index] for index in drawn]
+
+    def base_facts(self) -> dict[str, Any]:
+        """What a reader should know of the base model's answers."""
+        test: Sequence[AnsweredRecord] = self.ground.test
+        cases = self.ground.cases
+        sources = self.ground.pack.lock.origin
+        named = ((source.format, gold_answers(source.format, source.answers_are)) for source in sources)
+        gold = {format: field for format, field in named if field}
+        stored = [record for record in test if record.stored is not None]
+        stale = sum(record.stored != record.said for record in stored)
+        return {
+            "test_questions": len(test),
+            "test_accuracy": sum(record.correct for record in test) / len(test),
+            "editable": len(cases.cases),
+            "set_aside": dict(cases.set_aside),
+            "paraphrases": cases.paraphrases,
+            "paraphrases_set_aside": cases.disagreeing,
+            **({"gold_answers": gold} if gold else {}),
+            **({"stored_predictions": len(stored), "that_the_model_does_not_give": stale} if stored else {}),
+        }
+
+
+def _digest(values: Iterable[Any]) -> str:
+    return hashlib.sha256(json.dumps(list(values)).encode()).hexdigest()

@@ -1,0 +1,427 @@
+"""What a run needs before its first edit: pack, model, base answers, editors' states. Made where missing."""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+from safetensors.torch import load_file
+
+from kebench.edits.editor import (
+    AbstractEditor,
+    AbstractTrainedEditor,
+    Known,
+    State,
+    TrainingEdit,
+    TrainingSet,
+    Workspace,
+    editor_key,
+    editor_path,
+    settings_of,
+)
+from kebench.errors import BadSetting, KebenchError, NotFound, did_you_mean
+from kebench.files.home import home, pack_folder
+from kebench.files.json import write_json
+from kebench.files.shipped import MODEL_CARD, STATE, STATE_CARD, shipped_folder, shipped_state
+from kebench.models.identity import fingerprint, identity
+from kebench.models.load import load_model
+from kebench.models.model import AbstractModel, Asking
+from kebench.models.numerics import numerics
+from kebench.models.settings import BatchSize, DType
+from kebench.packs.build import build_pack
+from kebench.packs.pack import LOCK, Pack, read_pack
+from kebench.packs.record import Record
+from kebench.running.base_answers import AnsweredRecord, answered, takes_stored
+from kebench.running.cases import Case, Cases, make_cases
+from kebench.running.progress import Progress
+from kebench.running.settings import Split
+from kebench.scoring.protocols import Protocol, Targets
+from kebench.task import PackRecipe, Task
+from kebench.training.card import write_card
+from kebench.training.checkpoints import save_tensors
+
+
+def find_pack(task: Task, name: str | None) -> Pack:
+    """The pack of that name or in that folder; by default the task's.
+
+    A pack that is not built yet is built from the folder `$KEBENCH_DATA`, or from the Hub alone.
+
+    Raises:
+        NotFound: there is no such pack.
+        BadSetting: it is not built, and its sources are not at hand; says the command that builds it.
+        BadFile: it is not what its lock says.
+    """
+    name = name or task.default_pack
+    if name not in task.packs:
+        if not Path(name).exists():
+            raise NotFound("pack", name, task.packs)
+        return read_pack(Path(name))
+    if (shipped := shipped_folder(task.packs[name].shipped, LOCK)) is not None:
+        return read_pack(shipped)
+    folder = pack_folder(task.name, name)
+    if folder.is_dir():
+        pack = read_pack(folder)
+        if not _made_by(task.packs[name], pack):
+            raise BadSetting(
+                f"{folder}: was built by another recipe; build it again: kebench data build {task.name}"
+                f" --pack {name} --from FOLDER"
+            )
+        return _told(task.packs[name], pack)
+    data = os.environ.get("KEBENCH_DATA")
+    if data is None and any(source.revision is None for source in task.packs[name].sources):
+        files = ", ".join(source.path for source in task.packs[name].sources)
+        raise BadSetting(
+            f"pack {name} is not built yet: kebench data build {task.name} --pack {name} --from FOLDER"
+            f" (a folder with {files}), or set KEBENCH_DATA to that folder"
+        )
+    return build_pack(task, name, Path(data or "."), folder)
+
+
+def pack_name(task: Task, name: str | None) -> str:
+    """What tables call the pack of that name or in that folder; by default the task's.
+
+    Raises:
+        KebenchError: it is a folder, and holds no pack.
+    """
+    name = name or task.default_pack
+    return name if name in task.packs else find_pack(task, name).name
+
+
+def _made_by(recipe: PackRecipe, pack: Pack) -> bool:
+    """Whether a pack holds the sources that a recipe pins, read and split as it says.
+
+    A lock older than `answers_are` says nothing of it: what stands without `answers` was taken for true then.
+    """
+    held = {origin.sha256 or origin.revision: origin for origin in pack.lock.origin}
+    for source in recipe.sources:
+        if (pin := source.sha256 or source.revision) is None:
+            continue
+        origin = held.get(pin)
+        if origin is None or origin.split != source.split:
+            return False
+        if (origin.answers_are or (source.answers_are and "truth")) != source.answers_are:
+            return False
+    return dict(pack.lock.split) == ({} if recipe.keeps_splits else dict(recipe.split))
+
+
+def _told(recipe: PackRecipe, pack: Pack) -> Pack:
+    """The pack, whose lock may be older than `answers_are`, with what its recipe says of each source."""
+    told = {source.sha256: source.answers_are for source in recipe.sources if source.answers_are}
+    origin = tuple(
+        replace(each, answers_are=told.get(each.sha256, each.answers_are)) for each in pack.lock.origin
+    )
+    return replace(pack, lock=replace(pack.lock, origin=origin))
+
+
+def device_or_default(device: str | None, dtype: DType = "float32") -> str:
+    """The device asked for; else `cuda` if there is one, else `cpu`.
+
+    Raises:
+        BadSetting: there is no such device here, or it does not compute in `dtype`.
+    """
+    gpus = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    here = ["cpu", *(["cuda", *gpus] if gpus else []), *(["mps"] if torch.mps.is_available() else [])]
+    device = device or ("cuda" if gpus else "cpu")
+    if device not in here:
+        raise BadSetting(f"--device: found '{device}', wanted one that is here: {', '.join(here)}")
+    if dtype == "tf32" and not device.startswith("cuda"):
+        raise BadSetting(f"--dtype: found tf32 on the device {device}, wanted it on cuda, which alone has it")
+    return device
+
+
+def find_model(
+    task: Task,
+    name: str | None,
+    pack: Pack,
+    progress: Progress,
+    device: str,
+    *,
+    dtype: DType = "float32",
+    batch_size: BatchSize = "auto",
+) -> AbstractModel:
+    """The task's model of that name: the one that comes with kebench, or trained now if it is not yet.
+
+    Any other name is a folder or a Hub model.
+
+    Raises:
+        KebenchError: it cannot be had, or does not suit the task.
+    """
+    load = partial(load_model, task=task, device=device, dtype=dtype, batch_size=batch_size)
+    name = name or task.model_for(pack.name)
+    if name not in task.models:
+        try:
+            return load(name)
+        except NotFound as error:
+            raise KebenchError(f"{error}{did_you_mean(name, task.models)}") from None
+    if (shipped := shipped_folder(task.models[name].shipped, MODEL_CARD)) is not None:
+        return load(str(shipped))
+    folder = trained_model_folder(task, name, pack)
+    if not (folder / MODEL_CARD).is_file():
+        train_model(task, name, pack, folder, progress, device)
+    return load(str(folder))
+
+
+def trained_model_folder(task: Task, name: str, pack: Pack) -> Path:
+    """Where a task's model lies once it is trained: named by its recipe, the task and the pack."""
+    made_of = [asdict(task.models[name]), task.name, task.version, asdict(Asking.of(task)), pack.sha256]
+    digest = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
+    return home() / "models" / f"{name.replace('/', '--')}--{digest[:8]}"
+
+
+def train_model(task: Task, name: str, pack: Pack, folder: Path, progress: Progress, device: str) -> None:
+    """Fine-tunes one of a task's models on a pack; the card in `folder` says how well it does."""
+    from kebench.training.base import train_base
+
+    progress.stage(f"train {name}")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not (folder / MODEL_CARD).is_file():
+            with numerics(torch.device(device)):
+                train_base(
+                    name, task.models[name], task, pack.splits, folder,
+                    pack_sha256=pack.sha256, device=device, report=progress,
+                )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What every editor of a run shares.
+
+    Attributes:
+        task, pack, model, protocol, targets, seed: as resolved.
+        identity: of the base model (`kebench.models.identity`).
+        fingerprint: of its weights, before anything was done to them.
+        test: the test set as the base model answers it, or what of it the protocol draws O^x from; or, of the
+            split dev, what stands for it.
+        cases: its edits.
+        in_float32: loads the model as editors learn on it; None where it is that already.
+    """
+
+    task: Task
+    pack: Pack
+    model: AbstractModel
+    protocol: Protocol
+    targets: Targets
+    seed: int
+    identity: str
+    fingerprint: str
+    test: tuple[AnsweredRecord, ...]
+    cases: Cases
+    in_float32: Callable[[], AbstractModel] | None = None
+    split: Split = "test"
+
+    def to_learn_on(self) -> "Ground":
+        """The same ground in float32: what is learnt does not depend on what a run computes in.
+
+        The test set and its cases stay as they are: no editor learns from them.
+        """
+        if self.in_float32 is None:
+            return self
+        model = self.in_float32()
+        weights = fingerprint(model.network)
+        return replace(self, model=model, identity=identity(model), fingerprint=weights, in_float32=None)
+
+
+def make_ground(
+    task: Task,
+    pack: Pack,
+    model: AbstractModel,
+    protocol: Protocol,
+    targets: Targets,
+    seed: int,
+    progress: Progress,
+    *,
+    in_float32: Callable[[], AbstractModel] | None = None,
+    split: Split = "test",
+) -> Ground:
+    """The base pass over the split that is edited, shared by all editors.
+
+    Raises:
+        BadSetting: not one record of the split can be edited, or the labels are not the task's.
+    """
+    _check_labels(task, pack)
+    base = identity(model)
+    progress.stage(f"base answers ({split})")
+    records = pack.records(split)
+    if split == "dev":
+        records = tuple(_without_held_out(r) for r in records if _to_choose_with(r) and not r.held_out)
+    if protocol.stopping == "answer":
+        model = model.judged(protocol)
+    test = answered(model, base, records, protocol, progress, targets=targets)
+    cases = make_cases(test, protocol, targets=targets, seed=seed)
+    if protocol.retain_over == "editable":
+        editable = {case.edit.id for case in cases.cases}
+        test = tuple(record for record in test if record.id in editable)
+    if not cases.cases:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in cases.set_aside.items())
+        raise BadSetting(
+            f"pack {pack.name}: no record of the {split} split can be edited ({reasons or 'it is empty'})"
+        )
+    return Ground(
+        task, pack, model, protocol, targets, seed, base, fingerprint(model.network), test, cases, in_float32,
+        split,
+    )  # fmt: skip
+
+
+def _without_held_out(record: Record) -> Record:
+    """A record without the wordings that no editor's settings may be chosen on either."""
+    return replace(record, paraphrases=tuple(p for p in record.paraphrases if not p.held_out))
+
+
+def _check_labels(task: Task, pack: Pack) -> None:
+    """A classifier can be asked for its own labels alone."""
+    if task.family != "classifier":
+        return
+    for split, records in pack.splits.items():
+        for record in records:
+            for answer in record.answers:
+                if answer not in task.labels:
+                    wanted = " or ".join(task.labels)
+                    raise BadSetting(
+                        f"pack {pack.name}: {split}: {record.id}: found the label '{answer}', wanted {wanted}"
+                        f" (task {task.name})"
+                    )
+
+
+def state_digest(editor: AbstractTrainedEditor, ground: Ground) -> str:
+    """What tells the state of a trained editor from any other: a hash of everything it depends on."""
+    learner = editor.prepared_by()
+    parts = [
+        editor_key(learner), learner.training_version, ground.identity, asdict(ground.model.asking),
+        ground.pack.sha256, ground.task.version, ground.protocol.beams, ground.targets,
+    ]  # fmt: skip
+    if ground.protocol.alternatives != "kebench":
+        parts.append(ground.protocol.alternatives)
+    if any(takes_stored(record, ground.protocol) for record in ground.pack.records("train")):
+        parts.append("stored")
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
+
+
+def state_folder(editor: AbstractTrainedEditor, ground: Ground) -> Path:
+    """Where the state of a trained editor lies: among what comes with kebench, or in its cache."""
+    digest = state_digest(editor, ground)
+    return shipped_state(digest) or home() / "states" / digest
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An editor's state, and how long it took to learn."""
+
+    state: State
+    seconds: float
+
+
+def prepare_editor(name: str, editor: AbstractEditor, ground: Ground, progress: Progress) -> Prepared:
+    """The editor's state: from the cache, or learnt now. Interrupted, it goes on from its last checkpoint."""
+    if not isinstance(editor, AbstractTrainedEditor):
+        return Prepared({}, 0.0)
+    learning = ground.to_learn_on()
+    folder = state_folder(editor, learning)
+    if not (folder / STATE_CARD).is_file():
+        learn_state(name, editor, learning, folder, progress)
+    card = json.loads((folder / STATE_CARD).read_text(encoding="utf-8"))
+    state = {key: tensor.to(ground.model.device) for key, tensor in load_file(folder / STATE).items()}
+    return Prepared(state, card["seconds"])
+
+
+def learn_state(
+    name: str, editor: AbstractTrainedEditor, ground: Ground, folder: Path, progress: Progress
+) -> None:
+    """Trains an editor; its state and a card for people (README.md) and programs go into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"):
+        if (folder / STATE_CARD).is_file():
+            return
+        training = training_set(ground, progress)
+        progress.stage(f"prepare {name}")
+        work = folder / "work"
+        elapsed = _stopwatch(work / "seconds")
+
+        def report(done: int, steps: int, words: str) -> None:
+            elapsed()
+            progress(done, steps, words)
+
+        learner = editor.prepared_by()
+        with numerics(ground.model.device):
+            state = learner.prepare(ground.model, training, Workspace(work, report))
+        save_tensors(state, folder / STATE)
+        facts = {
+            "name": name,
+            "editor": editor_path(learner),
+            "settings": settings_of(learner),
+            "task": ground.task.name,
+            "pack": ground.pack.name,
+            "pack_sha256": ground.pack.sha256,
+            "model": ground.model.name,
+            "digest": state_digest(editor, ground),
+            "training_edits": len(training.train),
+            "parameters": sum(tensor.numel() for tensor in state.values()),
+            "torch_threads": torch.get_num_threads(),
+            "device": str(ground.model.device),
+            "seconds": elapsed(),
+        }
+        if (work / "history.json").is_file():  # how the training went is worth keeping
+            (work / "history.json").replace(folder / "history.json")
+        write_card(folder, STATE_CARD, "Editor trained", facts)
+        shutil.rmtree(work)
+
+
+def _stopwatch(file: Path) -> Callable[[], float]:
+    """Counts the seconds a preparation takes, interrupted attempts included; each call writes them down."""
+    earlier = float(file.read_text(encoding="utf-8")) if file.is_file() else 0.0
+    started = time.monotonic()
+
+    def elapsed() -> float:
+        seconds = round(earlier + time.monotonic() - started, 1)
+        write_json(seconds, file)  # all or nothing: an empty file would stop every later attempt
+        return seconds
+
+    return elapsed
+
+
+def training_set(ground: Ground, progress: Progress) -> TrainingSet:
+    """The train and dev splits as the base model answers them."""
+    split: dict[str, tuple[AnsweredRecord, ...]] = {}
+    for name in ("train", "dev"):
+        progress.stage(f"base answers ({name})")
+        records = [record for record in ground.pack.records(name) if not record.held_out]
+        split[name] = answered(
+            ground.model, ground.identity, records, ground.protocol, progress, targets=ground.targets
+        )
+    to_learn = [record for record in split["dev"] if not _to_choose_with(record)]
+    to_choose = [record for record in split["dev"] if _to_choose_with(record)]
+    return TrainingSet(
+        train=_training_edits(split["train"], ground),
+        known=_known(split["train"]),
+        unseen=_known(to_learn),
+        dev=_training_edits(to_choose, ground),
+        dev_known=_known(to_choose),
+    )
+
+
+def _to_choose_with(record: Record | AnsweredRecord) -> bool:
+    """Whether a record of the dev split is of its half to choose with; by fact, so that none is in both."""
+    return hashlib.sha256(record.fact.encode()).digest()[0] % 2 == 1
+
+
+def _known(records: Sequence[AnsweredRecord]) -> list[Known]:
+    return [Known(r.fact, r.prompt, r.prediction) for r in records if r.prediction.strip()]
+
+
+def _training_edits(records: Sequence[AnsweredRecord], ground: Ground) -> list[TrainingEdit]:
+    made = make_cases(records, ground.protocol, targets=ground.targets, seed=0)
+    return [
+        TrainingEdit(case.fact, replace(case.edit, paraphrases=_wordings_to_learn(case)))
+        for case in made.cases
+    ]
+
+
+def _wordings_to_learn(case: Case) -> tuple[str, ...]:
+    return tuple(text for text in case.paraphrases if text not in case.held_out_wordings)

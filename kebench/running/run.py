@@ -1,0 +1,262 @@
+"""The loop over edits: edit, ask, write down; resumed where it was cut off; scored at the end."""
+
+import statistics as numbers
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from kebench.edits.editor import AbstractEditor, editor_path, load_editor
+from kebench.errors import BadSetting, BrokenEditor, Busy
+from kebench.files.json import write_json
+from kebench.leaderboard.printed import percent
+from kebench.models.identity import fingerprint
+from kebench.models.load import Pair, check_suits, in_float32, model_of
+from kebench.models.model import AbstractModel
+from kebench.models.numerics import numerics
+from kebench.running.environment import execution, peak_memory_bytes, reset_peak_memory, versions
+from kebench.running.folder import (
+    EDITS_AT_ONCE,
+    finished,
+    make_folder,
+    open_editor,
+    open_run,
+    read_trials,
+    recover,
+    to_line,
+)
+from kebench.running.plan import Plan
+from kebench.running.preparation import (
+    Ground,
+    device_or_default,
+    find_model,
+    find_pack,
+    make_ground,
+    pack_name,
+    prepare_editor,
+)
+from kebench.running.progress import Progress
+from kebench.running.settings import RunSettings
+from kebench.running.trial import Trial, edit_and_ask
+from kebench.scoring.metrics import BaseAnswers, retain
+from kebench.scoring.protocols import protocol as find_protocol
+from kebench.scoring.record import FORMAT, Cost, RunRecord, editor_folder
+from kebench.scoring.scorer import score
+from kebench.scoring.statistics import NO_ESTIMATE, Measure
+from kebench.scoring.stopping import half_width
+from kebench.task import load_task
+
+
+def run(
+    settings: RunSettings,
+    *,
+    editors: Mapping[str, AbstractEditor] | None = None,
+    model: AbstractModel | Pair | None = None,
+    progress: Progress | None = None,
+) -> tuple[Path, list[RunRecord]]:
+    """Runs every editor, and returns the run's folder and a record for each.
+
+    Args:
+        settings: what to do.
+        editors: instances to run instead of those `settings` names.
+        model: a model to edit instead of the one `settings` names; or a network with its tokenizer.
+        progress: where to tell how far it is.
+
+    Raises:
+        KebenchError: a setting, a file or an editor is wrong; an interrupted run may simply be run again.
+    """
+    progress = progress or Progress()
+    try:
+        return _run(settings, editors, model, progress)
+    finally:
+        progress.close()
+
+
+def _run(
+    settings: RunSettings,
+    editors: Mapping[str, AbstractEditor] | None,
+    model: AbstractModel | Pair | None,
+    progress: Progress,
+) -> tuple[Path, list[RunRecord]]:
+    settings.check()
+    chosen = dict(editors) if editors is not None else load_editors(settings)
+    plan = Plan.of(ground_of(settings, progress, model=model), settings)
+    default = Path("runs") / f"{plan.setting.task}-{plan.setting.key}"
+    folder = Path(settings.output) if settings.output else default
+    with writing(folder, plan):
+        records = [run_editor(name, editor, plan, folder, progress) for name, editor in chosen.items()]
+    return folder, records
+
+
+@contextmanager
+def writing(folder: Path, plan: Plan) -> Iterator[None]:
+    """Makes the run's folder, or opens the one that is there; within, no other process writes to it.
+
+    Raises:
+        BadSetting: it cannot be made, or holds another run.
+        Busy: another process is writing it.
+    """
+    make_folder(folder, "--output")
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            open_run(folder, plan)
+            yield
+    except Timeout:
+        raise Busy(f"{folder}: another process is writing this run") from None
+
+
+def load_editors(settings: RunSettings) -> dict[str, AbstractEditor]:
+    """The editors by what tables call them, which must differ; with what was tuned for the task and pack."""
+    task = load_task(settings.task)
+    pack = pack_name(task, settings.pack)
+    chosen: dict[str, AbstractEditor] = {}
+    for given in settings.editors:
+        name, editor = load_editor(given, task=task.name, pack=pack)
+        if any(editor_folder(Path(), name) == editor_folder(Path(), other) for other in chosen):
+            raise BadSetting(f"editors: found '{name}' twice, wanted different names")
+        chosen[name] = editor
+    return chosen
+
+
+def ground_of(
+    settings: RunSettings, progress: Progress, *, model: AbstractModel | Pair | None = None
+) -> Ground:
+    """The task, pack, model and base answers that settings mean; made where missing."""
+    task = load_task(settings.task)
+    protocol = find_protocol(settings.protocol, labels=task.family == "classifier")
+    pack = find_pack(task, settings.pack)
+    to_learn_on: Callable[[], AbstractModel]
+    if isinstance(model, AbstractModel):
+        check_suits(model, task)
+        model.network.eval()
+        to_learn_on = partial(in_float32, model)
+    else:
+        if model is None:
+            device = device_or_default(settings.device, settings.dtype)
+            find = partial(find_model, task, settings.model, pack, progress, device)
+        else:
+            device_or_default(str(model[0].device), settings.dtype)
+            find = partial(model_of, *model, task)
+        to_learn_on = partial(find, batch_size=settings.batch_size)
+        model = find(dtype=settings.dtype, batch_size=settings.batch_size)
+    return make_ground(
+        task, pack, model, protocol, settings.targets, settings.seed, progress,
+        in_float32=to_learn_on if model.dtype in ("tf32", "bfloat16") else None, split=settings.split,
+    )  # fmt: skip
+
+
+# One editor ------------------------------------------------------------------------------------------
+
+
+def run_editor(name: str, editor: AbstractEditor, plan: Plan, folder: Path, progress: Progress) -> RunRecord:
+    """Makes and asks every edit that is not on file yet and is needed, then scores all of them."""
+    ground, model = plan.ground, plan.ground.model
+    prepared = prepare_editor(name, editor, ground, progress)
+    progress.stage(f"edit {name}")
+    reset_peak_memory(model.device)
+    place = editor_folder(folder, name)
+    place.mkdir(exist_ok=True)
+    settings = open_editor(place / "editor.json", editor)
+    rows = place / "edits.jsonl"
+    made = done = recover(rows, len(plan.cases))
+    enough = _Enough(plan)
+    if done and plan.setting.stopping is not None:
+        enough.add(read_trials(rows))
+    try:
+        with rows.open("a", encoding="utf-8") as file:
+            while made < len(plan.cases) and not enough.reached():
+                progress(made, len(plan.cases), enough.words())
+                group = plan.cases[made : made + EDITS_AT_ONCE]
+                with numerics(model.device, tf32=model.tf32):
+                    trials = edit_and_ask(editor, prepared.state, plan, group, check=made == done)
+                if made == done:  # told before anything is on file, not hours later
+                    check_base(name, ground)
+                file.writelines(map(to_line, trials))
+                file.flush()
+                enough.add(trials)
+                made += len(group)
+        progress(made, made, enough.words())
+        check_base(name, ground)
+    except BrokenEditor:
+        rows.unlink()  # or the next run would take them for answers of the base model's edits
+        raise
+
+    trials = read_trials(rows)
+    scores = score(
+        [trial.answers for trial in trials],
+        plan.base,
+        ground.protocol,
+        seed=ground.seed,
+        stopping=plan.setting.stopping,
+    )
+    if made == done and (there := finished(place, plan.setting, scores)) is not None:
+        return there  # made by an earlier process: its versions, hardware and cost are the true ones
+    write_json(scores.to_json(), place / "scores.json")
+    record = RunRecord(
+        format=FORMAT,
+        setting=plan.setting,
+        editor=name,
+        editor_path=editor_path(editor),
+        editor_settings=settings,
+        is_control=editor.is_control,
+        citation=editor.citation,
+        scores=scores,
+        base=plan.base_facts(),
+        cost=_cost(trials, prepared.seconds, model),
+        versions=versions(),
+        hardware=execution(model),
+    )
+    record.write(place / "record.json")
+    return record
+
+
+class _Enough:
+    """Whether the edits so far tell what was wanted: by the rows on file alone, so that resuming agrees."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._stopping = plan.setting.stopping
+        self._protocol = plan.ground.protocol
+        self._base = BaseAnswers(plan.base)
+        self._retained: list[Measure] = []
+        self._known = NO_ESTIMATE
+
+    def add(self, trials: Sequence[Trial]) -> None:
+        """Takes in the next edits."""
+        if self._stopping is not None:
+            self._retained += (retain(trial.answers, self._base, self._protocol) for trial in trials)
+            self._known = self._stopping.estimate(self._retained)
+
+    def reached(self) -> bool:
+        """Whether no more are needed; never where their number is fixed."""
+        return self._stopping is not None and self._stopping.reached(self._known)
+
+    def words(self) -> str:
+        """How far it is, for whoever waits."""
+        return f"retain ± {percent(half_width(self._known))}" if self._retained else ""
+
+
+def check_base(name: str, ground: Ground) -> None:
+    """Refuses an editor that wrote to the base model."""
+    if fingerprint(ground.model.network) != ground.fingerprint:
+        raise BrokenEditor(f"editor {name} changed the base model's weights; an edit must be a value")
+
+
+def _cost(trials: Sequence[Trial], prepare_seconds: float, model: AbstractModel) -> Cost:
+    edit = [trial.edit_seconds for trial in trials]
+    answer = [trial.answer_seconds for trial in trials]
+
+    def percentile(column: list[float], percent: int) -> float:
+        if len(column) == 1:
+            return round(column[0], 4)
+        return round(numbers.quantiles(column, n=100, method="inclusive")[percent - 1], 4)
+
+    return Cost(
+        edit_seconds_p50=percentile(edit, 50),
+        edit_seconds_p95=percentile(edit, 95),
+        answer_seconds_p50=percentile(answer, 50),
+        answer_seconds_p95=percentile(answer, 95),
+        prepare_seconds=prepare_seconds,
+        peak_memory_bytes=peak_memory_bytes(model.device),
+    )

@@ -1,0 +1,157 @@
+"""One trial: edits made, and every edited model asked all it is asked."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+
+from kebench.edits.edit import Edit
+from kebench.edits.edited import AbstractEdited
+from kebench.edits.editor import AbstractEditor, State
+from kebench.edits.single import refuse_joint, refuse_shared, sample_of
+from kebench.running.cases import Case
+from kebench.running.plan import Plan
+from kebench.scoring.answers import BaseAnswer, EditAnswers, ParaphraseAnswer
+
+OUT_OF_REACH = (
+    torch.OutOfMemoryError,
+    MemoryError,
+    FloatingPointError,
+    torch.linalg.LinAlgError,  # type: ignore[attr-defined]
+)
+"""What may go wrong with one edit without being anybody's mistake; it counts as a failed edit."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What one edited model said, and what it took; edits made together share the seconds."""
+
+    answers: EditAnswers
+    edit_seconds: float
+    answer_seconds: float
+
+
+def requests(editor: AbstractEditor, cases: Sequence[Case]) -> list[Edit]:
+    """What an editor is told; only a control may look at what it will be asked."""
+    return [
+        replace(case.edit, paraphrases=case.paraphrases) if editor.is_control else case.edit for case in cases
+    ]
+
+
+def edit_and_ask(
+    editor: AbstractEditor, state: State, plan: Plan, cases: Sequence[Case], *, check: bool = False
+) -> list[Trial]:
+    """Edits one group and asks each edited model all it is asked; where the group fails, one by one.
+
+    Args:
+        editor: the editor.
+        state: its state.
+        plan: what edits are asked.
+        cases: the group.
+        check: whether to make some of the edits again, each alone, and compare.
+
+    Raises:
+        BrokenEditor: the edits are not each by itself (`kebench.edits.single`).
+    """
+    edits = requests(editor, cases)
+    started = time.perf_counter()
+    try:
+        edited = editor.edit(state, plan.ground.model, edits)
+        made = time.perf_counter()
+        refuse_shared(editor, edits, edited)
+        found = _ask(edited, cases, plan)
+        share = len(cases)
+        seconds = ((made - started) / share, (time.perf_counter() - made) / share)
+    except OUT_OF_REACH as error:
+        if len(cases) == 1:
+            failed = _failed(cases[0], plan.sample(cases[0]), type(error).__name__.lstrip("_"))
+            return [Trial(failed, time.perf_counter() - started, 0.0)]
+    else:
+        if check:
+            _check_alone(editor, state, plan, cases, edited)
+        return [Trial(answers, *seconds) for answers in found]
+    # Outside the handler, which would keep what the failed attempt held alive.
+    return [trial for case in cases for trial in edit_and_ask(editor, state, plan, [case])]
+
+
+def _check_alone(
+    editor: AbstractEditor, state: State, plan: Plan, cases: Sequence[Case], edited: AbstractEdited
+) -> None:
+    """Makes some edits of a group again, each alone, and refuses an editor that makes others of them."""
+    edits = requests(editor, cases)
+    alone: dict[int, AbstractEdited] = {}
+    for index in sample_of(edits):
+        with suppress(*OUT_OF_REACH):
+            alone[index] = editor.edit(state, plan.ground.model, [edits[index]])
+    questions = {index: list(_questions(cases[index], plan)) for index in alone}
+    refuse_joint(editor, edits, edited, alone, questions, beams=plan.ground.protocol.beams)
+
+
+def _questions(case: Case, plan: Plan) -> dict[str, str]:
+    """x, its paraphrases and the case's sample, each text once, with an answer it may well get."""
+    target = case.edit.target
+    found = dict.fromkeys((case.edit.prompt, *case.paraphrases), target)
+    for row in plan.sample(case):
+        found.setdefault(row.prompt, row.answer)
+    return found
+
+
+def _ask(edited: AbstractEdited, cases: Sequence[Case], plan: Plan) -> list[EditAnswers]:
+    """All questions of every edited model of a group, in one go. An answer belongs to its edit and text."""
+    whole = [index for index in range(len(cases)) if index not in edited.failures]
+    asked = [(index, *each) for index in whole for each in _questions(cases[index], plan).items()]
+    answers = edited.answer(
+        [prompt for _, prompt, _ in asked],
+        [index for index, _, _ in asked],
+        [guess for _, _, guess in asked],
+        beams=plan.ground.protocol.beams,
+    )
+    said = {(index, prompt): answer for (index, prompt, _), answer in zip(asked, answers, strict=True)}
+    prefers = edited.prefers(
+        [cases[index].edit.prompt for index in whole], whole, [cases[index].edit.target for index in whole]
+    )
+    forced = dict(zip(whole, prefers, strict=True)) if prefers is not None else {}
+    return [
+        # An edit may also fail while it is asked.
+        _failed(case, plan.sample(case), edited.failures[index])
+        if index in edited.failures
+        else _row(case, plan.sample(case), partial(_of_edit, said, index), forced=forced.get(index))
+        for index, case in enumerate(cases)
+    ]
+
+
+def _of_edit(said: Mapping[tuple[int, str], str], index: int, prompt: str) -> str:
+    """What the edited model of that index said to a prompt."""
+    return said[index, prompt]
+
+
+def _failed(case: Case, sample: Sequence[BaseAnswer], why: str) -> EditAnswers:
+    """A failed edit has no answer to anything."""
+    return replace(_row(case, sample, lambda _prompt: None), failure=why)
+
+
+def _row(
+    case: Case,
+    sample: Sequence[BaseAnswer],
+    said: Callable[[str], str | None],
+    *,
+    forced: bool | None = None,
+) -> EditAnswers:
+    """One edit's line, where `said` gives the answer to a text."""
+    return EditAnswers(
+        id=case.edit.id,
+        fact=case.fact,
+        prompt=case.edit.prompt,
+        prediction=case.edit.prediction,
+        target=case.edit.target,
+        answer=said(case.edit.prompt),
+        forced=forced,
+        paraphrases=tuple(
+            ParaphraseAnswer(text, said(text), text in case.held_out_wordings) for text in case.paraphrases
+        ),
+        sample={row.id: said(row.prompt) for row in sample},
+        held_out=case.held_out,
+    )

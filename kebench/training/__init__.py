@@ -1,0 +1,1 @@
+"""Training of base models and of editors: schedules, checkpoints, and the card of what was trained."""
