@@ -26,7 +26,7 @@ FLOORS = (
     ("beliefs", "evaluation"),
     ("cli",),
 )
-"""From the ground up: a room may import those below it, and no room on its own floor but those to its left."""
+"""From the ground up: a room may import those below it, and of its own floor those to its left."""
 ORDER = [room for floor in FLOORS for room in floor]
 
 

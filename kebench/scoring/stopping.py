@@ -33,8 +33,9 @@ class Stopping:
 
         The value is the plain mean, and not quite unbiased any more: edits that happen to hold few of the
         rare bad ones look more precise and stop earlier, so that where such edits decide the mean it comes
-        out too high, by about a tenth of the half-width in the simulations of `tests/test_stopping.py`,
-        and by less than a twentieth where edits are much alike. The interval allows for it.
+        out too high, by about a tenth of the half-width in the simulations of
+        `tests/scoring/test_stopping.py`, and by less than a twentieth where edits are much alike.
+        The interval allows for it.
 
         Args:
             measures: one an edit, in the order of asking, which must not depend on what they score. Those

@@ -259,7 +259,7 @@ def test_slugs_keep_their_parts_apart() -> None:
     assert distinct_slug("knowledge_editor") == "knowledge_editor"
 
 
-OLD = Path(__file__).parent / "files" / "format_2"
+OLD = Path(__file__).parents[1] / "samples" / "format_2"
 """A record of format 2 and its tables: as kebench made them before format 3, but for the column Tuned."""
 
 

@@ -36,7 +36,7 @@ from kebench.models.model import AbstractModel, Asking
 from kebench.models.rows import pad
 from kebench.models.seq2seq import Seq2Seq
 
-FILES = Path(__file__).parent / "files" / "parity"
+FILES = Path(__file__).parents[1] / "samples" / "parity"
 EDITS = {"bert": 6, "bart": 13}
 SIZES = {
     "bert": {"lstm_size": 16, "condition_size": 48, "head_size": 16},

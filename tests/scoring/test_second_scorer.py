@@ -23,7 +23,7 @@ from kebench.running.run import run
 from kebench.scoring.protocols import Protocol
 from kebench.scoring.scorer import score
 
-PAGE = Path(__file__).parent.parent / "docs" / "scores.md"
+PAGE = Path(__file__).parents[2] / "docs" / "scores.md"
 NOT_SCORED = {"protocol", "seed", "resamples", "interval"}
 
 
