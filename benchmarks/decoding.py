@@ -8,7 +8,7 @@ from benchmarks.session import Contests, Session
 from benchmarks.settings import Settings
 from benchmarks.timing import Contest, timed
 from benchmarks.worlds import OTHER, World, base_size, mini
-from kebench.edits.edited import EditedWeights
+from kebench.edits.versions import Versions
 
 EDITS = 8
 FREE, FORCED = "free answers", "one pass"
@@ -45,7 +45,7 @@ def some_wrong(world: World) -> Questions:
 
 def contest(world: World, questions: Questions, settings: Settings) -> Contest:
     """Free answers, guesses helping, and the one pass that checks the guesses."""
-    edited = EditedWeights(world.model, world.updates(world.edits(EDITS), world.model))
+    edited = Versions(world.model, world.updates(world.edits(EDITS), world.model))
     said: list[str] = []
 
     def free() -> float:

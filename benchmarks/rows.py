@@ -9,7 +9,7 @@ from benchmarks.session import Contests, Session
 from benchmarks.settings import Settings
 from benchmarks.timing import Contest, timed
 from benchmarks.worlds import World, base_size, cut, mini
-from kebench.edits.edited import EditedWeights
+from kebench.edits.versions import Versions
 
 EDITS = (1, 8, 64)
 TOKENS = 16
@@ -30,7 +30,7 @@ def contest(world: World, settings: Settings) -> Contest:
     answers = [world.answers[i % n] for i in places]
     edits = [replace(edit, prompt=prompts[i % len(places)]) for i, edit in enumerate(world.edits(max(EDITS)))]
     updates = world.updates(edits, model)
-    models = {count: EditedWeights(model, updates[:count]) for count in EDITS}
+    models = {count: Versions(model, updates[:count]) for count in EDITS}
 
     def under(count: int) -> float:
         edited = models[count]

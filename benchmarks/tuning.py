@@ -1,5 +1,6 @@
 """(e) Fine-tuning eight edits in one call against one call an edit."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 from kebench.baselines.fine_tuning import FineTuning
@@ -10,7 +11,10 @@ from benchmarks.session import Contests, Session
 from benchmarks.settings import Settings
 from benchmarks.timing import Contest, timed
 from benchmarks.worlds import World, base_size, mini
+from kebench.edits.edit import Edit
+from kebench.edits.editor import Carried
 from kebench.models.layers import editable, linear_maps
+from kebench.models.model import AbstractModel
 
 EDITS = 8
 BATCHED, SINGLE = "8 in one call", "8 calls"
@@ -26,10 +30,10 @@ def contest(world: World, layers: Literal["all", "first"], settings: Settings) -
     edits = world.edits(EDITS)
 
     def batched() -> float:
-        return timed(settings.place, lambda: editor.update({}, model, edits))
+        return timed(settings.place, lambda: _tune(editor, model, edits))
 
     def single() -> float:
-        return timed(settings.place, lambda: [editor.update({}, model, [edit]) for edit in edits])
+        return timed(settings.place, lambda: [_tune(editor, model, [edit]) for edit in edits])
 
     # Forward, back to the activations, and to the weights that are tuned; and a last look forward.
     tuned = sum(model.network.get_parameter(name).numel() for name in editable(model.network, layers))
@@ -37,6 +41,11 @@ def contest(world: World, layers: Literal["all", "first"], settings: Settings) -
     passes = settings.tuning_steps * (2 + tuned / every) + 1
     operations = passes * forward_operations(model, [e.prompt for e in edits], [e.target for e in edits])
     return Contest({BATCHED: batched, SINGLE: single}, operations, {BATCHED: EDITS, SINGLE: EDITS})
+
+
+def _tune(editor: FineTuning, model: AbstractModel, edits: Sequence[Edit]) -> object:
+    """Tunes each edit by itself."""
+    return editor.update({}, model, [(edit,) for edit in edits], [Carried()] * len(edits))
 
 
 CONTESTS: Contests = {

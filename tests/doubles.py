@@ -17,16 +17,17 @@ from typing import ClassVar, Literal
 
 import torch
 
-from kebench.edits.edit import Edit
-from kebench.edits.edited import AbstractEdited, EditedWeights
+from kebench.edits.edit import Batch
 from kebench.edits.editor import (
-    AbstractEditor,
+    AbstractMemoryEditor,
     AbstractTrainedEditor,
     AbstractWeightEditor,
+    Carried,
     State,
     TrainingSet,
     Workspace,
 )
+from kebench.edits.versions import Route, Says
 from kebench.errors import BadSetting
 from kebench.models.changes import Dense, Update
 from kebench.models.layers import editable
@@ -36,36 +37,65 @@ NONSENSE = "blorp"
 
 
 @dataclass(frozen=True)
-class NoEdit(AbstractEditor):
+class NoEdit(AbstractWeightEditor):
     """Every edited model is the base model."""
 
     citation: ClassVar[str] = ""
     is_control: ClassVar[bool] = True
 
-    def edit(self, state: State, base: AbstractModel, edits: Sequence[Edit]) -> AbstractEdited:
-        return EditedWeights(base, [{} for _ in edits])
+    def update(
+        self, state: State, start: AbstractModel, batches: Sequence[Batch], carried: Sequence[Carried]
+    ) -> tuple[list[Update], Sequence[Carried]]:
+        return [{} for _ in batches], carried
+
+
+def table(batch: Batch, reach: int | None = None) -> dict[str, str]:
+    """The target of x and of the paraphrases, by prompt; of the first `reach` of them."""
+    return {prompt: edit.target for edit in batch for prompt in (edit.prompt, *edit.paraphrases)[:reach]}
+
+
+def looked_up(memory: Carried, prompts: Sequence[str]) -> list[Route]:
+    """What is in the memory's table is said; the rest is for the base model to answer."""
+    return [Says(memory.data[prompt]) if prompt in memory.data else None for prompt in prompts]
 
 
 @dataclass(frozen=True)
-class Oracle(AbstractEditor):
+class Oracle(AbstractMemoryEditor):
     """Says the target on x and on the paraphrases, which it is shown as a control; else as the base."""
 
     citation: ClassVar[str] = ""
     is_control: ClassVar[bool] = True
 
-    def edit(self, state: State, base: AbstractModel, edits: Sequence[Edit]) -> AbstractEdited:
-        return _Table(base, [dict.fromkeys((e.prompt, *e.paraphrases), e.target) for e in edits])
+    def remember(
+        self, state: State, base: AbstractModel, batches: Sequence[Batch], memories: Sequence[Carried]
+    ) -> list[Carried]:
+        return [
+            Carried(data={**(memory.data or {}), **table(batch)})
+            for batch, memory in zip(batches, memories, strict=True)
+        ]
+
+    def route(
+        self, state: State, base: AbstractModel, memory: Carried, prompts: Sequence[str]
+    ) -> list[Route]:
+        return looked_up(memory, prompts)
 
 
 @dataclass(frozen=True)
-class Vandal(AbstractEditor):
+class Vandal(AbstractMemoryEditor):
     """Says one nonsense word to everything."""
 
     citation: ClassVar[str] = ""
     is_control: ClassVar[bool] = True
 
-    def edit(self, state: State, base: AbstractModel, edits: Sequence[Edit]) -> AbstractEdited:
-        return _Constant(NONSENSE)
+    def remember(
+        self, state: State, base: AbstractModel, batches: Sequence[Batch], memories: Sequence[Carried]
+    ) -> list[Carried]:
+        return list(memories)
+
+    def route(
+        self, state: State, base: AbstractModel, memory: Carried, prompts: Sequence[str]
+    ) -> list[Route]:
+        return [Says(NONSENSE) for _ in prompts]
 
 
 @dataclass(frozen=True)
@@ -75,11 +105,13 @@ class Scribbler(AbstractWeightEditor):
     citation: ClassVar[str] = ""
     is_control: ClassVar[bool] = True
 
-    def update(self, state: State, base: AbstractModel, edits: Sequence[Edit]) -> list[Update]:
-        name = editable(base.network)[0]
+    def update(
+        self, state: State, start: AbstractModel, batches: Sequence[Batch], carried: Sequence[Carried]
+    ) -> tuple[list[Update], Sequence[Carried]]:
+        name = editable(start.network)[0]
         with torch.no_grad():
-            base.network.get_parameter(name)[0, 0] += 1e-3
-        return [{} for _ in edits]
+            start.network.get_parameter(name)[0, 0] += 1e-3
+        return [{} for _ in batches], carried
 
 
 @dataclass(frozen=True)
@@ -89,14 +121,17 @@ class Failing(AbstractWeightEditor):
     citation: ClassVar[str] = ""
     is_control: ClassVar[bool] = True
 
-    def update(self, state: State, base: AbstractModel, edits: Sequence[Edit]) -> list[Update]:
-        name = editable(base.network)[0]
-        nan = torch.full_like(base.network.get_parameter(name), float("nan"))
-        return [{name: Dense(nan)} if index % 2 else {} for index in range(len(edits))]
+    def update(
+        self, state: State, start: AbstractModel, batches: Sequence[Batch], carried: Sequence[Carried]
+    ) -> tuple[list[Update], Sequence[Carried]]:
+        name = editable(start.network)[0]
+        nan = torch.full_like(start.network.get_parameter(name), float("nan"))
+        updates = [{name: Dense(nan)} if place % 2 else {} for place in range(len(batches))]
+        return updates, carried
 
 
 @dataclass(frozen=True)
-class Dial(AbstractTrainedEditor):
+class Dial(AbstractMemoryEditor, AbstractTrainedEditor):
     """Better the further its target reaches: nowhere, to x, or to the paraphrases too.
 
     Each `lessons` is another state; with none there is nothing to learn from.
@@ -116,37 +151,15 @@ class Dial(AbstractTrainedEditor):
             raise BadSetting("too little to learn from")
         return {"lessons": torch.tensor(self.lessons)}
 
-    def edit(self, state: State, base: AbstractModel, edits: Sequence[Edit]) -> AbstractEdited:
+    def remember(
+        self, state: State, base: AbstractModel, batches: Sequence[Batch], memories: Sequence[Carried]
+    ) -> list[Carried]:
+        reached = {"nothing": 0, "prompt": 1, "all": None, "too far": 0}[self.reach]
+        return [Carried(data=table(batch, reached)) for batch in batches]
+
+    def route(
+        self, state: State, base: AbstractModel, memory: Carried, prompts: Sequence[str]
+    ) -> list[Route]:
         if self.reach == "too far":
-            return _Constant(NONSENSE)
-        reached = {"nothing": 0, "prompt": 1, "all": None}[self.reach]
-        return _Table(base, [dict.fromkeys((e.prompt, *e.paraphrases)[:reached], e.target) for e in edits])
-
-
-class _Table(AbstractEdited):
-    def __init__(self, base: AbstractModel, tables: Sequence[dict[str, str]]) -> None:
-        self.base = base
-        self.tables = tables
-
-    def answer(
-        self, prompts: Sequence[str], which: Sequence[int], guesses: Sequence[str], *, beams: int = 1
-    ) -> list[str]:
-        plain = self.base.answer(prompts, beams=beams)
-        rows = zip(prompts, which, plain, strict=True)
-        return [self.tables[edit].get(prompt, said) for prompt, edit, said in rows]
-
-    def prefers(self, prompts: Sequence[str], which: Sequence[int], targets: Sequence[str]) -> None:
-        """A table has no token probabilities."""
-
-
-class _Constant(AbstractEdited):
-    def __init__(self, word: str) -> None:
-        self.word = word
-
-    def answer(
-        self, prompts: Sequence[str], which: Sequence[int], guesses: Sequence[str], *, beams: int = 1
-    ) -> list[str]:
-        return [self.word] * len(prompts)
-
-    def prefers(self, prompts: Sequence[str], which: Sequence[int], targets: Sequence[str]) -> list[bool]:
-        return [target == self.word for target in targets]
+            return [Says(NONSENSE) for _ in prompts]
+        return looked_up(memory, prompts)

@@ -8,8 +8,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from kebench.edits.edit import Edit
-from kebench.edits.editor import AbstractWeightEditor, State
+from kebench.edits.edit import Batch
+from kebench.edits.editor import AbstractWeightEditor, Carried, State
 from kebench.errors import check_positive
 from kebench.models.changes import Update
 from kebench.models.model import AbstractModel
@@ -47,11 +47,16 @@ class ConstrainedFineTuning(AbstractWeightEditor):
         check_positive(self, "learning_rate")
         check_positive(self, "radius", "max_steps", or_zero=True)
 
-    def update(self, state: State, base: AbstractModel, edits: Sequence[Edit]) -> list[Update]:
-        """See `AbstractWeightEditor`: fine-tuning, brought back into the ball after each step."""
+    def update(
+        self, state: State, start: AbstractModel, batches: Sequence[Batch], carried: Sequence[Carried]
+    ) -> tuple[list[Update], Sequence[Carried]]:
+        """See `AbstractWeightEditor`: fine-tuning, projected onto the ball after each step.
+
+        The centre of the ball is the model that the batch starts from.
+        """
         steps = FineTuning(self.layers, self.learning_rate, self.max_steps)
         into_ball = partial(project, norm=self.norm, radius=self.radius, scope=self.scope)
-        return descend(steps, base, edits, into_ball)
+        return descend(steps, start, batches, into_ball), carried
 
 
 def project(deltas: Mapping[str, Tensor], *, norm: str, radius: float, scope: str = "parameter") -> None:

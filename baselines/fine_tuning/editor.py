@@ -1,7 +1,6 @@
 """Fine-tuning on the edit alone, the first baseline of De Cao et al. 2021."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -9,10 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from kebench.edits.edit import Edit
-from kebench.edits.edited import reached
-from kebench.edits.editor import AbstractWeightEditor, State
+from kebench.edits.edit import Batch
+from kebench.edits.editor import AbstractWeightEditor, Carried, State
 from kebench.edits.gradients import Probe
+from kebench.edits.versions import reached
 from kebench.errors import check_positive
 from kebench.models.changes import Dense, Update, dense_applied, dense_weights, substituted
 from kebench.models.layers import as_stored, editable, linear_maps
@@ -48,22 +47,25 @@ class FineTuning(AbstractWeightEditor):
         check_positive(self, "learning_rate")
         check_positive(self, "max_steps", or_zero=True)
 
-    def update(self, state: State, base: AbstractModel, edits: Sequence[Edit]) -> list[Update]:
-        """See `AbstractWeightEditor`: each edit is tuned from the base weights, on its own loss alone."""
-        return descend(self, base, edits)
+    def update(
+        self, state: State, start: AbstractModel, batches: Sequence[Batch], carried: Sequence[Carried]
+    ) -> tuple[list[Update], Sequence[Carried]]:
+        """See `AbstractWeightEditor`: each batch is tuned from the same weights, on its own loss alone."""
+        return descend(self, start, batches), carried
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """An edit on its way. Its tensors change in place.
+    """A batch on its way. Its tensors change in place.
 
     Attributes:
-        edit: what to learn. The loss is teacher-forced over all target tokens, end of sequence included.
+        batch: what to learn. The loss of an edit is teacher-forced, a mean over all target tokens, end of
+            sequence included; that of a batch is the mean over its edits.
         delta: parameter name → θ' − θ, as a linear map, (d_out, d_in). Empty before the first step.
         square: the running mean of its squared gradient, likewise.
     """
 
-    edit: Edit
+    batch: Batch
     delta: dict[str, Tensor] = field(default_factory=dict)
     square: dict[str, Tensor] = field(default_factory=dict)
 
@@ -75,39 +77,39 @@ class Tuning:
         self.delta[name].addcdiv_(gradient, square.sqrt().add_(1e-8), value=-rate)
 
     def update(self, maps: Mapping[str, nn.Module]) -> Update:
-        """θ' − θ, each matrix the way round that its linear map stores it."""
+        """θ' − θ, each matrix laid out as its module stores it."""
         return {name: Dense(as_stored(maps[name], delta)) for name, delta in self.delta.items()}
 
 
 def descend(
     settings: FineTuning,
-    base: AbstractModel,
-    edits: Sequence[Edit],
+    start: AbstractModel,
+    batches: Sequence[Batch],
     project: Callable[[Mapping[str, Tensor]], None] = lambda _delta: None,
 ) -> list[Update]:
-    """θ' − θ of each edit after the steps it takes until the argmax of every target token is right.
+    """θ' − θ of each batch after the steps it takes until the argmax of every target token is right.
 
-    Under `decao2021`, until the target is the answer, decoded with the beams of the run (`reached`).
+    Under `decao2021`, until every target is the answer, decoded with the beams of the run (`reached`).
 
     Args:
         settings: which matrices, how fast, how long.
-        base: the base model.
-        edits: what to learn, each by itself.
-        project: called after each step of an edit with its parameter name → θ' − θ, to be brought back in
-            place to where they may be.
+        start: the model with the weights θ.
+        batches: what to learn, each by itself.
+        project: called after each step of a batch with its parameter name → θ' − θ. Projects them in place
+            onto the set that they may not leave.
     """
-    names, maps = editable(base.network, settings.layers), linear_maps(base.network)
-    bytes_each = 2 * sum(base.network.get_parameter(name).nbytes for name in names)
-    together = base.one_pass.holds_edits(names)
+    names, maps = editable(start.network, settings.layers), linear_maps(start.network)
+    bytes_each = 2 * sum(start.network.get_parameter(name).nbytes for name in names)
+    together = start.one_pass.holds_edits(names) and len({len(batch) for batch in batches}) == 1
     at_once = max(1, BYTES_AT_ONCE // bytes_each) if together else 1
-    tunings = [Tuning(edit) for edit in edits]
-    for start in range(0, len(edits), at_once):
-        unfinished = tunings[start : start + at_once]
+    tunings = [Tuning(batch) for batch in batches]
+    for place in range(0, len(batches), at_once):
+        unfinished = [tuning for tuning in tunings[place : place + at_once] if tuning.batch]
         for _ in range(settings.max_steps):
-            unfinished = _step(unfinished, names, settings.learning_rate, base, project)
+            unfinished = _step(unfinished, names, settings.learning_rate, start, project)
             if not unfinished:
                 break
-        for tuning in tunings[start : start + at_once]:
+        for tuning in tunings[place : place + at_once]:
             tuning.square.clear()
     return [tuning.update(maps) for tuning in tunings]
 
@@ -116,39 +118,73 @@ def _step(
     tunings: Sequence[Tuning],
     names: Sequence[str],
     rate: float,
-    base: AbstractModel,
+    start: AbstractModel,
     project: Callable[[Mapping[str, Tensor]], None],
 ) -> list[Tuning]:
-    """One step of every edit whose target is not the answer yet; returns those."""
-    if base.protocol is not None:
-        maps = linear_maps(base.network)
+    """One step of every batch that has not reached its targets yet; returns those."""
+    if start.protocol is not None:
+        maps = linear_maps(start.network)
         updates = [tuning.update(maps) for tuning in tunings]
-        done = reached(base, updates, [tuning.edit for tuning in tunings])
+        done = reached(start, updates, [tuning.batch for tuning in tunings])
         tunings = [tuning for tuning, is_done in zip(tunings, done, strict=True) if not is_done]
         if not tunings:
             return []
-    rows = base.rows([tuning.edit.prompt for tuning in tunings], [tuning.edit.target for tuning in tunings])
-    together = base.one_pass.holds_edits(names)
-    probe = Probe(one_row=not together)
-    with (
-        torch.enable_grad(),
-        _in_force(base.network, tunings, together),
-        probe.watching(base.network, names),
-    ):
-        logits = base.logits(rows)
-        done = all_argmax(logits, rows).tolist() if base.protocol is None else [False] * len(tunings)
-        gradients = {} if all(done) else probe.factors(target_loss(logits, rows))
-    unfinished = {row: tuning for row, tuning in enumerate(tunings) if not done[row]}
-    for row, tuning in unfinished.items():
-        for name, factors in gradients.items():
-            tuning.step(name, factors.D[row].T @ factors.X[row], rate)
-        project(tuning.delta)
-    return list(unfinished.values())
+    if start.one_pass.holds_edits(names):
+        with dense_applied(start.network, [tuning.delta for tuning in tunings]):
+            done, gradients = _gradients(start, tunings, names)
+    else:
+        (tuning,) = tunings
+        with substituted(
+            start.network, dense_weights(start.network, tuning.update(linear_maps(start.network)))
+        ):
+            done, gradients = _gradient_row_by_row(start, tuning, names)
+    unfinished = [place for place in range(len(tunings)) if start.protocol is not None or not done[place]]
+    for place in unfinished:
+        for name in names:
+            tunings[place].step(name, gradients[name][place], rate)
+        project(tunings[place].delta)
+    return [tunings[place] for place in unfinished]
 
 
-def _in_force(network: nn.Module, tunings: Sequence[Tuning], together: bool) -> AbstractContextManager[None]:
-    """Puts each edit's change in force for its row of a batch."""
-    if together:
-        return dense_applied(network, [tuning.delta for tuning in tunings])
-    (tuning,) = tunings
-    return substituted(network, dense_weights(network, tuning.update(linear_maps(network))))
+def _gradients(
+    start: AbstractModel, tunings: Sequence[Tuning], names: Sequence[str]
+) -> tuple[list[bool], Mapping[str, Sequence[Float[Tensor, "d_out d_in"]]]]:
+    """Whether all targets of each batch are the argmax, and the gradients of the batches' losses by name.
+
+    All edits are asked in one pass, those of one batch one after the other; the batches are equally large.
+    No gradients where all batches are done.
+    """
+    edits = [edit for tuning in tunings for edit in tuning.batch]
+    size = len(edits) // len(tunings)
+    rows = start.rows([edit.prompt for edit in edits], [edit.target for edit in edits])
+    probe = Probe()
+    with torch.enable_grad(), probe.watching(start.network, names):
+        logits = start.logits(rows)
+        done = all_argmax(logits, rows).view(len(tunings), size).all(1).tolist()
+        if start.protocol is None and all(done):
+            return done, {}
+        factors = probe.factors(target_loss(logits, rows) / size)
+    gradients: dict[str, list[Tensor]] = {}
+    for name, each in factors.items():
+        by_batch = zip(each.D.split(size), each.X.split(size), strict=True)
+        gradients[name] = [d.flatten(0, 1).T @ x.flatten(0, 1) for d, x in by_batch]
+    return done, gradients
+
+
+def _gradient_row_by_row(
+    start: AbstractModel, tuning: Tuning, names: Sequence[str]
+) -> tuple[list[bool], Mapping[str, Sequence[Float[Tensor, "d_out d_in"]]]]:
+    """As `_gradients` of one batch, for a network that cannot tell several rows apart (`OnePass`)."""
+    done = True
+    gradients: dict[str, list[Tensor]] = {}
+    for edit in tuning.batch:
+        rows = start.rows([edit.prompt], [edit.target])
+        probe = Probe(one_row=True)
+        with torch.enable_grad(), probe.watching(start.network, names):
+            logits = start.logits(rows)
+            done &= bool(all_argmax(logits, rows))
+            factors = probe.factors(target_loss(logits, rows) / len(tuning.batch))
+        for name, each in factors.items():
+            gradient = each.D[0].T @ each.X[0]
+            gradients[name] = [gradients[name][0] + gradient if name in gradients else gradient]
+    return [done], gradients

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from kebench.edits.edit import Edit
-from kebench.edits.editor import AbstractWeightEditor, State
+from kebench.edits.edit import Batch
+from kebench.edits.editor import AbstractWeightEditor, Carried, State
 from kebench.models.changes import Update
 from kebench.models.model import AbstractModel
 
@@ -17,6 +17,8 @@ class Identity(AbstractWeightEditor):
     citation: ClassVar[str] = ""
     is_control: ClassVar[bool] = True
 
-    def update(self, state: State, base: AbstractModel, edits: Sequence[Edit]) -> list[Update]:
+    def update(
+        self, state: State, start: AbstractModel, batches: Sequence[Batch], carried: Sequence[Carried]
+    ) -> tuple[list[Update], Sequence[Carried]]:
         """See `AbstractWeightEditor`."""
-        return [{} for _ in edits]
+        return [{} for _ in batches], carried

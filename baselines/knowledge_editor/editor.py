@@ -12,8 +12,15 @@ import torch
 from torch import Tensor
 
 from kebench.edits.applications import edit_gradients, until_answered
-from kebench.edits.edit import Edit
-from kebench.edits.editor import AbstractTrainedEditor, AbstractWeightEditor, State, TrainingSet, Workspace
+from kebench.edits.edit import Batch, Edit
+from kebench.edits.editor import (
+    AbstractTrainedEditor,
+    AbstractWeightEditor,
+    Carried,
+    State,
+    TrainingSet,
+    Workspace,
+)
 from kebench.errors import BadSetting, check_positive
 from kebench.models.changes import LowRankBatch, Update
 from kebench.models.layers import editable, linear_maps, map_shape
@@ -129,9 +136,15 @@ class KnowledgeEditor(AbstractWeightEditor, AbstractTrainedEditor):
         state = train(self, base, training, workspace)
         return {name: tensor.to(getattr(torch, self.save_as)) for name, tensor in state.items()}
 
-    def update(self, state: State, base: AbstractModel, edits: Sequence[Edit]) -> list[Update]:
-        """See `AbstractWeightEditor`: one application of the hypernetwork, or up to `loop` of them."""
-        return until_answered(base, edits, self.loop, partial(self.predict, self.trained(base, state), base))
+    def update(
+        self, state: State, start: AbstractModel, batches: Sequence[Batch], carried: Sequence[Carried]
+    ) -> tuple[list[Update], Sequence[Carried]]:
+        """See `AbstractWeightEditor`: one application of the hypernetwork, or up to `loop` of them.
+
+        An application to a batch is the sum of what the hypernetwork predicts for each of its edits.
+        """
+        predict = partial(self.predict, self.trained(start, state), start)
+        return until_answered(start, batches, self.loop, predict), carried
 
     def predict(
         self,

@@ -26,9 +26,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from kebench.edits.edited import low_rank_under
 from kebench.edits.editor import Known, State, TrainingEdit, TrainingSet, Workspace
 from kebench.edits.moments import preconditioners
+from kebench.edits.versions import low_rank_under
 from kebench.errors import BadSetting
 from kebench.models.base_logits import BaseLogits, Question
 from kebench.models.changes import LowRankBatch

@@ -6,8 +6,15 @@ from functools import partial
 from typing import ClassVar, Literal
 
 from kebench.edits.applications import edit_gradients, polyak_length, until_answered
-from kebench.edits.edit import Edit
-from kebench.edits.editor import AbstractTrainedEditor, AbstractWeightEditor, State, TrainingSet, Workspace
+from kebench.edits.edit import Batch, Edit
+from kebench.edits.editor import (
+    AbstractTrainedEditor,
+    AbstractWeightEditor,
+    Carried,
+    State,
+    TrainingSet,
+    Workspace,
+)
 from kebench.edits.moments import preconditioners
 from kebench.errors import check_positive
 from kebench.models.changes import LowRankBatch, Update
@@ -59,9 +66,11 @@ class PreconditionedStep(AbstractWeightEditor, AbstractTrainedEditor):
             base, names, self.epsilon, training, at_most=self.moment_questions, seed=self.seed
         )
 
-    def update(self, state: State, base: AbstractModel, edits: Sequence[Edit]) -> list[Update]:
-        """See `AbstractWeightEditor`: up to `loop` steps."""
-        return until_answered(base, edits, self.loop, partial(self.step, state, base))
+    def update(
+        self, state: State, start: AbstractModel, batches: Sequence[Batch], carried: Sequence[Carried]
+    ) -> tuple[list[Update], Sequence[Carried]]:
+        """See `AbstractWeightEditor`: up to `loop` steps; a batch's step is the sum of its edits' steps."""
+        return until_answered(start, batches, self.loop, partial(self.step, state, start)), carried
 
     def step(
         self, state: State, base: AbstractModel, edits: Sequence[Edit], under: Under = base_weights

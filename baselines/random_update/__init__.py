@@ -7,8 +7,15 @@ from typing import ClassVar
 
 import torch
 
-from kebench.edits.edit import Edit
-from kebench.edits.editor import AbstractTrainedEditor, AbstractWeightEditor, State, TrainingSet, Workspace
+from kebench.edits.edit import Batch
+from kebench.edits.editor import (
+    AbstractTrainedEditor,
+    AbstractWeightEditor,
+    Carried,
+    State,
+    TrainingSet,
+    Workspace,
+)
 from kebench.models.changes import LowRank, Update
 from kebench.models.model import AbstractModel
 
@@ -38,14 +45,17 @@ class RandomUpdate(AbstractWeightEditor, AbstractTrainedEditor):
         """See `AbstractTrainedEditor`."""
         return self.reference.prepare(base, training, workspace)
 
-    def update(self, state: State, base: AbstractModel, edits: Sequence[Edit]) -> list[Update]:
+    def update(
+        self, state: State, start: AbstractModel, batches: Sequence[Batch], carried: Sequence[Carried]
+    ) -> tuple[list[Update], Sequence[Carried]]:
         """See `AbstractWeightEditor`."""
-        updates = self.reference.update(state, base, edits)
-        return [self._noise(update, edit) for update, edit in zip(updates, edits, strict=True)]
+        updates, _ = self.reference.update(state, start, batches, carried)
+        return [self._noise(update, batch) for update, batch in zip(updates, batches, strict=True)], carried
 
-    def _noise(self, update: Update, edit: Edit) -> Update:
+    def _noise(self, update: Update, batch: Batch) -> Update:
         # Drawn on the CPU, so that the same edit gets the same noise on every device.
-        digest = hashlib.sha256(f"{self.seed}:{edit.id}".encode()).digest()
+        names = ",".join(edit.id for edit in batch)
+        digest = hashlib.sha256(f"{self.seed}:{names}".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
         noise: dict[str, LowRank] = {}
         for name, change in update.items():

@@ -26,7 +26,7 @@ from kebench.running.preparation import prepare_editor
 from kebench.running.progress import Progress
 from kebench.running.run import check_base, ground_of, load_editors
 from kebench.running.settings import RunSettings
-from kebench.running.trial import requests
+from kebench.running.trial import requests, versions_of_each
 from kebench.scoring.record import Setting
 
 Kind = Literal["edit", "paraphrase", "retain"]
@@ -72,7 +72,7 @@ def _of_group(
 ) -> list[Belief]:
     model = plan.ground.model
     edits = requests(editor, group)
-    edited = editor.edit(state, model, edits)
+    edited = versions_of_each(editor, state, model, edits)
     refuse_shared(editor, edits, edited)
     asked: list[tuple[int, Kind, str, str]] = []
     for index, case in enumerate(group):
@@ -86,13 +86,13 @@ def _of_group(
     prompts, answers = [prompt for _, _, prompt, _ in asked], [answer for _, _, _, answer in asked]
     before = model.log_odds(prompts, answers)
     after = edited.log_odds(prompts, which, answers)
-    if after is None:
-        raise BadSetting(f"editor {name}: its models give answers, but no probabilities to draw")
-    return [
-        Belief(group[index].edit.id, kind, round(b, 4), round(a, 4))
-        for (index, kind, _, _), b, a in zip(asked, before, after, strict=True)
-        if index not in edited.failures  # some fail only when they are asked
-    ]
+    found = []
+    for (index, kind, _, _), b, a in zip(asked, before, after, strict=True):
+        if a is None:
+            raise BadSetting(f"editor {name}: it looks answers up, so there are no probabilities to draw")
+        if index not in edited.failures:  # some fail only when they are asked
+            found.append(Belief(group[index].edit.id, kind, round(b, 4), round(a, 4)))
+    return found
 
 
 # On file ---------------------------------------------------------------------------------------------

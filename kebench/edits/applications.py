@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from kebench.edits.edit import Edit
-from kebench.edits.edited import low_rank_under, reached
+from kebench.edits.edit import Batch, Edit
 from kebench.edits.gradients import GradientFactors, Probe, one_below_the_other
+from kebench.edits.versions import low_rank_under, reached
 from kebench.models.changes import LowRank, LowRankBatch, Update
 from kebench.models.model import AbstractModel, Under, base_weights
 from kebench.models.rows import target_loss
@@ -69,28 +69,30 @@ def polyak_length(
     return scale * losses / torch.stack(norms).sum(0).clamp_min(1e-12)
 
 
-def until_answered(base: AbstractModel, edits: Sequence[Edit], times: int, predict: Predict) -> list[Update]:
-    """The sum of an edit's applications, each on the model as the earlier ones left it.
+def until_answered(
+    start: AbstractModel, batches: Sequence[Batch], times: int, predict: Predict
+) -> list[Update]:
+    """The sum of each batch's applications, each on the model as the earlier ones left it.
 
-    An edit is applied until its target is the model's greedy answer to x (in `decao2021`, the answer that is
-    scored), at most so many times, once at least. After the last application, nothing is asked.
+    One application is the sum of what `predict` returns for the edits of the batch. A batch is applied until
+    the target of each of its edits is the model's greedy answer (in `decao2021`, the answer that is scored),
+    at most `times` times and at least once. After the last application, nothing is asked.
     """
-    totals: list[dict[str, LowRank]] = [{} for _ in edits]
-    unfinished = list(range(len(edits)))
+    totals: list[dict[str, LowRank]] = [{} for _ in batches]
+    unfinished = [place for place, batch in enumerate(batches) if batch]
     for application in range(times):
         if not unfinished:
             break
-        asked = [edits[index] for index in unfinished]
-        under = _in_force(base, [totals[index] for index in unfinished]) if application else base_weights
-        found = predict(asked, under)
-        for place, index in enumerate(unfinished):
-            totals[index] = {
-                name: _sum(totals[index].get(name), batch[place].without_zeros())
-                for name, batch in found.items()
-            }
+        owners = [place for place in unfinished for _ in batches[place]]
+        edits = [edit for place in unfinished for edit in batches[place]]
+        under = _in_force(start, [totals[place] for place in owners]) if application else base_weights
+        found = predict(edits, under)
+        for row, place in enumerate(owners):
+            for name, changes in found.items():
+                totals[place][name] = _sum(totals[place].get(name), changes[row].without_zeros())
         if application + 1 < times:
-            done = reached(base, [totals[index] for index in unfinished], asked)
-            unfinished = [index for index, is_done in zip(unfinished, done, strict=True) if not is_done]
+            done = reached(start, [totals[place] for place in unfinished], [batches[p] for p in unfinished])
+            unfinished = [place for place, is_done in zip(unfinished, done, strict=True) if not is_done]
     return list(totals)
 
 

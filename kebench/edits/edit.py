@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -28,3 +29,7 @@ class Edit:
     target: str
     subject: str | None = None
     paraphrases: tuple[str, ...] = ()
+
+
+Batch = Sequence[Edit]
+"""Edits that are put into one model at once."""

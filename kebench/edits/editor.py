@@ -6,19 +6,22 @@ import json
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 from torch import Tensor
 
-from kebench.edits.edit import Edit
-from kebench.edits.edited import AbstractEdited, EditedWeights
+from kebench.edits.edit import Batch, Edit
 from kebench.edits.editor_files import read_editor_file
+from kebench.edits.versions import Route, Routed, Version
 from kebench.errors import BadFile, BadSetting, BrokenEditor
 from kebench.files.yaml import validated
 from kebench.models.changes import Update
 from kebench.models.model import AbstractModel
+from kebench.scoring.regimes import RegimeName
+from kebench.task import Family
 
 State = Mapping[str, Tensor]
 """What `prepare` leaves for `edit`: tensors by name, kept as safetensors. Empty where nothing is learnt."""
@@ -76,34 +79,115 @@ class Workspace:
     report: Callable[[int, int, str], None]
 
 
+@dataclass(frozen=True)
+class Carried:
+    """What a stream of edits carries from one batch to the next besides the weights.
+
+    A value: an editor returns a new one and never changes the one it was given. It is written to the
+    checkpoint of a stream, so it holds nothing but tensors and what JSON can hold.
+
+    Attributes:
+        tensors: by name.
+        data: made of dicts with string keys, lists, strings, numbers, booleans and None.
+    """
+
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    data: Any = None
+
+
 class AbstractEditor(ABC):
-    """An editor. Subclass one of the two below unless the method is no change of weights."""
+    """An editor: a frozen dataclass of settings. Subclass one of the two kinds below.
+
+    `AbstractWeightEditor` returns changes of weights; `AbstractMemoryEditor` leaves the weights alone and
+    decides by the prompt how the model answers.
+    """
 
     citation: ClassVar[str]
     """The paper the method is from; empty for a control."""
     is_control: ClassVar[bool] = False
-    """A control has a known score; it may look at what it will be asked, and tables mark it."""
+    """A control has a known score. It may look at what it will be asked, and tables mark it."""
+    families: ClassVar[tuple[Family, ...]] = get_args(Family)
+    """The families of models that it can edit."""
+    regimes: ClassVar[tuple[RegimeName, ...]] = get_args(RegimeName)
+    """The regimes that the method is made for."""
+
+    def begin(self, state: State, base: AbstractModel) -> Carried:
+        """What a stream carries before its first batch; nothing, unless an editor says otherwise."""
+        return Carried()
 
     @abstractmethod
-    def edit(self, state: State, base: AbstractModel, edits: Sequence[Edit]) -> AbstractEdited:
-        """The edited models, one an edit. Never writes to the base model."""
+    def edit(
+        self, state: State, start: AbstractModel, batches: Sequence[Batch], carried: Sequence[Carried]
+    ) -> tuple[list[Version], list[Carried]]:
+        """A version for each batch, and what its stream carries on. Never writes to the model.
+
+        See `AbstractWeightEditor.update` for the arguments.
+        """
 
 
 class AbstractWeightEditor(AbstractEditor):
     """An editor that changes weights, and returns the change."""
 
-    def edit(self, state: State, base: AbstractModel, edits: Sequence[Edit]) -> AbstractEdited:
+    def edit(
+        self, state: State, start: AbstractModel, batches: Sequence[Batch], carried: Sequence[Carried]
+    ) -> tuple[list[Version], list[Carried]]:
         """See `AbstractEditor.edit`. Not to be overridden: write `update`."""
-        updates = self.update(state, base, edits)
-        if len(updates) != len(edits):
+        updates, carried = self.update(state, start, batches, carried)
+        if len(updates) != len(batches) or len(carried) != len(batches):
             raise BrokenEditor(
-                f"{editor_path(self)}: returned {len(updates)} updates, wanted {len(edits)}, one an edit"
+                f"{editor_path(self)}: returned {len(updates)} updates and {len(carried)} carried values,"
+                f" wanted {len(batches)} of each, one a batch"
             )
-        return EditedWeights(base, updates)
+        return list(updates), list(carried)
 
     @abstractmethod
-    def update(self, state: State, base: AbstractModel, edits: Sequence[Edit]) -> list[Update]:
-        """What each edit changes, one update an edit, in their order."""
+    def update(
+        self, state: State, start: AbstractModel, batches: Sequence[Batch], carried: Sequence[Carried]
+    ) -> tuple[Sequence[Update], Sequence[Carried]]:
+        """What each batch changes: one update a batch, however many edits the batch holds.
+
+        Args:
+            state: what `prepare` made.
+            start: the model that all of these batches start from, each by itself: the base model, or a later
+                version of it. The updates are added to its weights.
+            batches: independent of each other; an editor may work on them together, because that is faster,
+                or one after the other. In the regime `single` each holds one edit.
+            carried: of each batch, what its stream carries.
+
+        Returns:
+            The updates and what the streams carry on, in the order of the batches. An editor that carries
+            nothing returns `carried` as it is.
+        """
+
+
+class AbstractMemoryEditor(AbstractEditor):
+    """An editor that changes no weights: it remembers edits, and routes every prompt by what it remembers.
+
+    The memory is what a stream carries, so it is a value too.
+    """
+
+    def edit(
+        self, state: State, start: AbstractModel, batches: Sequence[Batch], carried: Sequence[Carried]
+    ) -> tuple[list[Version], list[Carried]]:
+        """See `AbstractEditor.edit`. Not to be overridden: write `remember` and `route`."""
+        memories = list(self.remember(state, start, batches, carried))
+        if len(memories) != len(batches):
+            raise BrokenEditor(
+                f"{editor_path(self)}: returned {len(memories)} memories, wanted {len(batches)}, one a batch"
+            )
+        return [Routed(partial(self.route, state, start, memory)) for memory in memories], memories
+
+    @abstractmethod
+    def remember(
+        self, state: State, base: AbstractModel, batches: Sequence[Batch], memories: Sequence[Carried]
+    ) -> Sequence[Carried]:
+        """The memory after each batch: what was remembered before it, and the batch."""
+
+    @abstractmethod
+    def route(
+        self, state: State, base: AbstractModel, memory: Carried, prompts: Sequence[str]
+    ) -> Sequence[Route]:
+        """How each prompt is answered: see `Route`."""
 
 
 class AbstractTrainedEditor(AbstractEditor):

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from kebench.edits.edit import Edit
-from kebench.edits.edited import AbstractEdited, EditedWeights
 from kebench.edits.editor import AbstractEditor, editor_path
+from kebench.edits.versions import Routed, Versions
 from kebench.errors import BrokenEditor
 from kebench.models.changes import Dense, Update, dense_delta
 
@@ -25,14 +25,12 @@ OWN_QUESTIONS = 30
 """At most so many of them are asked."""
 
 
-def refuse_shared(editor: AbstractEditor, edits: Sequence[Edit], edited: AbstractEdited) -> None:
+def refuse_shared(editor: AbstractEditor, edits: Sequence[Edit], edited: Versions) -> None:
     """Refuses updates of different edits that are one object, or whose tensors are; failed edits have none.
 
     Raises:
         BrokenEditor: two edits share a change of some matrix.
     """
-    if not isinstance(edited, EditedWeights):
-        return
     owners: dict[tuple[object, ...], Edit] = {}
     whole = [index for index in range(len(edits)) if index not in edited.failures]
     for edit, update in ((edits[index], edited.updates[index]) for index in whole):
@@ -57,8 +55,8 @@ def sample_of(edits: Sequence[Edit]) -> list[int]:
 def refuse_joint(
     editor: AbstractEditor,
     edits: Sequence[Edit],
-    edited: AbstractEdited,
-    alone: Mapping[int, AbstractEdited],
+    edited: Versions,
+    alone: Mapping[int, Versions],
     questions: Mapping[int, Sequence[str]],
     *,
     beams: int,
@@ -77,7 +75,7 @@ def refuse_joint(
         edited: what the editor made of the group.
         alone: some of them made again, each alone, by their place in the group.
         questions: what each of these is asked, x among it.
-        beams: as in `AbstractEdited.answer`.
+        beams: as in `Versions.answer`.
 
     Raises:
         BrokenEditor: more than a third of those made again are others than in the group.
@@ -99,14 +97,12 @@ def refuse_joint(
         )
 
 
-def _other_update(
-    index: int, edits: Sequence[Edit], edited: AbstractEdited, alone: Mapping[int, AbstractEdited]
-) -> bool:
+def _other_update(index: int, edits: Sequence[Edit], edited: Versions, alone: Mapping[int, Versions]) -> bool:
     """Whether an edit's update is another one in the group; where there are updates of weights."""
-    if not isinstance(edited, EditedWeights):
+    if isinstance(edited.versions[index], Routed):
         return False
-    updates = {place: made.updates[0] for place, made in alone.items() if isinstance(made, EditedWeights)}
-    network, mine, grouped = edited.base.network, updates[index], edited.updates[index]
+    updates = {place: made.updates[0] for place, made in alone.items()}
+    network, mine, grouped = edited.model.network, updates[index], edited.updates[index]
     size = max(_apart(network, mine, {}), _apart(network, grouped, {}))
     different = [
         _apart(network, mine, update)
@@ -120,13 +116,13 @@ def _other_update(
 def _other_answers(
     index: int,
     edits: Sequence[Edit],
-    edited: AbstractEdited,
-    alone: AbstractEdited,
+    edited: Versions,
+    alone: Versions,
     questions: Sequence[str],
     beams: int,
 ) -> bool:
     """Whether an edited model answers otherwise in the group; where there are no updates of weights."""
-    if isinstance(edited, EditedWeights):
+    if not isinstance(edited.versions[index], Routed):
         return False
     target = edits[index].target
 

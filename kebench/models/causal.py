@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from kebench.models.ends import end_tokens, one_or_list, spelled
-from kebench.models.model import AbstractModel, Asking
+from kebench.models.model import AbstractModel, Asking, Prompt
 from kebench.models.rows import IGNORE, Rows, at_least_float32, only_at, pad
 from kebench.task import Family
 
@@ -31,12 +31,12 @@ class Causal(AbstractModel):
         self.ends_with = end_tokens(name, network, tokenizer)
         pad_id = tokenizer.pad_token_id
         self.pad = pad_id if isinstance(pad_id, int) else self.ends_with[0]
-        self._target_ids: dict[tuple[str, str], list[int]] = {}
+        self._target_ids: dict[tuple[Prompt, str], list[int]] = {}
         network.generation_config = GenerationConfig(
             eos_token_id=one_or_list(self.ends_with), pad_token_id=self.pad
         )
 
-    def rows(self, prompts: Sequence[str], answers: Sequence[str]) -> Rows:
+    def rows(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> Rows:
         """See `AbstractModel.rows`; padded on the right, so that positions count from the first token."""
         starts = self.prompt_ids(prompts)
         targets = [self.target_ids(p, a) for p, a in zip(prompts, answers, strict=True)]
@@ -55,10 +55,10 @@ class Causal(AbstractModel):
             logits: Tensor = self.network(**rows.inputs, use_cache=False).logits
         return at_least_float32(logits)
 
-    def unanswered(self, prompts: Sequence[str]) -> None:
+    def unanswered(self, prompts: Sequence[Prompt]) -> None:
         """See `AbstractModel.unanswered`; none: what every layer made of the prompt is used again."""
 
-    def decode(self, prompts: Sequence[str], beams: int) -> list[list[str]]:
+    def decode(self, prompts: Sequence[Prompt], beams: int) -> list[list[str]]:
         """See `AbstractModel.decode`; padded on the left, so that every answer starts at the same column."""
         starts = self.prompt_ids(prompts)
         inputs = pad(starts, self.pad, self.device, left=True)
@@ -73,7 +73,7 @@ class Causal(AbstractModel):
         texts = [self._text(row) for row in ids[:, inputs.shape[1] :].tolist()]
         return [texts[place : place + beams] for place in range(0, len(texts), beams)]
 
-    def canonical(self, prompt: str, answer: str) -> str | None:
+    def canonical(self, prompt: Prompt, answer: str) -> str | None:
         """See `AbstractModel.canonical`."""
         if not answer.strip():
             return None
@@ -83,11 +83,11 @@ class Causal(AbstractModel):
         same = text != "" and self.target_ids(prompt, text) == ids
         return text if same and len(ids) <= self.asking.max_answer_tokens else None
 
-    def prompt_ids(self, prompts: Sequence[str]) -> list[list[int]]:
+    def prompt_ids(self, prompts: Sequence[Prompt]) -> list[list[int]]:
         """See `AbstractModel.prompt_ids`; without the EOS that some tokenizers add."""
         return [self._without_end(ids) for ids in super().prompt_ids(prompts)]
 
-    def target_ids(self, prompt: str, answer: str) -> list[int]:
+    def target_ids(self, prompt: Prompt, answer: str) -> list[int]:
         """The tokens that should follow the prompt's, the one that ends an answer last.
 
         Raises:
@@ -99,7 +99,7 @@ class Causal(AbstractModel):
         if key in self._target_ids:
             return self._target_ids[key]
         # After the whole prompt, even if it is cut; after a merge across the boundary, as it follows a mark.
-        for text in (self.asking.template.format(prompt=prompt), ".", ""):
+        for text in (self.text(prompt), ".", ""):
             start, joint = self._whole(text), self._whole(f"{text} {answer.strip()}")
             if joint[: len(start)] == start:
                 break

@@ -1,9 +1,11 @@
 """What an edit changes, as values: parameter name → `Dense` or `LowRank`."""
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -11,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from kebench.models.layers import as_stored, linear_maps
+
+N = TypeVar("N", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -182,6 +186,26 @@ def substituted(network: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[N
     finally:
         for name, (module, leaf) in places.items():
             module._parameters[leaf] = originals[name]
+
+
+def with_weights(network: N, weights: Mapping[str, Tensor]) -> N:
+    """A copy of a network in which other tensors stand in place of some parameters.
+
+    All other parameters and buffers are shared with the original, so the copy costs the memory of `weights`
+    alone. Neither network is changed by what happens to the modules of the other.
+
+    Args:
+        network: the original.
+        weights: parameter name → what stands there in the copy, of the same shape.
+    """
+    tensors = chain(network.parameters(), network.buffers())
+    shared: dict[int, Any] = {id(tensor): tensor for tensor in tensors}
+    copied = copy.deepcopy(network, shared)
+    for name, weight in weights.items():
+        path, _, leaf = name.rpartition(".")
+        # Set past nn.Module: a tied parameter stays as it is in its other place, as in `substituted`.
+        copied.get_submodule(path)._parameters[leaf] = nn.Parameter(weight, requires_grad=False)
+    return copied
 
 
 def dense_weights(network: nn.Module, update: Update) -> dict[str, Tensor]:

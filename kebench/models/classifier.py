@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kebench.models.labels import label_columns
-from kebench.models.model import AbstractModel, Asking
+from kebench.models.model import AbstractModel, Asking, Prompt
 from kebench.models.rows import Rows, at_least_float32, pad
 from kebench.task import Family
 
@@ -30,7 +30,7 @@ class Classifier(AbstractModel):
         columns = label_columns(name, network.config, asking.labels)
         self._columns = None if columns == tuple(sorted(columns)) else list(columns)
 
-    def rows(self, prompts: Sequence[str], answers: Sequence[str]) -> Rows:
+    def rows(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> Rows:
         """See `AbstractModel.rows`."""
         for answer in answers:
             if answer not in self.asking.labels:
@@ -43,11 +43,11 @@ class Classifier(AbstractModel):
         """See `AbstractModel.logits`; (batch, labels)."""
         return self._logits(rows.inputs)
 
-    def unanswered(self, prompts: Sequence[str]) -> Rows:
+    def unanswered(self, prompts: Sequence[Prompt]) -> Rows:
         """See `AbstractModel.unanswered`."""
         return Rows.unscored(self._inputs(prompts))
 
-    def decode(self, prompts: Sequence[str], beams: int) -> list[list[str]]:
+    def decode(self, prompts: Sequence[Prompt], beams: int) -> list[list[str]]:
         """See `AbstractModel.decode`; the labels, likeliest first."""
         # A stable sort: on a tie the first label wins, as in argmax.
         order = (
@@ -55,7 +55,7 @@ class Classifier(AbstractModel):
         )
         return [[self.asking.labels[index] for index in row] for row in order.tolist()]
 
-    def canonical(self, prompt: str, answer: str) -> str | None:
+    def canonical(self, prompt: Prompt, answer: str) -> str | None:
         """See `AbstractModel.canonical`."""
         return answer if answer in self.asking.labels else None
 
@@ -65,7 +65,7 @@ class Classifier(AbstractModel):
             logits = torch.cat([torch.zeros_like(logits), logits], dim=-1)
         return logits if self._columns is None else logits[:, self._columns]
 
-    def _inputs(self, prompts: Sequence[str]) -> dict[str, Tensor]:
+    def _inputs(self, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
         ids = self.prompt_ids(prompts)
         pad_id = self.tokenizer.pad_token_id
         return {

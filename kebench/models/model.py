@@ -2,7 +2,7 @@
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self, TypeVar
@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kebench.errors import BadSetting
 from kebench.models.batching import Batching
+from kebench.models.changes import with_weights
 from kebench.models.one_pass import OnePass
 from kebench.models.reuse import Reuse
 from kebench.models.rows import (
@@ -62,6 +63,21 @@ class Under:
 
 base_weights = Under(lambda _indices: nullcontext(), frozenset())
 """No edit: the base model answers every row."""
+
+
+@dataclass(frozen=True)
+class Prefixed:
+    """A prompt with text that an editor puts before it.
+
+    The limit on the length of prompts holds for the prompt alone.
+    """
+
+    context: str
+    prompt: str
+
+
+Prompt = str | Prefixed
+"""What a model can be asked."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +137,7 @@ class AbstractModel(ABC):
         self.batching = Batching()
         self.tf32 = False
         self.protocol: Protocol | None = None
-        self._prompt_ids: dict[str, list[int]] = {}
+        self._prompt_ids: dict[Prompt, list[int]] = {}
 
     @property
     def device(self) -> torch.device:
@@ -140,10 +156,24 @@ class AbstractModel(ABC):
         model.protocol = protocol
         return model
 
+    def with_weights(self, weights: Mapping[str, Tensor]) -> Self:
+        """A model like this one, but for other tensors in place of some parameters.
+
+        It shares everything else with this model, which does not change, and can do whatever this one can:
+        it can be asked, edited, and handed to anything that takes a transformers network.
+
+        Args:
+            weights: parameter name → what stands there, of the same shape.
+        """
+        model = copy.copy(self)
+        model.network = with_weights(self.network, weights)
+        model.reuse = Reuse(model.network, model.logits)
+        return model
+
     # What a family defines -----------------------------------------------------------------------------
 
     @abstractmethod
-    def rows(self, prompts: Sequence[str], answers: Sequence[str]) -> Rows:
+    def rows(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> Rows:
         """The batch in which each answer is teacher-forced after its prompt.
 
         Raises:
@@ -155,29 +185,67 @@ class AbstractModel(ABC):
         """The network's logits at the scored positions of `rows`; float32 or better (`at_least_float32`)."""
 
     @abstractmethod
-    def unanswered(self, prompts: Sequence[str]) -> Rows | None:
+    def unanswered(self, prompts: Sequence[Prompt]) -> Rows | None:
         """The batch that `decode` reads of prompts in one pass, before it says anything; None if no such."""
 
     @abstractmethod
-    def decode(self, prompts: Sequence[str], beams: int) -> list[list[str]]:
+    def decode(self, prompts: Sequence[Prompt], beams: int) -> list[list[str]]:
         """Free answers to a batch of prompts, best first: one by greedy search, `beams` by beam search."""
 
     @abstractmethod
-    def canonical(self, prompt: str, answer: str) -> str | None:
+    def canonical(self, prompt: Prompt, answer: str) -> str | None:
         """`answer` as `decode` would print its tokens after `prompt`; None if that is no whole answer."""
 
     # What every family shares --------------------------------------------------------------------------
 
-    def prompt_ids(self, prompts: Sequence[str]) -> list[list[int]]:
-        """The token ids of each prompt in its template, special tokens included; tokenised once a string."""
+    def prompt_ids(self, prompts: Sequence[Prompt]) -> list[list[int]]:
+        """The token ids of each prompt in its template, special tokens included; tokenised once a prompt.
+
+        A prompt is cut to the length that the task allows. What an editor puts before it (`Prefixed`) is not
+        counted, and never cut.
+
+        Raises:
+            BadSetting: a prompt with its context is longer than the model can read.
+        """
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._prompt_ids]
-        if new:
-            texts = [self.asking.template.format(prompt=prompt) for prompt in new]
+        plain = [prompt for prompt in new if isinstance(prompt, str)]
+        if plain:
+            texts = [self.asking.template.format(prompt=prompt) for prompt in plain]
             encoded = self.tokenizer(texts, truncation=True, max_length=self.asking.max_prompt_tokens)
-            self._prompt_ids.update(zip(new, encoded["input_ids"], strict=True))
+            self._prompt_ids.update(zip(plain, encoded["input_ids"], strict=True))
+        for prompt in new:
+            if isinstance(prompt, Prefixed):
+                self._prompt_ids[prompt] = self._prefixed_ids(prompt)
         return [self._prompt_ids[prompt] for prompt in prompts]
 
-    def batches(self, prompts: Sequence[str]) -> Iterator[list[int]]:
+    def text(self, prompt: Prompt) -> str:
+        """A prompt in the task's template. The context of a `Prefixed` stands before it, in the template."""
+        if isinstance(prompt, str):
+            return self.asking.template.format(prompt=prompt)
+        return self.asking.template.format(prompt=f"{prompt.context} {prompt.prompt}")
+
+    def _prefixed_ids(self, prompt: Prefixed) -> list[int]:
+        """The token ids of the context and of as much of the prompt as the limit allows."""
+        alone = self.asking.template.format(prompt=prompt.prompt)
+        limit = self.asking.max_prompt_tokens
+        if not self.tokenizer.is_fast:
+            raise BadSetting(
+                f"model {self.name}: found a tokenizer that does not tell where its tokens stand in a text,"
+                " wanted a fast one for an editor that puts text before prompts"
+            )
+        cut = self.tokenizer(alone, truncation=True, max_length=limit, return_offsets_mapping=True)
+        end = max(stop for _, stop in cut["offset_mapping"])
+        whole = self.text(prompt)
+        ids: list[int] = self.tokenizer(whole[: len(whole) - len(alone[end:])])["input_ids"]
+        longest = getattr(self.network.config, "max_position_embeddings", None)
+        if isinstance(longest, int) and len(ids) > longest:
+            raise BadSetting(
+                f"model {self.name}: found a prompt of {len(ids)} tokens with what an editor puts before it"
+                f" ('{prompt.prompt}'), wanted at most {longest}"
+            )
+        return ids
+
+    def batches(self, prompts: Sequence[Prompt]) -> Iterator[list[int]]:
         """The prompts' indices, in batches of similar length, as large as `batching` lets them be.
 
         They ascend within a batch: prompts that came together, as those of one edit do, stay together. A
@@ -199,7 +267,7 @@ class AbstractModel(ABC):
     @torch.inference_mode()
     def answer(
         self,
-        prompts: Sequence[str],
+        prompts: Sequence[Prompt],
         *,
         guesses: Sequence[str] | None = None,
         beams: int = 1,
@@ -232,7 +300,7 @@ class AbstractModel(ABC):
 
     @torch.inference_mode()
     def hypotheses(
-        self, prompts: Sequence[str], beams: int, *, under: Under = base_weights
+        self, prompts: Sequence[Prompt], beams: int, *, under: Under = base_weights
     ) -> list[list[str]]:
         """The best free answers to each prompt, best first: one by greedy search, `beams` by beam search."""
 
@@ -255,7 +323,7 @@ class AbstractModel(ABC):
         return self._in_batches(prompts, ask)
 
     def says(
-        self, prompts: Sequence[str], answers: Sequence[str], *, under: Under = base_weights
+        self, prompts: Sequence[Prompt], answers: Sequence[str], *, under: Under = base_weights
     ) -> list[bool]:
         """Whether each answer's tokens, its end included, are what greedy search would say.
 
@@ -264,7 +332,7 @@ class AbstractModel(ABC):
         return [value > 0 for value in self._teacher_forced(prompts, answers, all_argmax, under)]
 
     def prefers(
-        self, prompts: Sequence[str], targets: Sequence[str], *, under: Under = base_weights
+        self, prompts: Sequence[Prompt], targets: Sequence[str], *, under: Under = base_weights
     ) -> list[bool]:
         """Whether each target's tokens are the likeliest one by one when the model is fed them.
 
@@ -275,19 +343,19 @@ class AbstractModel(ABC):
         return [value > 0 for value in self._teacher_forced(prompts, targets, measure, under)]
 
     def log_odds(
-        self, prompts: Sequence[str], answers: Sequence[str], *, under: Under = base_weights
+        self, prompts: Sequence[Prompt], answers: Sequence[str], *, under: Under = base_weights
     ) -> list[float]:
         """How strongly the model believes each answer, in nats: ln(p / (1 − p)) of it as a whole."""
         return self._teacher_forced(prompts, answers, log_odds, under)
 
-    def margins(self, prompts: Sequence[str], answers: Sequence[str]) -> list[float]:
+    def margins(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[float]:
         """How far each answer is from flipping, in nats: the least lead of its tokens over their rivals."""
         return self._teacher_forced(prompts, answers, least_margin, base_weights)
 
     @torch.inference_mode()
     def _teacher_forced(
         self,
-        prompts: Sequence[str],
+        prompts: Sequence[Prompt],
         answers: Sequence[str],
         measure: Callable[[Tensor, Rows], Tensor],
         under: Under,
@@ -303,7 +371,7 @@ class AbstractModel(ABC):
 
         return self._in_batches(prompts, ask)
 
-    def _tell(self, finite: Tensor, prompts: Sequence[str], indices: Sequence[int], under: Under) -> None:
+    def _tell(self, finite: Tensor, prompts: Sequence[Prompt], indices: Sequence[int], under: Under) -> None:
         """Tells whoever put edits in force which of `indices` have logits that are not finite.
 
         Raises:
@@ -312,13 +380,14 @@ class AbstractModel(ABC):
         rows = [index for index, good in zip(indices, finite.tolist(), strict=True) if not good]
         if rows and not under.changed:
             raise BadSetting(
-                f"model {self.name}: found logits that are not finite (for the prompt '{prompts[rows[0]]}'),"
-                " wanted numbers; its weights, or the type they are computed in, cannot be used"
+                f"model {self.name}: found logits that are not finite (for the prompt"
+                f" '{self.text(prompts[rows[0]])}'), wanted numbers; its weights, or the type they"
+                " are computed in, cannot be used"
             )
         if rows:
             under.not_finite(rows)
 
-    def _in_batches(self, prompts: Sequence[str], ask: Callable[[Sequence[int]], Sequence[T]]) -> list[T]:
+    def _in_batches(self, prompts: Sequence[Prompt], ask: Callable[[Sequence[int]], Sequence[T]]) -> list[T]:
         """What `ask` finds for each prompt, asked of a batch of them at a time."""
         found: dict[int, T] = {}
         for indices in self.batches(prompts):
@@ -326,7 +395,7 @@ class AbstractModel(ABC):
         return [found[index] for index in range(len(prompts))]
 
     def _fitting(
-        self, prompts: Sequence[str], indices: Sequence[int], ask: Callable[[Sequence[int]], Sequence[T]]
+        self, prompts: Sequence[Prompt], indices: Sequence[int], ask: Callable[[Sequence[int]], Sequence[T]]
     ) -> list[T]:
         """A batch's answers; where it does not fit in memory, those of its halves.
 

@@ -9,7 +9,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from kebench.errors import BadSetting
 from kebench.models.ends import end_tokens, one_or_list, spelled
-from kebench.models.model import AbstractModel, Asking
+from kebench.models.model import AbstractModel, Asking, Prompt
 from kebench.models.rows import IGNORE, Rows, at_least_float32, only_at, pad
 from kebench.task import Family
 
@@ -44,7 +44,7 @@ class Seq2Seq(AbstractModel):
             pad_token_id=self.pad,
         )
 
-    def rows(self, prompts: Sequence[str], answers: Sequence[str]) -> Rows:
+    def rows(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> Rows:
         """See `AbstractModel.rows`."""
         targets = [self.target_ids(answer) for answer in answers]
         decoder = [[self.start, *target[:-1]] for target in targets]
@@ -60,11 +60,11 @@ class Seq2Seq(AbstractModel):
             logits: Tensor = self.network(**rows.inputs, use_cache=False).logits
         return at_least_float32(logits)
 
-    def unanswered(self, prompts: Sequence[str]) -> Rows:
+    def unanswered(self, prompts: Sequence[Prompt]) -> Rows:
         """See `AbstractModel.unanswered`; the encoder's."""
         return Rows.unscored(self._inputs(prompts))
 
-    def decode(self, prompts: Sequence[str], beams: int) -> list[list[str]]:
+    def decode(self, prompts: Sequence[Prompt], beams: int) -> list[list[str]]:
         """See `AbstractModel.decode`."""
         ids = self.network.generate(
             **self._inputs(prompts),
@@ -76,7 +76,7 @@ class Seq2Seq(AbstractModel):
         texts = [self._text(row) for row in ids[:, 1:].tolist()]
         return [texts[place : place + beams] for place in range(0, len(texts), beams)]
 
-    def canonical(self, prompt: str, answer: str) -> str | None:
+    def canonical(self, prompt: Prompt, answer: str) -> str | None:
         """See `AbstractModel.canonical`."""
         if not answer.strip():
             return None
@@ -103,7 +103,7 @@ class Seq2Seq(AbstractModel):
     def _text(self, ids: list[int]) -> str:
         return spelled(ids, self.ends_with, self.tokenizer)
 
-    def _inputs(self, prompts: Sequence[str]) -> dict[str, Tensor]:
+    def _inputs(self, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
         ids = self.prompt_ids(prompts)
         return {
             "input_ids": pad(ids, self.pad, self.device),

@@ -9,9 +9,10 @@ from functools import partial
 import torch
 
 from kebench.edits.edit import Edit
-from kebench.edits.edited import AbstractEdited
 from kebench.edits.editor import AbstractEditor, State
 from kebench.edits.single import refuse_joint, refuse_shared, sample_of
+from kebench.edits.versions import Versions
+from kebench.models.model import AbstractModel
 from kebench.running.cases import Case
 from kebench.running.plan import Plan
 from kebench.scoring.answers import BaseAnswer, EditAnswers, ParaphraseAnswer
@@ -41,6 +42,18 @@ def requests(editor: AbstractEditor, cases: Sequence[Case]) -> list[Edit]:
     ]
 
 
+def versions_of_each(
+    editor: AbstractEditor, state: State, base: AbstractModel, edits: Sequence[Edit]
+) -> Versions:
+    """A version of the base model for each edit by itself.
+
+    Raises:
+        BrokenEditor: the editor does not return one version an edit.
+    """
+    made, _ = editor.edit(state, base, [(edit,) for edit in edits], [editor.begin(state, base)] * len(edits))
+    return Versions(base, made)
+
+
 def edit_and_ask(
     editor: AbstractEditor, state: State, plan: Plan, cases: Sequence[Case], *, check: bool = False
 ) -> list[Trial]:
@@ -59,7 +72,7 @@ def edit_and_ask(
     edits = requests(editor, cases)
     started = time.perf_counter()
     try:
-        edited = editor.edit(state, plan.ground.model, edits)
+        edited = versions_of_each(editor, state, plan.ground.model, edits)
         made = time.perf_counter()
         refuse_shared(editor, edits, edited)
         found = _ask(edited, cases, plan)
@@ -78,14 +91,14 @@ def edit_and_ask(
 
 
 def _check_alone(
-    editor: AbstractEditor, state: State, plan: Plan, cases: Sequence[Case], edited: AbstractEdited
+    editor: AbstractEditor, state: State, plan: Plan, cases: Sequence[Case], edited: Versions
 ) -> None:
     """Makes some edits of a group again, each alone, and refuses an editor that makes others of them."""
     edits = requests(editor, cases)
-    alone: dict[int, AbstractEdited] = {}
+    alone: dict[int, Versions] = {}
     for index in sample_of(edits):
         with suppress(*OUT_OF_REACH):
-            alone[index] = editor.edit(state, plan.ground.model, [edits[index]])
+            alone[index] = versions_of_each(editor, state, plan.ground.model, [edits[index]])
     questions = {index: list(_questions(cases[index], plan)) for index in alone}
     refuse_joint(editor, edits, edited, alone, questions, beams=plan.ground.protocol.beams)
 
@@ -99,7 +112,7 @@ def _questions(case: Case, plan: Plan) -> dict[str, str]:
     return found
 
 
-def _ask(edited: AbstractEdited, cases: Sequence[Case], plan: Plan) -> list[EditAnswers]:
+def _ask(edited: Versions, cases: Sequence[Case], plan: Plan) -> list[EditAnswers]:
     """All questions of every edited model of a group, in one go. An answer belongs to its edit and text."""
     whole = [index for index in range(len(cases)) if index not in edited.failures]
     asked = [(index, *each) for index in whole for each in _questions(cases[index], plan).items()]
@@ -113,7 +126,7 @@ def _ask(edited: AbstractEdited, cases: Sequence[Case], plan: Plan) -> list[Edit
     prefers = edited.prefers(
         [cases[index].edit.prompt for index in whole], whole, [cases[index].edit.target for index in whole]
     )
-    forced = dict(zip(whole, prefers, strict=True)) if prefers is not None else {}
+    forced = dict(zip(whole, prefers, strict=True))
     return [
         # An edit may also fail while it is asked.
         _failed(case, plan.sample(case), edited.failures[index])

@@ -14,6 +14,7 @@ import doubles
 import pytest
 import tiny
 import torch
+from alone import updates_of, versions_of
 from dense_reference import dense_delta
 from kebench.baselines.constrained_fine_tuning import ConstrainedFineTuning
 from kebench.baselines.fine_tuning import FineTuning
@@ -127,7 +128,7 @@ def asked(kind: str) -> list[str]:
 
 def answers_of(editor: AbstractEditor, kind: str, base: AbstractModel) -> list[str]:
     """What three edits, made together, say to six prompts in turn."""
-    edited = editor.edit(state_of(editor, kind, base), base, requests(kind))
+    edited = versions_of(editor, state_of(editor, kind, base), base, requests(kind))
     return edited.answer(asked(kind), [0, 1, 2] * 2, [""] * 6)
 
 
@@ -170,7 +171,7 @@ def test_one_edit_at_a_time_or_all_at_once(name: str, kind: str) -> None:
     base, editor = base_of(kind), editor_named(name)
     state = state_of(editor, kind, base)
     for index, edit in enumerate(requests(kind)):
-        alone = editor.edit(state, base, [edit])
+        alone = versions_of(editor, state, base, [edit])
         assert alone.answer(asked(kind)[index::3], [0, 0], ["", ""]) == first_answers(name, kind)[index::3]
 
 
@@ -232,8 +233,8 @@ def test_random_updates_are_as_large_as_knowledge_editors_and_otherwise_unlike(k
     control = editor_named("random_update")
     assert isinstance(control, RandomUpdate)
     state = state_of(control, kind, base)
-    learnt = control.reference.update(state, base, requests(kind))
-    random = control.update(state, base, requests(kind))
+    learnt = updates_of(control.reference, state, base, requests(kind))
+    random = updates_of(control, state, base, requests(kind))
     for one, other in zip(learnt, random, strict=True):
         assert set(one) == set(other)
         for name in one:
@@ -242,8 +243,8 @@ def test_random_updates_are_as_large_as_knowledge_editors_and_otherwise_unlike(k
             assert b.norm().item() == pytest.approx(a.norm().item(), rel=near)
             assert abs((a * b).sum() / (a.norm() * b.norm())) < 0.9
     # Its seed, and the edit's id, decide.
-    again = control.update(state, base, requests(kind))
-    moved = replace(control, seed=1).update(state, base, requests(kind))
+    again = updates_of(control, state, base, requests(kind))
+    moved = updates_of(replace(control, seed=1), state, base, requests(kind))
     for name in random[0]:
         first = dense_delta(base, name, random[0][name])
         assert torch.equal(first, dense_delta(base, name, again[0][name]))
@@ -256,7 +257,7 @@ def test_random_updates_are_as_large_as_knowledge_editors_and_otherwise_unlike(k
 @pytest.mark.parametrize("editor", [doubles.NoEdit(), load_editor("identity")[1]], ids=["NoEdit", "identity"])
 def test_no_edit_answers_as_the_base(editor: AbstractEditor) -> None:
     base = base_of("bart")
-    edited = editor.edit({}, base, requests("bart"))
+    edited = versions_of(editor, {}, base, requests("bart"))
     prompts = tiny.prompts("bart", 9)
     assert edited.answer(prompts, [0, 1, 2] * 3, [""] * 9) == base.answer(prompts)
     assert edited.failures == {}
@@ -267,7 +268,7 @@ def test_the_oracle_says_the_target_where_it_should_and_nowhere_else(editor: Abs
     base = base_of("bart")
     edits = [replace(edit, target=f"city {index}") for index, edit in enumerate(requests("bart"))]
     edits[0] = replace(edits[0], paraphrases=("in which city was Ada Bell born?",))
-    edited = editor.edit({}, base, edits)
+    edited = versions_of(editor, {}, base, edits)
     prompts = [edits[0].prompt, *edits[0].paraphrases, edits[1].prompt, edits[1].prompt]
     free = base.answer([edits[1].prompt])[0]
     assert edited.answer(prompts, [0, 0, 0, 1], [""] * 4) == ["city 0", "city 0", free, "city 1"]
@@ -275,10 +276,10 @@ def test_the_oracle_says_the_target_where_it_should_and_nowhere_else(editor: Abs
 
 
 def test_the_vandal_says_one_word() -> None:
-    edited = doubles.Vandal().edit({}, base_of("bart"), requests("bart"))
+    edited = versions_of(doubles.Vandal(), {}, base_of("bart"), requests("bart"))
     assert edited.answer(["a", "b"], [0, 1], ["", ""], beams=5) == [doubles.NONSENSE] * 2
 
 
 def test_failing_edits_are_itemised() -> None:
-    edited = doubles.Failing().edit({}, base_of("bart"), requests("bart"))
+    edited = versions_of(doubles.Failing(), {}, base_of("bart"), requests("bart"))
     assert edited.failures == {1: "weights not finite"}

@@ -14,6 +14,7 @@ import pytest
 import tiny
 import torch
 import torch.nn.functional as F
+from alone import updates_of
 from dense_reference import really_edited
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,7 +26,7 @@ from tolerance import assert_same, through, tolerance
 from torch import Tensor, nn
 
 from kebench.edits.edit import Edit
-from kebench.edits.edited import EditedWeights, reached
+from kebench.edits.versions import Versions, reached
 from kebench.models.changes import Dense, Update, dense_applied, substituted
 from kebench.models.identity import fingerprint
 from kebench.models.layers import editable
@@ -61,16 +62,16 @@ def test_it_stops_with_the_step_that_makes_the_target_the_answer(kind: str) -> N
     base = tiny.model(kind)
     edit = an_edit(base, kind)
     before = fingerprint(base.network)
-    (update,) = QUICK.update({}, base, [edit])
+    (update,) = updates_of(QUICK, {}, base, [edit])
     assert fingerprint(base.network) == before
     assert set(update) == set(editable(base.network))
     assert really_edited(base, update).says([edit.prompt], [edit.target]) == [True]
     # The fewest steps that do it: with that cap it is the same update, with a cap of one fewer it does not.
     _, steps = one_at_a_time(QUICK, base, edit, lambda _deltas: None)
     assert 0 < steps < QUICK.max_steps
-    capped = replace(QUICK, max_steps=steps).update({}, base, [edit])[0]
+    capped = updates_of(replace(QUICK, max_steps=steps), {}, base, [edit])[0]
     assert all(torch.equal(delta, deltas_of(update)[name]) for name, delta in deltas_of(capped).items())
-    fewer = replace(QUICK, max_steps=steps - 1).update({}, base, [edit])[0]
+    fewer = updates_of(replace(QUICK, max_steps=steps - 1), {}, base, [edit])[0]
     assert really_edited(base, fewer).says([edit.prompt], [edit.target]) == [False]
 
 
@@ -78,12 +79,12 @@ def test_it_stops_with_the_step_that_makes_the_target_the_answer(kind: str) -> N
 def test_the_cap_is_kept_and_no_step_is_no_change(kind: str) -> None:
     base = tiny.model(kind)
     edit = an_edit(base, kind)
-    assert replace(QUICK, max_steps=0).update({}, base, [edit]) == [{}]
+    assert updates_of(replace(QUICK, max_steps=0), {}, base, [edit]) == [{}]
     # RMSprop's first step has length 10 · rate in every entry, later ones are shorter.
     for steps in (1, 3):
         slow = replace(QUICK, learning_rate=1e-6, max_steps=steps)
         moved = max(
-            delta.abs().max().item() for delta in deltas_of(slow.update({}, base, [edit])[0]).values()
+            delta.abs().max().item() for delta in deltas_of(updates_of(slow, {}, base, [edit])[0]).values()
         )
         assert 0 < moved <= 1.001 * steps * 10 * 1e-6
 
@@ -101,7 +102,7 @@ def already_so(base: AbstractModel, kind: str) -> tuple[str, str]:
 def test_what_is_already_so_is_left_alone(kind: str) -> None:
     base = tiny.fitted(kind)
     prompt, answer = already_so(base, kind)
-    assert QUICK.update({}, base, [Edit("e", prompt, answer, answer)]) == [{}]
+    assert updates_of(QUICK, {}, base, [Edit("e", prompt, answer, answer)]) == [{}]
 
 
 def test_under_decao2021_it_stops_when_the_answer_of_the_beams_is_the_target() -> None:
@@ -112,16 +113,14 @@ def test_under_decao2021_it_stops_when_the_answer_of_the_beams_is_the_target() -
     assert any(said)
     # Normalised as they do, these are said already; as tokens they are not.
     there = [Edit("e", prompt, y, f"{y.upper()} .") for prompt, y in zip(prompts, said, strict=True) if y]
-    assert QUICK.update({}, judged, there) == [{}] * len(there)
-    assert QUICK.update({}, base, there[:1]) != [{}]
+    assert updates_of(QUICK, {}, judged, there) == [{}] * len(there)
+    assert updates_of(QUICK, {}, base, there[:1]) != [{}]
 
     edits = tiny.edits(base, "bart", 6)
-    updates = QUICK.update({}, judged, edits)
+    updates = updates_of(QUICK, {}, judged, edits)
     assert any(updates)
-    assert reached(judged, updates, edits) == [True] * 6
-    answers = EditedWeights(base, updates).answer(
-        [edit.prompt for edit in edits], range(6), [""] * 6, beams=5
-    )
+    assert reached(judged, updates, [(edit,) for edit in edits]) == [True] * 6
+    answers = Versions(base, updates).answer([edit.prompt for edit in edits], range(6), [""] * 6, beams=5)
     assert [normalise_decao2021(answer) for answer in answers] == [
         normalise_decao2021(edit.target) for edit in edits
     ]
@@ -132,7 +131,7 @@ def test_an_update_that_is_not_finite_has_not_reached_its_target() -> None:
     (name, *_) = editable(judged.network)
     broken = {name: Dense(torch.full_like(judged.network.get_parameter(name), torch.nan))}
     (edit,) = tiny.edits(judged, "bart", 1)
-    assert reached(judged, [broken], [edit]) == [False]
+    assert reached(judged, [broken], [(edit,)]) == [False]
 
 
 def loss_by_hand(base: AbstractModel, edit: Edit) -> Tensor:
@@ -159,7 +158,7 @@ def test_the_first_step_follows_the_loss_over_all_target_tokens(kind: str) -> No
     target = "SUPPORTS" if kind == "bert" else "New York"
     prompt = next(p for p in tiny.prompts(kind) if not base.says([p], [target])[0])
     edit = Edit("e", prompt, "", target)
-    update = replace(QUICK, max_steps=1).update({}, base, [edit])[0]
+    update = updates_of(replace(QUICK, max_steps=1), {}, base, [edit])[0]
 
     names = editable(base.network)
     weights = [base.network.get_parameter(name).requires_grad_(True) for name in names]
@@ -236,7 +235,7 @@ def compare(
     """
     plain = FineTuning(editor.layers, editor.learning_rate, editor.max_steps)
     counts = set()
-    for edit, update in zip(edits, editor.update({}, base, edits), strict=True):
+    for edit, update in zip(edits, updates_of(editor, {}, base, edits), strict=True):
         expected, steps = one_at_a_time(plain, base, edit, into_ball)
         counts.add(steps)
         assert_near(deltas_of(update), expected if steps else {}, base, editor.learning_rate, steps)
@@ -283,7 +282,7 @@ def test_how_many_fit_in_memory_changes_an_update_by_rounding_alone(
 ) -> None:
     base, editor = precise("bart"), SLOW["bart"]
     edits = group(base, "bart")
-    expected = editor.update({}, base, edits)
+    expected = updates_of(editor, {}, base, edits)
     each = 2 * sum(base.network.get_parameter(name).nbytes for name in editable(base.network))
     monkeypatch.setattr(fine_tuning, "BYTES_AT_ONCE", edits_worth * each)
     seen = set()
@@ -293,7 +292,7 @@ def test_how_many_fit_in_memory_changes_an_update_by_rounding_alone(
         return dense_applied(network, deltas)
 
     monkeypatch.setattr(fine_tuning, "dense_applied", spy)
-    found = editor.update({}, base, edits)
+    found = updates_of(editor, {}, base, edits)
     assert seen <= sizes if sizes else max(seen) == len(edits)
     for one, other in zip(found, expected, strict=True):
         assert_near(deltas_of(one), deltas_of(other), base, editor.learning_rate, editor.max_steps)
@@ -302,7 +301,7 @@ def test_how_many_fit_in_memory_changes_an_update_by_rounding_alone(
 def test_the_same_group_gives_the_same_bytes() -> None:
     base = tiny.model("bart")
     edits = group(base, "bart")
-    first, again = (SLOW["bart"].update({}, base, edits) for _ in range(2))
+    first, again = (updates_of(SLOW["bart"], {}, base, edits) for _ in range(2))
     for one, other in zip(first, again, strict=True):
         assert all(torch.equal(delta, deltas_of(other)[name]) for name, delta in deltas_of(one).items())
 
@@ -328,12 +327,12 @@ def test_a_group_that_does_not_fit_is_tuned_one_by_one(monkeypatch: pytest.Monke
 
 
 def test_no_edits_no_updates() -> None:
-    assert QUICK.update({}, tiny.model("bert"), []) == []
+    assert updates_of(QUICK, {}, tiny.model("bert"), []) == []
 
 
 def test_only_the_chosen_layers_move() -> None:
     base = tiny.model("bart")
-    (update,) = replace(QUICK, layers="first", max_steps=2).update({}, base, [an_edit(base, "bart")])
+    (update,) = updates_of(replace(QUICK, layers="first", max_steps=2), {}, base, [an_edit(base, "bart")])
     assert set(update) == set(editable(base.network, "first"))
 
 
@@ -411,7 +410,7 @@ def test_constrained_tuning_stays_in_the_ball(norm: str, scope: str) -> None:
     base = tiny.model("bart")
     radius = {"1": 0.05, "2": 0.01, "inf": 1e-3}[norm]
     editor = ConstrainedFineTuning(norm, radius, scope, learning_rate=1e-3, max_steps=4)  # type: ignore[arg-type]
-    (update,) = editor.update({}, base, [an_edit(base, "bart")])
+    (update,) = updates_of(editor, {}, base, [an_edit(base, "bart")])
     deltas = [delta.reshape(-1) for delta in deltas_of(update).values()]
     balls = [torch.cat(deltas)] if scope == "global" else deltas
     sizes = [p_norm(ball, norm) for ball in balls]
@@ -427,9 +426,9 @@ def test_a_radius_below_ten_times_the_rate_binds_in_the_first_step(kind: str) ->
     for times, steps, binds in ((9.99, 1, True), (10.01, 1, False), (30.01, 3, False), (9.99, 3, True)):
         editor = ConstrainedFineTuning(radius=times * rate, learning_rate=rate, max_steps=steps)
         held = torch.cat(
-            [each.reshape(-1) for each in deltas_of(editor.update({}, base, [edit])[0]).values()]
+            [each.reshape(-1) for each in deltas_of(updates_of(editor, {}, base, [edit])[0]).values()]
         )
-        free = FineTuning(learning_rate=rate, max_steps=steps).update({}, base, [edit])[0]
+        free = updates_of(FineTuning(learning_rate=rate, max_steps=steps), {}, base, [edit])[0]
         far = torch.cat([each.reshape(-1) for each in deltas_of(free).values()])
         assert torch.equal(held, far) != binds
         moved = far.abs() > rate
@@ -443,7 +442,7 @@ def test_an_endless_ball_constrains_nothing(norm: str, scope: str) -> None:
     base = tiny.fitted("bart")
     edit = an_edit(base, "bart")
     editor = ConstrainedFineTuning(norm, math.inf, scope, learning_rate=1e-3, max_steps=60)  # type: ignore[arg-type]
-    free = deltas_of(QUICK.update({}, base, [edit])[0])
+    free = deltas_of(updates_of(QUICK, {}, base, [edit])[0])
     assert free
-    held = deltas_of(editor.update({}, base, [edit])[0])
+    held = deltas_of(updates_of(editor, {}, base, [edit])[0])
     assert all(torch.equal(delta, held[name]) for name, delta in free.items())

@@ -15,6 +15,7 @@ from typing import Literal
 import pytest
 import tiny
 import torch
+from alone import updates_of
 from dense_reference import dense_gradients, knowledge_editor, products, really_edited
 from kebench.baselines.knowledge_editor import KnowledgeEditor, training
 from kebench.baselines.knowledge_editor.hypotheses import BaseHypotheses
@@ -82,7 +83,7 @@ def test_factors_are_the_papers_formula(kind: str, scale: float) -> None:
     editor = replace(TINY, scale=scale)
     state = random_state(editor, base)
     edits = tiny.edits(base, kind, 3)
-    updates = editor.update(state, base, edits)
+    updates = updates_of(editor, state, base, edits)
 
     hypernetwork = editor.hypernetwork(base)
     hypernetwork.load_state_dict(state)
@@ -118,7 +119,7 @@ def test_steps_and_preconditioners_are_their_formulas(
             key = f"heads.{name.replace('.', '_')}.preconditioner"
             root = torch.randn(state[key].shape, generator=generator, dtype=torch.float64)
             state[key] = preconditioners[name] = root @ root.T / len(root)
-    updates = editor.update(state, base, edits)
+    updates = updates_of(editor, state, base, edits)
 
     hypernetwork = editor.hypernetwork(base)
     hypernetwork.load_state_dict(state)
@@ -172,7 +173,7 @@ def test_preconditioners_come_from_what_is_learnt_from(kind: str, tmp_path: Path
         assert_same(found, inverse(moment, 0.1).float(), **through(base))
         # Kept with what is learnt, and not itself learnt.
         assert torch.equal(state[f"heads.{name.replace('.', '_')}.preconditioner"], found)
-    (update,) = TUNED.update(state, base, tiny.edits(base, kind, 1))
+    (update,) = updates_of(TUNED, state, base, tiny.edits(base, kind, 1))
     assert set(update) == set(names)
 
 
@@ -247,7 +248,7 @@ def test_the_loop_adds_factors_and_stops_at_success(kind: str) -> None:
         once = replace(TINY, scale=scale)
         state = random_state(once, base)
         looped = replace(once, loop=5)
-        first, total = once.update(state, base, edits), looped.update(state, base, edits)
+        first, total = updates_of(once, state, base, edits), updates_of(looped, state, base, edits)
         took = [
             really_edited(base, update).says([e.prompt], [e.target])[0]
             for e, update in zip(edits, first, strict=True)
@@ -266,9 +267,9 @@ def test_the_loop_adds_factors_and_stops_at_success(kind: str) -> None:
                     assert many.B.shape[1] > one.B.shape[1]
                     rank = torch.linalg.matrix_rank(many.B @ many.A, rtol=1e-12)
                     assert rank <= 5 * (longest + 1)
-            alone = looped.update(state, base, [edit])[0]
+            alone = updates_of(looped, state, base, [edit])[0]
             widths = {alone[name].B.shape[1] for name in alone}  # type: ignore[union-attr]
-            per_application = once.update(state, base, [edit])[0]
+            per_application = updates_of(once, state, base, [edit])[0]
             counts = {
                 alone[name].B.shape[1] // per_application[name].B.shape[1]  # type: ignore[union-attr]
                 for name in alone
@@ -283,14 +284,14 @@ def test_each_application_starts_from_the_edited_model() -> None:
     base = tiny.model("bart", dtype=torch.float64)
     edits = tiny.edits(base, "bart", 3)
     state = random_state(TINY, base)
-    twice = replace(TINY, loop=2).update(state, base, edits)
+    twice = updates_of(replace(TINY, loop=2), state, base, edits)
     for edit, update in zip(edits, twice, strict=True):
-        first = TINY.update(state, base, [edit])[0]
+        first = updates_of(TINY, state, base, [edit])[0]
         edited = really_edited(base, first)
         if edited.says([edit.prompt], [edit.target])[0]:
             continue
         # The condition and the hypernetwork's start do not change; only the gradient's weights do.
-        second = TINY.update(state, edited, [edit])[0]
+        second = updates_of(TINY, state, edited, [edit])[0]
         one, other = products(first), products(second)
         expected = {name: one[name] + other[name] for name in update}
         assert_same(products(update), expected, **through(base, passes=6))
@@ -420,7 +421,7 @@ def test_the_other_rows_train_too(change: dict[str, object], tmp_path: Path) -> 
     editor = replace(TINY, steps=2, validate_every=1, **change)  # type: ignore[arg-type]
     state = train("bart", tmp_path, editor)
     base = learner("bart")
-    (update,) = editor.update(state, base, tiny.edits(base, "bart", 1))
+    (update,) = updates_of(editor, state, base, tiny.edits(base, "bart", 1))
     assert set(update) == set(editable(base.network, editor.layers))
 
 

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import alone
 import pytest
 import torch
 from dense_reference import dense_gradients, knowledge_editor, products, really_edited
@@ -26,8 +27,8 @@ from transformers import (
 )
 
 from kebench.edits.edit import Edit
-from kebench.edits.edited import EditedWeights
 from kebench.edits.editor import Known, State, TrainingEdit
+from kebench.edits.versions import Versions
 from kebench.models.base_logits import BaseLogits
 from kebench.models.changes import Dense, LowRank, Update
 from kebench.models.classifier import Classifier
@@ -155,8 +156,8 @@ def edits_of(kind: str) -> list[Edit]:
 def updates_of(kind: str, state: State, batched: bool = True) -> list[Update]:
     editor, base, edits = editor_of(kind), base_of(kind), edits_of(kind)
     if batched:
-        return editor.update(state, base, edits)
-    return [update for edit in edits[:4] for update in editor.update(state, base, [edit])]
+        return alone.updates_of(editor, state, base, edits)
+    return [update for edit in edits[:4] for update in alone.updates_of(editor, state, base, [edit])]
 
 
 def furthest(kind: str, updates: list[Update]) -> float:
@@ -222,7 +223,7 @@ def test_logits_are_the_originals() -> None:
 
 def test_all_edits_answer_as_the_originals_in_one_batch() -> None:
     count, asked = EDITS["bert"], probes()
-    edited = EditedWeights(base_of("bert"), updates_of("bert", state_of("bert")))
+    edited = Versions(base_of("bert"), updates_of("bert", state_of("bert")))
     which = [edit for edit in range(count) for _ in asked]
     answers = edited.answer(asked * count, which, ["0"] * len(which))
     expected = [

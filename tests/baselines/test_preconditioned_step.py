@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from alone import updates_of
 from dense_reference import dense_gradients, products, really_edited
 from kebench.baselines.knowledge_editor import KnowledgeEditor, training
 from kebench.baselines.preconditioned_step import PreconditionedStep
@@ -34,7 +35,7 @@ def test_a_step_is_its_formula(kind: str) -> None:
     editor = replace(STEP, layers="all")
     state = prepared(editor, base, kind)
     edits = tiny.edits(base, kind, 3)
-    for edit, update in zip(edits, editor.update(state, base, edits), strict=True):
+    for edit, update in zip(edits, updates_of(editor, state, base, edits), strict=True):
         gradients = dense_gradients(base, edit.prompt, edit.target, editable(base.network))
         rows = base.rows([edit.prompt], [edit.target])
         loss = target_loss(base.logits(rows), rows).item()
@@ -61,7 +62,7 @@ def test_an_untrained_knowledge_editor_makes_the_same_update(kind: str, loop: in
             head.layers[-1].bias.zero_()
     editor = replace(STEP, scale=2.0, loop=loop, moment_questions=training.MOMENT_QUESTIONS)  # σ(0) = 1/2
     edits = tiny.edits(base, kind, 4)
-    expected = learner.update(hypernetwork.state_dict(), base, edits)
+    expected = updates_of(learner, hypernetwork.state_dict(), base, edits)
     for one, other in zip(editor.update(prepared(editor, base, kind), base, edits), expected, strict=True):
         assert_same(products(one), products(other), **through(base, passes=4 * loop))
 
@@ -73,12 +74,12 @@ def test_each_step_starts_from_the_edited_model_until_it_answers(kind: str) -> N
     edits = tiny.edits(base, kind, 6)
     once = replace(STEP, scale=0.3)
     taken = set()
-    for edit, twice in zip(edits, replace(once, loop=2).update(state, base, edits), strict=True):
-        (first,) = once.update(state, base, [edit])
+    for edit, twice in zip(edits, updates_of(replace(once, loop=2), state, base, edits), strict=True):
+        (first,) = updates_of(once, state, base, [edit])
         edited = really_edited(base, first)
         done = edited.says([edit.prompt], [edit.target])[0]
         taken.add(done)
-        second = {} if done else products(once.update(state, edited, [edit])[0])
+        second = {} if done else products(updates_of(once, state, edited, [edit])[0])
         expected = {name: change + second.get(name, 0.0) for name, change in products(first).items()}
         assert_same(products(twice), expected, **through(base, passes=8))
     assert taken == {True, False}

@@ -11,13 +11,14 @@ import doubles
 import pytest
 import tiny
 import torch
+from alone import updates_of
 from kebench.baselines.fine_tuning import FineTuning
 from worlds import World
 
-from kebench.edits.edit import Edit
-from kebench.edits.edited import AbstractEdited, EditedWeights
-from kebench.edits.editor import AbstractEditor, AbstractWeightEditor, State
+from kebench.edits.edit import Batch, Edit
+from kebench.edits.editor import AbstractEditor, AbstractMemoryEditor, AbstractWeightEditor, Carried, State
 from kebench.edits.single import refuse_shared, sample_of
+from kebench.edits.versions import Route, Routed, Says, Versions
 from kebench.errors import BrokenEditor
 from kebench.models.changes import Dense, Update
 from kebench.models.model import AbstractModel
@@ -51,21 +52,26 @@ class Joint(AbstractWeightEditor):
     citation: ClassVar[str] = ""
     how: str
 
-    def update(self, state: State, base: AbstractModel, edits: Sequence[Edit]) -> list[Update]:
-        own = TUNED.update(state, base, edits)
+    def update(
+        self, state: State, start: AbstractModel, batches: Sequence[Batch], carried: Sequence[Carried]
+    ) -> tuple[list[Update], Sequence[Carried]]:
+        edits = [batch[0] for batch in batches]
+        own = updates_of(TUNED, state, start, edits)
         joint = mean(own)
         if self.how == "object":
-            return [joint] * len(edits)
+            return [joint] * len(edits), carried
         if self.how == "tensors":
-            return [dict(joint) for _ in edits]
+            return [dict(joint) for _ in edits], carried
         if self.how == "views":
-            return [{name: Dense(change.delta[:]) for name, change in joint.items()} for _ in edits]
+            return [{name: Dense(change.delta[:]) for name, change in joint.items()} for _ in edits], carried
         if self.how == "copies":
-            return [{name: Dense(change.delta.clone()) for name, change in joint.items()} for _ in edits]
+            return [
+                {name: Dense(change.delta.clone()) for name, change in joint.items()} for _ in edits
+            ], carried
         if self.how == "in part":  # half of the joint one, half of its own
-            return [mean([joint, update]) for update in own]
+            return [mean([joint, update]) for update in own], carried
         assert self.how == "one after the other"
-        return [mean([*own[: index + 1]]) for index in range(len(edits))]
+        return [mean([*own[: index + 1]]) for index in range(len(edits))], carried
 
 
 SHARED = r"Joint: returned one change of .*weight for the edits r\d+ and r\d+, wanted one of its own for each"
@@ -110,16 +116,23 @@ def unchecked(*arguments: Any, check: bool) -> Any:
 
 
 @dataclass(frozen=True)
-class Memory(AbstractEditor):
+class Memory(AbstractMemoryEditor):
     """Answers from a table: each edit's own, or one that a whole group shares."""
 
     citation: ClassVar[str] = ""
     shared: bool
 
-    def edit(self, state: State, base: AbstractModel, edits: Sequence[Edit]) -> AbstractEdited:
-        own = [{edit.prompt: edit.target} for edit in edits]
-        everything = {edit.prompt: edit.target for edit in edits}
-        return doubles._Table(base, [everything] * len(edits) if self.shared else own)
+    def remember(
+        self, state: State, base: AbstractModel, batches: Sequence[Batch], memories: Sequence[Carried]
+    ) -> list[Carried]:
+        own = [doubles.table(batch) for batch in batches]
+        everything = {prompt: target for each in own for prompt, target in each.items()}
+        return [Carried(data=everything if self.shared else each) for each in own]
+
+    def route(
+        self, state: State, base: AbstractModel, memory: Carried, prompts: Sequence[str]
+    ) -> list[Route]:
+        return doubles.looked_up(memory, prompts)
 
 
 def test_a_memory_that_a_group_shares_is_refused(seq2seq: World, tmp_path: Path) -> None:
@@ -142,10 +155,10 @@ def test_one_request_may_have_one_update_and_an_empty_one_serves_all() -> None:
     first = Edit("a", "x", "REFUTES", "SUPPORTS")
     again, other = replace(first, id="b"), replace(first, id="c", prompt="y")
     nothing: Update = {}
-    refuse_shared(TUNED, [first, again], EditedWeights(base, [change, change]))
-    refuse_shared(TUNED, [first, other], EditedWeights(base, [nothing, nothing]))
+    refuse_shared(TUNED, [first, again], Versions(base, [change, change]))
+    refuse_shared(TUNED, [first, other], Versions(base, [nothing, nothing]))
     with pytest.raises(BrokenEditor, match="for the edits a and c"):
-        refuse_shared(TUNED, [first, again, other], EditedWeights(base, [change, nothing, change]))
+        refuse_shared(TUNED, [first, again, other], Versions(base, [change, nothing, change]))
 
 
 def test_which_edits_are_made_again() -> None:
@@ -157,38 +170,45 @@ def test_which_edits_are_made_again() -> None:
 
 
 @dataclass(frozen=True)
-class Echoing(AbstractEditor):
-    """Says which edited model was asked what; one of them fails while it is asked."""
+class Echoing(AbstractMemoryEditor):
+    """Says which edited model was asked what."""
 
     citation: ClassVar[str] = ""
-    failing: str = ""
 
-    def edit(self, state: State, base: AbstractModel, edits: Sequence[Edit]) -> AbstractEdited:
-        return _Echo(edits, self.failing)
+    def remember(
+        self, state: State, base: AbstractModel, batches: Sequence[Batch], memories: Sequence[Carried]
+    ) -> list[Carried]:
+        return [Carried(data=edit.id) for (edit,) in batches]
+
+    def route(
+        self, state: State, base: AbstractModel, memory: Carried, prompts: Sequence[str]
+    ) -> list[Route]:
+        return [Says(f"{memory.data}: {prompt}") for prompt in prompts]
 
 
-class _Echo(AbstractEdited):
-    def __init__(self, edits: Sequence[Edit], failing: str) -> None:
-        self.ids = [edit.id for edit in edits]
-        self.failing = failing
+def fail_while_asked(monkeypatch: pytest.MonkeyPatch, id_: str) -> None:
+    """Lets the version that remembers this edit fail while it is asked."""
+    plain = Versions.answer
 
-    def answer(
-        self, prompts: Sequence[str], which: Sequence[int], guesses: Sequence[str], *, beams: int = 1
-    ) -> list[str]:
-        self.failures = {place: "late" for place, id_ in enumerate(self.ids) if id_ == self.failing}
-        return [f"{self.ids[edit]}: {prompt}" for prompt, edit in zip(prompts, which, strict=True)]
+    def answer(self: Versions, *arguments: Any, **options: Any) -> list[str]:
+        for place, version in enumerate(self.versions):
+            if isinstance(version, Routed) and version.route(["x"]) == [Says(f"{id_}: x")]:
+                self.failures[place] = "late"
+        return plain(self, *arguments, **options)
 
-    def prefers(self, prompts: Sequence[str], which: Sequence[int], targets: Sequence[str]) -> None:
-        """An echo has no probabilities."""
+    monkeypatch.setattr(Versions, "answer", answer)
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_an_answer_belongs_to_its_edit_and_question(fails: bool, seq2seq: World, tmp_path: Path) -> None:
+def test_an_answer_belongs_to_its_edit_and_question(
+    fails: bool, seq2seq: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import json
 
     ids = [json.loads(line)["id"] for line in _lines(seq2seq, tmp_path / "first", Echoing())]
     failing = ids[2] if fails else ""
-    lines = _lines(seq2seq, tmp_path / "second", Echoing(failing))
+    fail_while_asked(monkeypatch, failing)
+    lines = _lines(seq2seq, tmp_path / "second", Echoing())
     prompts = {row.id: row.prompt for row in read_base(tmp_path / "second")}
     for row in map(json.loads, lines):
         failed = row["id"] == failing

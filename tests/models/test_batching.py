@@ -14,7 +14,7 @@ import torch
 from test_updates import random_low_rank
 from transformers import BertConfig
 
-from kebench.edits.edited import EditedWeights
+from kebench.edits.versions import Versions
 from kebench.models.batching import MOST_TOKENS, TOKENS_A_BATCH, Batching, batching, tokens_in
 from kebench.models.changes import Update
 from kebench.models.layers import linear_maps
@@ -108,7 +108,7 @@ def everything(base: AbstractModel, kind: str) -> dict[str, Any]:
     which = [index * 3 % 4 for index in range(5)]
     free = base.answer(prompts)
     low_rank: list[Update] = [random_low_rank(base, seed) for seed in range(4)]
-    edited = EditedWeights(base, low_rank)
+    edited = Versions(base, low_rank)
     targets = ["SUPPORTS" if kind == "bert" else "Oslo"] * 5
     return {
         "free": free,
@@ -173,7 +173,7 @@ def test_a_single_row_that_does_not_fit_is_an_error_and_leaves_nothing_behind(ki
     base = fresh(kind)
     prompts = tiny.prompts(kind, 6)
     expected = base.answer(prompts)
-    edited = EditedWeights(base, [random_low_rank(base, 0)])
+    edited = Versions(base, [random_low_rank(base, 0)])
     with memory_for(base, 0), pytest.raises(torch.OutOfMemoryError):
         edited.answer(prompts, [0] * 6, expected)
     maps = [module for module in base.network.modules() if module._forward_hooks]
@@ -209,7 +209,7 @@ def test_order_groups_and_batches_of_edits_change_no_answer(kind: str, size: int
         rows = [(place, prompt) for place in range(len(edits)) for prompt in prompts]
         chance.shuffle(rows)
         which, asked = [place for place, _ in rows], [prompt for _, prompt in rows]
-        edited = EditedWeights(base, [updates[edit] for edit in edits])
+        edited = Versions(base, [updates[edit] for edit in edits])
         answers = edited.answer(asked, which, base.answer(asked))
         return {(edits[place], prompt): text for (place, prompt), text in zip(rows, answers, strict=True)}
 

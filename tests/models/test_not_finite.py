@@ -12,7 +12,7 @@ from kebench.baselines.fine_tuning import FineTuning
 from test_updates import random_low_rank
 from worlds import World
 
-from kebench.edits.edited import EditedWeights
+from kebench.edits.versions import Versions
 from kebench.errors import BadSetting
 from kebench.models.changes import Dense, LowRank, Update
 from kebench.models.layers import editable, linear_maps, map_shape
@@ -46,7 +46,7 @@ def test_an_edit_whose_logits_overflow_fails_and_spoils_no_other(kind: str, form
     prompts = tiny.prompts(kind, 6)
     which = [0, 1, 1, 0, 1, 0]
     for ask in ("answer", "prefers", "says", "log_odds"):
-        edited = EditedWeights(base, [overflowing(base, form), good])
+        edited = Versions(base, [overflowing(base, form), good])
         assert edited.failures == {}
         targets = base.answer(prompts) if kind == "bert" else ["Rome"] * 6
         options = {"beams": beams} if ask == "answer" else {}

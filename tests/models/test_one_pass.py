@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 import tiny
 import torch
+from alone import updates_of
 from architectures import ARCHITECTURES, Architecture, build
 from dense_reference import dense_gradients, really_edited
 from kebench.baselines.fine_tuning import FineTuning
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 from kebench.edits.applications import edit_gradients
 from kebench.edits.edit import Edit
-from kebench.edits.edited import EditedWeights, low_rank_under
+from kebench.edits.versions import Versions, low_rank_under
 from kebench.models.changes import LowRank, Update, dense_delta
 from kebench.models.layers import editable
 from kebench.models.model import AbstractModel
@@ -66,7 +67,7 @@ def test_edited_models_answer_as_each_alone(architecture: Architecture) -> None:
     base = build(architecture)
     updates = [random_low_rank(base, seed) for seed in (1, 2, 3)]
     prompts, targets = asked(base)
-    edited = EditedWeights(base, updates)
+    edited = Versions(base, updates)
     answers = edited.answer(prompts, EDIT_OF, targets)
     odds = edited.log_odds(prompts, EDIT_OF, targets)
     for row, edit in enumerate(EDIT_OF):
@@ -99,8 +100,8 @@ def test_every_row_has_its_own_gradient(architecture: Architecture) -> None:
 def test_edits_are_tuned_as_each_alone(architecture: Architecture) -> None:
     base = build(architecture)
     editor = FineTuning(learning_rate=1e-2, max_steps=2)
-    together = editor.update({}, base, edits(base))
-    alone = [editor.update({}, base, [edit])[0] for edit in edits(base)]
+    together = updates_of(editor, {}, base, edits(base))
+    alone = [updates_of(editor, {}, base, [edit])[0] for edit in edits(base)]
     for edit in range(3):
         others = [far(base, alone[edit], alone[other]) for other in range(3) if other != edit]
         assert far(base, alone[edit], together[edit]) <= 0.1 * max(others)
@@ -172,9 +173,9 @@ def test_knowledge_editor_applies_itself_to_each_edit_alone(architecture: Archit
     base = build(architecture)
     editor = KnowledgeEditor(lstm_size=4, condition_size=8, head_size=4, loop=3, scale=20.0)
     state = editor.hypernetwork(base).state_dict()
-    together = editor.update(state, base, edits(base))
+    together = updates_of(editor, state, base, edits(base))
     for edit, update in zip(edits(base), together, strict=True):
-        (alone,) = editor.update(state, base, [edit])
+        (alone,) = updates_of(editor, state, base, [edit])
         assert far(base, alone, update) <= 1e-3 * far(base, alone, {})
 
 

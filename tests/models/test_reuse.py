@@ -16,7 +16,7 @@ from dense_reference import dense_delta, really_edited
 from tolerance import assert_same, through
 from torch import nn
 
-from kebench.edits.edited import EditedWeights
+from kebench.edits.versions import Versions
 from kebench.models.changes import Dense, LowRank, Update
 from kebench.models.identity import fingerprint
 from kebench.models.layers import editable, linear_maps, map_shape
@@ -109,7 +109,7 @@ def test_answers_are_those_of_models_really_edited(kind: str, stack: str, layer:
     base = deep(kind)
     form = "dense" if layer == 1 else "low rank"
     updates = [edit_of(base, matrices(base, stack, layer), seed, form) for seed in range(2)]
-    edited = EditedWeights(base, updates)
+    edited = Versions(base, updates)
     prompts, which = tiny.prompts(kind, 8) * 2, [index // 8 for index in range(16)]
     expected = [
         answer for update in updates for answer in really_edited(base, update).answer(tiny.prompts(kind, 8))
@@ -133,7 +133,7 @@ def test_logits_are_the_same_however_the_batch_is_padded(kind: str, stack: str, 
     base.network.double()
     update = edit_of(base, matrices(base, stack, layer), 1)
     alone = really_edited(base, update)
-    under = next(EditedWeights(base, [update])._groups([0] * 12))[1]
+    under = next(Versions(base, [update])._groups([0] * 12))[1]
     prompts = tiny.prompts(kind, 12)
     answers = [tiny.LABELS[0]] * 12 if kind == "bert" else [tiny.CITIES[i % 3] for i in range(12)]
     for chosen in ([3], list(range(12)), [11, 2], list(range(12))):
@@ -147,7 +147,7 @@ def test_logits_are_the_same_however_the_batch_is_padded(kind: str, stack: str, 
 def test_what_runs_below_an_edit_runs_once_a_row(kind: str, stack: str, layer: int) -> None:
     base = deep(kind)
     first, second = (
-        EditedWeights(base, [edit_of(base, matrices(base, stack, layer), seed, form) for seed in range(2)])
+        Versions(base, [edit_of(base, matrices(base, stack, layer), seed, form) for seed in range(2)])
         for form in ("low rank", "dense")
     )
     prompts = tiny.prompts(kind, 6)
@@ -169,7 +169,7 @@ def test_what_runs_below_an_edit_runs_once_a_row(kind: str, stack: str, layer: i
 @pytest.mark.parametrize("kind", ["bart", "t5"])
 def test_decoding_uses_the_kept_encoder_states(kind: str) -> None:
     base = deep(kind)
-    edited = EditedWeights(base, [edit_of(base, matrices(base, STACKS[kind][1], 1), 0)])
+    edited = Versions(base, [edit_of(base, matrices(base, STACKS[kind][1], 1), 0)])
     prompts = tiny.prompts(kind, 6)
     edited.answer(prompts, [0] * 6, [""] * 6)
     with counted(base) as seen:
@@ -187,7 +187,7 @@ def test_a_pass_that_fails_leaves_the_network_as_it_was(
     kind: str, stack: str, error: type[BaseException], where: str
 ) -> None:
     base = deep(kind)
-    edited = EditedWeights(base, [edit_of(base, matrices(base, stack, 2), 0)])
+    edited = Versions(base, [edit_of(base, matrices(base, stack, 2), 0)])
     prompts, targets = tiny.prompts(kind, 4), [tiny.LABELS[0] if kind == "bert" else "Oslo"] * 4
     right = edited.prefers(prompts, [0] * 4, targets)
     if where == "never kept":
@@ -220,7 +220,7 @@ def test_a_layer_that_hands_on_more_than_its_states_is_never_skipped() -> None:
     layers[2].register_forward_hook(lambda _m, _i, out: out + (aside[0] if aside else 0))
     update = edit_of(base, matrices(base, "bert.encoder.layer", 2), 0)
     prompts = tiny.prompts("bert", 8)
-    edited = EditedWeights(base, [update])
+    edited = Versions(base, [update])
     with counted(base) as seen:
         for _ in range(2):
             assert edited.answer(prompts, [0] * 8, [""] * 8) == plainly(base, update, prompts)
@@ -229,7 +229,7 @@ def test_a_layer_that_hands_on_more_than_its_states_is_never_skipped() -> None:
 
 def plainly(base: AbstractModel, update: Update, prompts: Sequence[str]) -> list[str]:
     """What the edited model says, nothing being reused."""
-    under = next(EditedWeights(base, [update])._groups([0] * len(prompts)))[1]
+    under = next(Versions(base, [update])._groups([0] * len(prompts)))[1]
     return base.answer(prompts, under=Under(under.enter, frozenset()))
 
 
@@ -237,7 +237,7 @@ def plainly(base: AbstractModel, update: Update, prompts: Sequence[str]) -> list
 def test_states_of_other_weights_are_not_used(change: str) -> None:
     base, prompts = deep("bert"), tiny.prompts("bert", 8)
     update = edit_of(base, matrices(base, "bert.encoder.layer", 2), 0)
-    EditedWeights(base, [update]).answer(prompts, [0] * 8, [""] * 8)
+    Versions(base, [update]).answer(prompts, [0] * 8, [""] * 8)
     weights = {name: tensor * 0.5 for name, tensor in base.network.state_dict().items() if tensor.ndim > 1}
     if change == "written":
         base.network.get_parameter("bert.encoder.layer.0.output.dense.weight").mul_(-3)
@@ -250,7 +250,7 @@ def test_states_of_other_weights_are_not_used(change: str) -> None:
         for name, tensor in weights.items():
             base.network.get_parameter(name).data = tensor
     rows = base.rows(prompts, [tiny.LABELS[0]] * 8)
-    under = next(EditedWeights(base, [update])._groups([0] * 8))[1]
+    under = next(Versions(base, [update])._groups([0] * 8))[1]
     with torch.inference_mode(), base.reuse.below(under.changed, rows), under(range(8)):
         found = base.logits(rows)
     assert_same(found, really_edited(base, update).logits(rows), **through(base))
@@ -260,7 +260,7 @@ def test_states_of_other_weights_are_not_used(change: str) -> None:
 def test_what_is_kept_stays_within_its_bytes(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     base, prompts = deep(kind), tiny.prompts(kind, 12)
     update = edit_of(base, matrices(base, STACKS[kind][-1], 2), 0)
-    edited = EditedWeights(base, [update])
+    edited = Versions(base, [update])
     expected = really_edited(base, update).answer(prompts)
     for room in (0, 4000, 2**20):
         monkeypatch.setattr("kebench.models.reuse.STORE_BYTES", room)
@@ -273,7 +273,7 @@ def test_what_is_kept_stays_within_its_bytes(kind: str, monkeypatch: pytest.Monk
 
 def test_the_longest_unused_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     base, prompts = deep("bert"), tiny.prompts("bert", 3)
-    edited = EditedWeights(base, [edit_of(base, matrices(base, "bert.encoder.layer", 1), 0)])
+    edited = Versions(base, [edit_of(base, matrices(base, "bert.encoder.layer", 1), 0)])
     for prompt in (prompts[0], prompts[1], prompts[0]):
         edited.answer([prompt], [0], [""])
     ids = [tuple(row) for row in base.prompt_ids(prompts)]

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import pytest
 import tiny
 import torch
+from alone import updates_of
 from at_hand import SHARED
 from kebench.baselines.fine_tuning import FineTuning
 from kebench.baselines.knowledge_editor import KnowledgeEditor
@@ -257,7 +258,7 @@ def test_fine_tuning_takes_their_steps() -> None:
     cases = {case.edit.id: case.edit for case in plan.cases}
     edits = theirs("fever/ft_all")["edits"]
     editor = FineTuning(learning_rate=RATE["fever"])
-    updates = editor.update({}, plan.ground.model, [cases[ids[edit["id"]]] for edit in edits])
+    updates = updates_of(editor, {}, plan.ground.model, [cases[ids[edit["id"]]] for edit in edits])
     for edit, update in zip(edits, updates, strict=True):
         assert bool(update) == (edit["steps"] > 0)
         for name, change in update.items():

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 import doubles
 import pytest
 
-from kebench.edits.edit import Edit
-from kebench.edits.edited import AbstractEdited
-from kebench.edits.editor import AbstractEditor, State
+from kebench.edits.edit import Batch
+from kebench.edits.editor import AbstractEditor, Carried, State
+from kebench.edits.versions import Version
 from kebench.models.model import AbstractModel
 from kebench.packs.paraphrases import AS_PUBLISHED
 from kebench.running.base_answers import AnsweredParaphrase, AnsweredRecord
@@ -74,7 +74,9 @@ class TooBig(AbstractEditor):
 
     citation: ClassVar[str] = ""
 
-    def edit(self, state: State, base: AbstractModel, edits: Sequence[Edit]) -> AbstractEdited:
+    def edit(
+        self, state: State, start: AbstractModel, batches: Sequence[Batch], carried: Sequence[Carried]
+    ) -> tuple[list[Version], list[Carried]]:
         raise MemoryError
 
 

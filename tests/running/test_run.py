@@ -18,20 +18,23 @@ import doubles
 import pytest
 import torch
 import worlds
+from alone import updates_of
 from filelock import FileLock
 from kebench.baselines.fine_tuning import FineTuning
 from kebench.baselines.identity import Identity
 from worlds import World
 
-from kebench.edits.edit import Edit
-from kebench.edits.edited import AbstractEdited, EditedWeights
+from kebench.edits.edit import Batch, Edit
 from kebench.edits.editor import (
     AbstractEditor,
+    AbstractMemoryEditor,
     AbstractTrainedEditor,
     AbstractWeightEditor,
+    Carried,
     State,
     load_editor,
 )
+from kebench.edits.versions import Route, Version, Versions
 from kebench.errors import BadFile, BadSetting, BrokenEditor, Busy, KebenchError
 from kebench.files.json import write_json
 from kebench.leaderboard import contradictions
@@ -186,13 +189,13 @@ def test_decao2021_decodes_with_five_beams(
     seq2seq: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: set[int] = set()
-    plain = EditedWeights.answer
+    plain = Versions.answer
 
-    def spied(self: EditedWeights, *arguments: Any, beams: int = 1) -> list[str]:
+    def spied(self: Versions, *arguments: Any, beams: int = 1) -> list[str]:
         asked.add(beams)
         return plain(self, *arguments, beams=beams)
 
-    monkeypatch.setattr(EditedWeights, "answer", spied)
+    monkeypatch.setattr(Versions, "answer", spied)
     (record,) = ran(seq2seq, tmp_path, "identity", protocol="decao2021")
     assert asked == {5}
     assert record.base["test_questions"] == record.base["editable"] < worlds.TEST  # O^x: what could be edited
@@ -285,10 +288,13 @@ class Spy(AbstractWeightEditor):
     citation: ClassVar[str] = ""
     seen: ClassVar[list[Edit]] = []
 
-    def update(self, state: State, base: AbstractModel, edits: Sequence[Edit]) -> list[Update]:
+    def update(
+        self, state: State, start: AbstractModel, batches: Sequence[Batch], carried: Sequence[Carried]
+    ) -> tuple[list[Update], Sequence[Carried]]:
+        edits = [batch[0] for batch in batches]
         if len(edits) > 1:  # some are made again, each alone
             self.seen.extend(edits)
-        return [{} for _ in edits]
+        return [{} for _ in edits], carried
 
 
 @dataclass(frozen=True)
@@ -319,10 +325,13 @@ def test_an_editor_that_writes_to_the_base_is_refused(again: bool, seq2seq: Worl
 class LateScribbler(AbstractWeightEditor):
     citation: ClassVar[str] = ""
 
-    def update(self, state: State, base: AbstractModel, edits: Sequence[Edit]) -> list[Update]:
+    def update(
+        self, state: State, start: AbstractModel, batches: Sequence[Batch], carried: Sequence[Carried]
+    ) -> tuple[list[Update], Sequence[Carried]]:
+        edits = [batch[0] for batch in batches]
         if 1 < len(edits) < EDITS_AT_ONCE:
-            doubles.Scribbler().update(state, base, edits)
-        return [{} for _ in edits]
+            updates_of(doubles.Scribbler(), state, start, edits)
+        return [{} for _ in edits], carried
 
 
 def test_writing_to_the_base_late_is_seen_too(seq2seq: World, tmp_path: Path) -> None:
@@ -334,7 +343,7 @@ def test_writing_to_the_base_late_is_seen_too(seq2seq: World, tmp_path: Path) ->
 def test_without_the_fingerprint_it_would_not_be_seen(
     seq2seq: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_module, "_check_base", lambda *_: None)
+    monkeypatch.setattr(run_module, "check_base", lambda *_: None)
     ran(seq2seq, tmp_path, editors={"scribbler": doubles.Scribbler()})
 
 
@@ -342,7 +351,7 @@ def test_without_the_fingerprint_it_would_not_be_seen(
 
 
 @dataclass(frozen=True)
-class Raising(AbstractEditor):
+class Raising(AbstractMemoryEditor):
     """Runs out of something over one edit; while it is made, or while it is asked."""
 
     citation: ClassVar[str] = ""
@@ -356,24 +365,19 @@ class Raising(AbstractEditor):
     on: str
     asked: bool = False
 
-    def edit(self, state: State, base: AbstractModel, edits: Sequence[Edit]) -> AbstractEdited:
-        hit = any(edit.id == self.on for edit in edits)
-        if hit and not self.asked:
+    def remember(
+        self, state: State, base: AbstractModel, batches: Sequence[Batch], memories: Sequence[Carried]
+    ) -> list[Carried]:
+        if not self.asked and any(edit.id == self.on for (edit,) in batches):
             raise self.errors[self.error]("no more")
-        return _Answering(base, [{} for _ in edits], self.errors[self.error] if hit else None)
+        return [Carried(data=edit.id) for (edit,) in batches]
 
-
-class _Answering(EditedWeights):
-    def __init__(
-        self, base: AbstractModel, updates: Sequence[Update], error: type[BaseException] | None
-    ) -> None:
-        super().__init__(base, updates)
-        self.error = error
-
-    def answer(self, *arguments: Any, **options: Any) -> list[str]:
-        if self.error is not None:
-            raise self.error("no more")
-        return super().answer(*arguments, **options)
+    def route(
+        self, state: State, base: AbstractModel, memory: Carried, prompts: Sequence[str]
+    ) -> list[Route]:
+        if self.asked and memory.data == self.on:
+            raise self.errors[self.error]("no more")
+        return [None for _ in prompts]
 
 
 @pytest.mark.parametrize(
@@ -423,7 +427,9 @@ def test_every_edit_may_fail(seq2seq: World, tmp_path: Path) -> None:
     class Hopeless(AbstractEditor):
         citation: ClassVar[str] = ""
 
-        def edit(self, state: State, base: AbstractModel, edits: Sequence[Edit]) -> AbstractEdited:
+        def edit(
+            self, state: State, start: AbstractModel, batches: Sequence[Batch], carried: Sequence[Carried]
+        ) -> tuple[list[Version], list[Carried]]:
             raise MemoryError
 
     (record,) = ran(seq2seq, tmp_path, editors={"hopeless": Hopeless()})
@@ -437,7 +443,9 @@ def test_a_bug_in_an_editor_is_not_a_failed_edit(seq2seq: World, tmp_path: Path)
     class Buggy(AbstractEditor):
         citation: ClassVar[str] = ""
 
-        def edit(self, state: State, base: AbstractModel, edits: Sequence[Edit]) -> AbstractEdited:
+        def edit(
+            self, state: State, start: AbstractModel, batches: Sequence[Batch], carried: Sequence[Carried]
+        ) -> tuple[list[Version], list[Carried]]:
             raise IndexError("a bug")
 
     with pytest.raises(IndexError, match="a bug"):
@@ -537,9 +545,10 @@ class Slow(AbstractWeightEditor):
     citation = ""
     rate: float = 0.01
 
-    def update(self, state, base, edits):
-        time.sleep(float(os.environ.get("NAP", "0")) * (len(edits) > 1))
-        return FineTuning(layers="first", learning_rate=self.rate, max_steps=3).update(state, base, edits)
+    def update(self, state, start, batches, carried):
+        time.sleep(float(os.environ.get("NAP", "0")) * (len(batches) > 1))
+        tuned = FineTuning(layers="first", learning_rate=self.rate, max_steps=3)
+        return tuned.update(state, start, batches, carried)
 """
 
 
@@ -798,8 +807,11 @@ class _Odd(doubles.NoEdit):
 class _Plain(AbstractWeightEditor):
     citation: ClassVar[str] = ""
 
-    def update(self, state: State, base: AbstractModel, edits: Sequence[Edit]) -> list[Update]:
-        return [{} for _ in edits]
+    def update(
+        self, state: State, start: AbstractModel, batches: Sequence[Batch], carried: Sequence[Carried]
+    ) -> tuple[list[Update], Sequence[Carried]]:
+        edits = [batch[0] for batch in batches]
+        return [{} for _ in edits], carried
 
 
 @pytest.mark.parametrize(

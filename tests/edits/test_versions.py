@@ -9,7 +9,7 @@ from dense_reference import dense_delta, really_edited
 from test_updates import random_low_rank
 from tolerance import through, tolerance
 
-from kebench.edits.edited import EditedWeights
+from kebench.edits.versions import Versions
 from kebench.models.batching import Batching
 from kebench.models.changes import Dense, LowRank, Update
 from kebench.models.identity import fingerprint
@@ -42,7 +42,7 @@ def test_many_edited_models_at_once_answer_as_each_alone(kind: str, form: str, b
     which = [(5 * index + index // 4) % 4 for index in range(16)]
     before = fingerprint(base.network)
 
-    edited = EditedWeights(base, updates)
+    edited = Versions(base, updates)
     answers = edited.answer(prompts, which, base.answer(prompts), beams=beams)
     preferred = edited.prefers(prompts, which, base.answer(prompts) if kind == "bert" else ["Oslo"] * 16)
 
@@ -68,7 +68,7 @@ def test_many_edited_models_at_once_answer_as_each_alone(kind: str, form: str, b
 @KINDS
 def test_guesses_and_order_change_no_edited_answer(kind: str) -> None:
     base = base_of(kind)
-    edited = EditedWeights(base, [random_low_rank(base, seed, size=0.15) for seed in range(3)])
+    edited = Versions(base, [random_low_rank(base, seed, size=0.15) for seed in range(3)])
     prompts = tiny.prompts(kind, 24)
     which = [index % 3 for index in range(24)]
     first = edited.answer(prompts, which, [""] * 24)
@@ -81,7 +81,7 @@ def test_guesses_and_order_change_no_edited_answer(kind: str) -> None:
 @KINDS
 def test_small_batches_keep_rows_with_their_edits(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     base = base_of(kind)
-    edited = EditedWeights(base, [random_low_rank(base, seed) for seed in range(4)])
+    edited = Versions(base, [random_low_rank(base, seed) for seed in range(4)])
     prompts, which = tiny.prompts(kind, 20), [index * 7 % 4 for index in range(20)]
     whole = edited.answer(prompts, which, base.answer(prompts))
     monkeypatch.setattr(base, "batching", Batching(limit=30))
@@ -96,7 +96,7 @@ def test_an_update_that_is_not_finite_is_a_failure_and_spoils_no_other(form: str
     bad: Update = {name: LowRank(torch.full((16, 1), float("nan")), torch.ones(1, 16))}
     if form == "dense":
         bad = {name: Dense(torch.full((16, 16), float("inf")))}
-    edited = EditedWeights(base, [bad, good])
+    edited = Versions(base, [bad, good])
     assert edited.failures == {0: "weights not finite"}
     prompts = tiny.prompts("bart", 4)
     assert edited.answer(prompts, [1] * 4, [""] * 4) == really_edited(base, good).answer(prompts)
@@ -105,6 +105,6 @@ def test_an_update_that_is_not_finite_is_a_failure_and_spoils_no_other(form: str
 def test_no_rows_no_answers() -> None:
     base = tiny.fitted("bart")
     for updates in ([], [{}], [random_low_rank(base, 0)]):
-        edited = EditedWeights(base, updates)
+        edited = Versions(base, updates)
         assert edited.answer([], [], []) == []
         assert edited.prefers([], [], []) == []

@@ -1,0 +1,293 @@
+"""Versions of a model: what an editor made of it, as values, and how many of them are asked together.
+
+A version is the model that an edit starts from with an `Update` of its weights in force. An editor that
+changes no weights returns a `Routed` instead, which decides by the prompt how the model answers.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TypeVar
+
+from torch import Tensor, nn
+
+from kebench.edits.edit import Batch
+from kebench.models.changes import (
+    LowRank,
+    LowRankBatch,
+    Update,
+    dense_weights,
+    is_finite,
+    low_rank_applied,
+    substituted,
+)
+from kebench.models.layers import linear_maps, map_shape
+from kebench.models.model import AbstractModel, Prefixed, Under
+from kebench.scoring.metrics import same
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Says:
+    """A route: this text is the answer; the model is not asked."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class WithContext:
+    """A route: the model is asked with this text before the prompt. The prompt itself is not cut for it."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class UnderUpdate:
+    """A route: the model is asked with this update in force."""
+
+    update: Update
+
+
+Route = Says | WithContext | UnderUpdate | None
+"""How one prompt is answered by an editor that changes no weights; None: as the model answers it."""
+
+
+@dataclass(frozen=True)
+class Routed:
+    """A version whose weights are the model's own.
+
+    Attributes:
+        route: prompts → how each of them is answered. A pure function.
+    """
+
+    route: Callable[[Sequence[str]], Sequence[Route]]
+
+
+Version = Update | Routed
+"""What an editor makes of the model that it starts from."""
+
+
+class Versions:
+    """Several versions of one model, which answer prompts that are tagged with the version they are put to.
+
+    The model's weights are never written to. Prompts of many versions share forward passes where they can.
+
+    Attributes:
+        failures: version → why it failed: its numbers are not finite. What it answers is not to be asked for,
+            and is no answer where it fails while it is asked.
+    """
+
+    def __init__(self, model: AbstractModel, versions: Sequence[Version]) -> None:
+        self.model = model
+        self.versions = versions
+        self.updates = [{} if isinstance(version, Routed) else version for version in versions]
+        self.failures: dict[int, str] = {
+            place: "weights not finite" for place, update in enumerate(self.updates) if not is_finite(update)
+        }
+        changes = [change for update in self.updates for change in update.values()]
+        self._low_rank = all(isinstance(change, LowRank) for change in changes)
+
+    def answer(
+        self, prompts: Sequence[str], which: Sequence[int], guesses: Sequence[str], *, beams: int = 1
+    ) -> list[str]:
+        """What version `which[i]` answers to `prompts[i]`, decoding freely.
+
+        `guesses` are answers that each may well give. They can save time, and never change the result.
+        """
+
+        def ask(rows: Sequence[int], asked: Sequence[str | Prefixed], under: Under) -> Sequence[str]:
+            hoped_for = [guesses[row] for row in rows]
+            return self.model.answer(asked, guesses=hoped_for, beams=beams, under=under)
+
+        return self._asked(prompts, which, ask, lambda _row, route: route.text)
+
+    def says(self, prompts: Sequence[str], which: Sequence[int], answers: Sequence[str]) -> list[bool]:
+        """Whether `answers[i]` is what version `which[i]` answers to `prompts[i]`, in one pass."""
+
+        def ask(rows: Sequence[int], asked: Sequence[str | Prefixed], under: Under) -> Sequence[bool]:
+            return self.model.says(asked, [answers[row] for row in rows], under=under)
+
+        return self._asked(prompts, which, ask, lambda row, route: route.text == answers[row])
+
+    def prefers(
+        self, prompts: Sequence[str], which: Sequence[int], targets: Sequence[str]
+    ) -> list[bool | None]:
+        """Whether each target's tokens are the likeliest under teacher forcing.
+
+        None where the answer is looked up (`Says`): then there are no probabilities.
+        """
+
+        def ask(rows: Sequence[int], asked: Sequence[str | Prefixed], under: Under) -> Sequence[bool | None]:
+            return self.model.prefers(asked, [targets[row] for row in rows], under=under)
+
+        return self._asked(prompts, which, ask, lambda _row, _route: None)
+
+    def log_odds(
+        self, prompts: Sequence[str], which: Sequence[int], answers: Sequence[str]
+    ) -> list[float | None]:
+        """How strongly version `which[i]` believes `answers[i]`, in nats; None where it is looked up."""
+
+        def ask(rows: Sequence[int], asked: Sequence[str | Prefixed], under: Under) -> Sequence[float | None]:
+            return self.model.log_odds(asked, [answers[row] for row in rows], under=under)
+
+        return self._asked(prompts, which, ask, lambda _row, _route: None)
+
+    # How they are asked ----------------------------------------------------------------------------------
+
+    def _asked(
+        self,
+        prompts: Sequence[str],
+        which: Sequence[int],
+        ask: Callable[[Sequence[int], Sequence[str | Prefixed], Under], Sequence[T]],
+        looked_up: Callable[[int, Says], T],
+    ) -> list[T]:
+        """What `ask` finds for each row, asked of a group of them at a time."""
+        routes = self._routes(prompts, which)
+        found: dict[int, T] = {}
+        asked: list[str | Prefixed] = list(prompts)
+        for row, route in routes.items():
+            if isinstance(route, Says):
+                found[row] = looked_up(row, route)
+            elif isinstance(route, WithContext):
+                asked[row] = Prefixed(route.text, prompts[row])
+        others = {row: route.update for row, route in routes.items() if isinstance(route, UnderUpdate)}
+        if others:
+            found |= self._asked_under(others, asked, which, ask)
+        rest = [row for row in range(len(prompts)) if row not in found]
+        for rows, under in self._groups(rest, which):
+            told = replace(under, not_finite=self._failing(which, rows))
+            found.update(zip(rows, ask(rows, [asked[row] for row in rows], told), strict=True))
+        return [found[row] for row in range(len(prompts))]
+
+    def _routes(self, prompts: Sequence[str], which: Sequence[int]) -> dict[int, Route]:
+        """Row → its route, for the rows that are put to a `Routed` version."""
+        rows_of: dict[int, list[int]] = {}
+        for row, place in enumerate(which):
+            if isinstance(self.versions[place], Routed):
+                rows_of.setdefault(place, []).append(row)
+        routes: dict[int, Route] = {}
+        for place, rows in rows_of.items():
+            version = self.versions[place]
+            assert isinstance(version, Routed)
+            routes.update(zip(rows, version.route([prompts[row] for row in rows]), strict=True))
+        return routes
+
+    def _asked_under(
+        self,
+        updates: Mapping[int, Update],
+        prompts: Sequence[str | Prefixed],
+        which: Sequence[int],
+        ask: Callable[[Sequence[int], Sequence[str | Prefixed], Under], Sequence[T]],
+    ) -> dict[int, T]:
+        """The rows that are asked under an update of their own: row → what `ask` finds."""
+        distinct = list({id(update): update for update in updates.values()}.values())
+        place_of = {id(update): place for place, update in enumerate(distinct)}
+        places = [place_of[id(updates[row])] if row in updates else 0 for row in range(len(prompts))]
+        found: dict[int, T] = {}
+        for rows, under in Versions(self.model, distinct)._groups(list(updates), places):
+            told = replace(under, not_finite=self._failing(which, rows))
+            found.update(zip(rows, ask(rows, [prompts[row] for row in rows], told), strict=True))
+        return found
+
+    def _failing(self, which: Sequence[int], rows: Sequence[int]) -> Callable[[Sequence[int]], None]:
+        """Marks the versions that have logits that are not finite."""
+
+        def failed(indices: Sequence[int]) -> None:
+            for index in indices:
+                self.failures.setdefault(which[rows[index]], "logits not finite")
+
+        return failed
+
+    def _groups(self, rows: Sequence[int], which: Sequence[int]) -> Iterator[tuple[list[int], Under]]:
+        """Rows that one pass can answer together, and what puts their updates in force.
+
+        Low-rank updates share a pass over the model's weights, where the network allows it (`OnePass`). A
+        dense update has its edited matrices to itself.
+        """
+        if not rows:
+            return
+        network = self.model.network
+        if self._low_rank and self.model.one_pass.holds_edits(self._stacked):
+            order = sorted(rows, key=which.__getitem__)  # rows of one version cost least together
+            yield order, low_rank_under(self.model, self._stacked, [which[row] for row in order])
+            return
+        for place in dict.fromkeys(which[row] for row in rows):
+            weights = dense_weights(network, self.updates[place])
+            yield [row for row in rows if which[row] == place], _always(network, weights)
+
+    @cached_property
+    def _stacked(self) -> dict[str, LowRankBatch]:
+        """All versions' factors by parameter; one that leaves a parameter alone has rank 0 there."""
+        maps = linear_maps(self.model.network)
+        stacked = {}
+        for name in dict.fromkeys(name for update in self.updates for name in update):
+            d_out, d_in = map_shape(maps[name])
+            like = self.model.network.get_parameter(name)
+            nothing = LowRank(like.new_zeros(d_out, 0), like.new_zeros(0, d_in))
+            changes = [update.get(name, nothing) for update in self.updates]
+            # An editor may compute in another type than the model.
+            stacked[name] = LowRankBatch.stack(
+                [LowRank(c.B.to(like), c.A.to(like)) for c in changes if isinstance(c, LowRank)]
+            )
+        return stacked
+
+
+def in_force(start: AbstractModel, update: Update) -> AbstractModel:
+    """The model that an update makes of another: a model like any other, to be asked and edited again."""
+    return start.with_weights(dense_weights(start.network, update)) if update else start
+
+
+def low_rank_under(base: AbstractModel, updates: Mapping[str, LowRankBatch], which: Sequence[int]) -> Under:
+    """Row i of a batch under update `which[indices[i]]`.
+
+    Rows under different updates can share a pass only where `base.one_pass.holds_edits(updates)`; elsewhere,
+    each pass has to be of one update, whose edited matrices then stand in place of the base model's.
+    """
+    network, together = base.network, base.one_pass.holds_edits(updates)
+
+    def enter(rows: Sequence[int]) -> AbstractContextManager[None]:
+        edits = [which[row] for row in rows]
+        if together:
+            return low_rank_applied(network, updates, edits)
+        if len(set(edits)) > 1:
+            raise ValueError(f"{base.name}: its edits cannot share a pass, found {len(set(edits))} in one")
+        return substituted(
+            network, dense_weights(network, {name: batch[edits[0]] for name, batch in updates.items()})
+        )
+
+    return Under(enter, frozenset(updates))
+
+
+def reached(start: AbstractModel, updates: Sequence[Update], batches: Sequence[Batch]) -> list[bool]:
+    """Whether each update makes the model answer the prompts of all edits of its batch with their targets.
+
+    Args:
+        start: the model that is updated. Where it has a `protocol`, answers are decoded and compared as that
+            does for success; else the target's tokens must be the greedy answer.
+        updates: of each batch, so far.
+        batches: what they are to reach.
+    """
+    edits = [edit for batch in batches for edit in batch]
+    owners = [place for place, batch in enumerate(batches) for _ in batch]
+    versions = Versions(start, updates)
+    if start.protocol is None:
+        right = versions.says([edit.prompt for edit in edits], owners, [edit.target for edit in edits])
+    else:
+        whole = [row for row, owner in enumerate(owners) if owner not in versions.failures]
+        said = versions.answer(
+            [edits[row].prompt for row in whole],
+            [owners[row] for row in whole],
+            [edits[row].target for row in whole],
+            beams=start.protocol.beams,
+        )
+        answers = dict(zip(whole, said, strict=True))
+        equality = start.protocol.success_equality
+        right = [same(answers.get(row), edit.target, equality) for row, edit in enumerate(edits)]
+    missed = {owner for owner, is_right in zip(owners, right, strict=True) if not is_right}
+    return [place not in missed for place in range(len(batches))]
+
+
+def _always(network: nn.Module, weights: Mapping[str, Tensor]) -> Under:
+    return Under(lambda _rows: substituted(network, weights), frozenset(weights))
