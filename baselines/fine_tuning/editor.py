@@ -125,8 +125,8 @@ def _step(
     if start.protocol is not None:
         maps = linear_maps(start.network)
         updates = [tuning.update(maps) for tuning in tunings]
-        done = reached(start, updates, [tuning.batch for tuning in tunings])
-        tunings = [tuning for tuning, is_done in zip(tunings, done, strict=True) if not is_done]
+        right = reached(start, updates, [tuning.batch for tuning in tunings])
+        tunings = [tuning for tuning, each in zip(tunings, right, strict=True) if not all(each)]
         if not tunings:
             return []
     if start.one_pass.holds_edits(names):

@@ -74,25 +74,28 @@ def until_answered(
 ) -> list[Update]:
     """The sum of each batch's applications, each on the model as the earlier ones left it.
 
-    One application is the sum of what `predict` returns for the edits of the batch. A batch is applied until
-    the target of each of its edits is the model's greedy answer (in `decao2021`, the answer that is scored),
-    at most `times` times and at least once. After the last application, nothing is asked.
+    One application is the sum of what `predict` returns for those edits of the batch whose target is not yet
+    the model's greedy answer (in `decao2021`, the answer that is scored). A batch is applied until none is
+    left, at most `times` times and at least once. After the last application, nothing is asked.
     """
     totals: list[dict[str, LowRank]] = [{} for _ in batches]
-    unfinished = [place for place, batch in enumerate(batches) if batch]
+    unanswered = [list(batch) for batch in batches]
     for application in range(times):
-        if not unfinished:
+        owners = [place for place, edits in enumerate(unanswered) for _ in edits]
+        if not owners:
             break
-        owners = [place for place in unfinished for _ in batches[place]]
-        edits = [edit for place in unfinished for edit in batches[place]]
+        asked = [edit for edits in unanswered for edit in edits]
         under = _in_force(start, [totals[place] for place in owners]) if application else base_weights
-        found = predict(edits, under)
+        found = predict(asked, under)
         for row, place in enumerate(owners):
             for name, changes in found.items():
                 totals[place][name] = _sum(totals[place].get(name), changes[row].without_zeros())
         if application + 1 < times:
-            done = reached(start, [totals[place] for place in unfinished], [batches[p] for p in unfinished])
-            unfinished = [place for place, is_done in zip(unfinished, done, strict=True) if not is_done]
+            left = [place for place, edits in enumerate(unanswered) if edits]
+            done = reached(start, [totals[place] for place in left], [batches[place] for place in left])
+            for place, are_done in zip(left, done, strict=True):
+                pairs = zip(batches[place], are_done, strict=True)
+                unanswered[place] = [edit for edit, is_done in pairs if not is_done]
     return list(totals)
 
 

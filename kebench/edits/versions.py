@@ -10,13 +10,16 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from kebench.edits.edit import Batch
 from kebench.models.changes import (
+    Dense,
     LowRank,
     LowRankBatch,
     Update,
+    dense_delta,
     dense_weights,
     is_finite,
     low_rank_applied,
@@ -239,6 +242,19 @@ def in_force(start: AbstractModel, update: Update) -> AbstractModel:
     return start.with_weights(dense_weights(start.network, update)) if update else start
 
 
+def total(network: nn.Module, first: Update, second: Update) -> Update:
+    """The update that does what the first does, and then the second."""
+    summed = {**first, **second}
+    for name in first.keys() & second.keys():
+        one, other = first[name], second[name]
+        if isinstance(one, LowRank) and isinstance(other, LowRank):
+            # B₁A₁ + B₂A₂ = [B₁ B₂][A₁; A₂]: the ranks add.
+            summed[name] = LowRank(torch.cat([one.B, other.B], dim=1), torch.cat([one.A, other.A], dim=0))
+        else:
+            summed[name] = Dense(dense_delta(network, name, one) + dense_delta(network, name, other))
+    return summed
+
+
 def low_rank_under(base: AbstractModel, updates: Mapping[str, LowRankBatch], which: Sequence[int]) -> Under:
     """Row i of a batch under update `which[indices[i]]`.
 
@@ -260,8 +276,8 @@ def low_rank_under(base: AbstractModel, updates: Mapping[str, LowRankBatch], whi
     return Under(enter, frozenset(updates))
 
 
-def reached(start: AbstractModel, updates: Sequence[Update], batches: Sequence[Batch]) -> list[bool]:
-    """Whether each update makes the model answer the prompts of all edits of its batch with their targets.
+def reached(start: AbstractModel, updates: Sequence[Update], batches: Sequence[Batch]) -> list[list[bool]]:
+    """Of each batch, whether its update makes the model answer each of its edits with the edit's target.
 
     Args:
         start: the model that is updated. Where it has a `protocol`, answers are decoded and compared as that
@@ -285,8 +301,8 @@ def reached(start: AbstractModel, updates: Sequence[Update], batches: Sequence[B
         answers = dict(zip(whole, said, strict=True))
         equality = start.protocol.success_equality
         right = [same(answers.get(row), edit.target, equality) for row, edit in enumerate(edits)]
-    missed = {owner for owner, is_right in zip(owners, right, strict=True) if not is_right}
-    return [place not in missed for place in range(len(batches))]
+    by_row = iter(right)
+    return [[next(by_row) for _ in batch] for batch in batches]
 
 
 def _always(network: nn.Module, weights: Mapping[str, Tensor]) -> Under:

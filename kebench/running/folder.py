@@ -5,9 +5,11 @@ run.json            what was resolved        base.json      the test set, as the
 """
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from kebench.edits.editor import AbstractEditor, editor_path, settings_of
 from kebench.errors import BadFile, BadSetting
@@ -17,8 +19,11 @@ from kebench.running.plan import Plan
 from kebench.running.trial import Trial
 from kebench.scoring.answers import BaseAnswer, EditAnswers, ParaphraseAnswer
 from kebench.scoring.record import FORMAT, RunRecord, Setting
+from kebench.scoring.regimes import FINAL
 from kebench.scoring.scorer import Scores
 
+ROWS = "edits.jsonl"
+"""Where an editor's folder keeps what was answered."""
 EDITS_AT_ONCE = 8
 """Edits made and asked together. Resuming starts at a whole group, so that every group is always the same."""
 
@@ -41,7 +46,7 @@ def open_run(folder: Path, plan: Plan) -> None:
     One that differs in the version of the scoring rules alone is: its answers are kept, and scored anew.
     """
     file = folder / "run.json"
-    setting = asdict(plan.setting)
+    setting = _as_read(plan.setting)
     if file.is_file():
         try:
             saved = dict(json.loads(file.read_text(encoding="utf-8")))
@@ -72,6 +77,12 @@ def open_run(folder: Path, plan: Plan) -> None:
         },
         file,
     )
+
+
+def _as_read(setting: Setting) -> dict[str, Any]:
+    """A setting as it is read back from a run's folder: every field, but for what only streams have."""
+    fields: dict[str, Any] = json.loads(json.dumps(asdict(setting)))
+    return fields if setting.ask_after else {name: fields[name] for name in fields if name != "ask_after"}
 
 
 def _unversioned(setting: dict[str, Any]) -> dict[str, Any]:
@@ -112,6 +123,22 @@ def open_editor(file: Path, editor: AbstractEditor) -> dict[str, Any]:
     if there != as_read:
         raise BadSetting(f"{file.parent}: holds rows of other settings; remove it or choose another --output")
     return dict(as_read["settings"])
+
+
+@contextmanager
+def open_rows(rows: Path, *, keep: int) -> Iterator[TextIO]:
+    """An editor's rows, to be added to; what stands after the first `keep` of them is cut off.
+
+    Raises:
+        BadFile: there are fewer.
+    """
+    lines = rows.read_bytes().splitlines(keepends=True) if rows.is_file() else []
+    if len(lines) < keep:
+        raise BadFile(rows, f"found {len(lines)} rows, wanted the {keep} that were written; remove the file")
+    with rows.open("ab") as file:
+        file.truncate(sum(map(len, lines[:keep])))
+    with rows.open("a", encoding="utf-8") as text:
+        yield text
 
 
 def recover(rows: Path, total: int) -> int:
@@ -178,7 +205,9 @@ def read_trials(rows: Path) -> list[Trial]:
             fields = json.loads(line)
             seconds = fields.pop("edit_seconds"), fields.pop("answer_seconds")
             asked = tuple(ParaphraseAnswer(**each) for each in fields.pop("paraphrases"))
-            found.append(Trial(EditAnswers(**fields, paraphrases=asked), *seconds))
+            moment = fields.pop("time", FINAL)
+            fields["also_edited"] = tuple(fields.get("also_edited", ()))
+            found.append(Trial(EditAnswers(**fields, paraphrases=asked), *seconds, moment))
         except (ValueError, TypeError, KeyError):
             raise BadFile(
                 rows, "not an edit's answers; remove the file to start over", place=number
@@ -187,6 +216,10 @@ def read_trials(rows: Path) -> list[Trial]:
 
 
 def to_line(trial: Trial) -> str:
-    """A trial as one line of `edits.jsonl`."""
+    """A trial as one line of `edits.jsonl`, without the fields that only streams have where it is of none."""
+    fields = asdict(trial.answers)
+    if not trial.answers.also_edited:
+        del fields["also_edited"]
     seconds = {"edit_seconds": trial.edit_seconds, "answer_seconds": trial.answer_seconds}
-    return json.dumps({**asdict(trial.answers), **seconds}, ensure_ascii=True) + "\n"
+    moment = {} if trial.time == FINAL else {"time": trial.time}
+    return json.dumps({**fields, **seconds, **moment}, ensure_ascii=True) + "\n"

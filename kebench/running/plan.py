@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from kebench.errors import BadSetting
 from kebench.packs.formats import gold_answers
 from kebench.running.base_answers import AnsweredRecord
 from kebench.running.cases import Case
@@ -13,6 +14,7 @@ from kebench.running.preparation import Ground
 from kebench.running.settings import RunSettings
 from kebench.scoring.answers import BaseAnswer
 from kebench.scoring.record import Setting
+from kebench.scoring.regimes import Regime
 from kebench.scoring.statistics import draw_sample, strata
 from kebench.task import Task
 
@@ -28,6 +30,7 @@ class Plan:
         base: the test set with the base answers, as the scorer takes it.
         retain_size: test questions an edit.
         retain_seed: of their draw.
+        regime: how the edits follow each other.
     """
 
     ground: Ground
@@ -36,6 +39,7 @@ class Plan:
     base: tuple[BaseAnswer, ...]
     retain_size: int
     retain_seed: int
+    regime: Regime
 
     @staticmethod
     def of(ground: Ground, settings: RunSettings) -> "Plan":
@@ -44,7 +48,16 @@ class Plan:
         # The task's number suits its size; a precision takes what it takes, so there the limit is the pack.
         by_default = task.edits if settings.precision is None else 0
         limit = by_default if settings.limit is None else settings.limit
+        regime = settings.as_regime()
+        if regime.name == "sequential" and settings.limit is None:
+            limit = regime.edits  # one stream
         cases = ground.cases.cases[: limit or None]
+        cases = cases[: len(cases) - len(cases) % regime.edits]
+        if not cases:
+            raise BadSetting(
+                f"regime {regime}: found {len(ground.cases.cases[: limit or None])} edits, wanted"
+                f" {regime.edits} or more"
+            )
         size = task.retain_size if settings.retain is None else settings.retain
         exact = size == "exact" or size >= len(ground.test)
         places = strata([record.margin for record in ground.test])
@@ -61,7 +74,7 @@ class Plan:
             model_fingerprint=ground.identity,
             protocol=ground.protocol.to_json(),
             targets=ground.targets,
-            regime="single",
+            regime=str(regime),
             retain="exact" if exact else f"sample of {size}",
             seed=ground.seed,
             edits=len(cases),
@@ -73,9 +86,10 @@ class Plan:
             precision=None if settings.precision is None else float(settings.precision),  # 1 is 1.0
             split=ground.split,
             retain_seed=settings.retain_seed,
+            ask_after=regime.ask_after,
         )
         size = len(base) if exact else int(size)
-        return Plan(ground, setting, cases, base, size, settings.retain_seed)
+        return Plan(ground, setting, cases, base, size, settings.retain_seed, regime)
 
     def sample(self, case: Case) -> list[BaseAnswer]:
         """The test questions one edit is asked: the same for every editor."""

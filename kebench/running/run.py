@@ -8,7 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from kebench.edits.editor import AbstractEditor, editor_path, load_editor
+from kebench.edits.editor import AbstractEditor, State, editor_path, load_editor
 from kebench.errors import BadSetting, BrokenEditor, Busy
 from kebench.files.json import write_json
 from kebench.leaderboard.printed import percent
@@ -19,9 +19,11 @@ from kebench.models.numerics import numerics
 from kebench.running.environment import execution, peak_memory_bytes, reset_peak_memory, versions
 from kebench.running.folder import (
     EDITS_AT_ONCE,
+    ROWS,
     finished,
     make_folder,
     open_editor,
+    open_rows,
     open_run,
     read_trials,
     recover,
@@ -39,11 +41,13 @@ from kebench.running.preparation import (
 )
 from kebench.running.progress import Progress
 from kebench.running.settings import RunSettings
+from kebench.running.streams import CHECKPOINT, Position, run_steps, steps_of
 from kebench.running.trial import Trial, edit_and_ask
 from kebench.scoring.metrics import BaseAnswers, retain
 from kebench.scoring.protocols import protocol as find_protocol
 from kebench.scoring.record import FORMAT, Cost, RunRecord, editor_folder
-from kebench.scoring.scorer import score
+from kebench.scoring.regimes import FINAL
+from kebench.scoring.scorer import Scores, score
 from kebench.scoring.statistics import NO_ESTIMATE, Measure
 from kebench.scoring.stopping import half_width
 from kebench.task import load_task
@@ -151,47 +155,33 @@ def ground_of(
 
 
 def run_editor(name: str, editor: AbstractEditor, plan: Plan, folder: Path, progress: Progress) -> RunRecord:
-    """Makes and asks every edit that is not on file yet and is needed, then scores all of them."""
+    """Makes and asks every edit that is not on file yet and is needed, then scores all of them.
+
+    Raises:
+        BadSetting: the editor is not made for the regime or for the model's family.
+        BrokenEditor: it does what no editor may do.
+    """
     ground, model = plan.ground, plan.ground.model
+    _check_serves(name, editor, plan)
     prepared = prepare_editor(name, editor, ground, progress)
     progress.stage(f"edit {name}")
     reset_peak_memory(model.device)
     place = editor_folder(folder, name)
     place.mkdir(exist_ok=True)
     settings = open_editor(place / "editor.json", editor)
-    rows = place / "edits.jsonl"
-    made = done = recover(rows, len(plan.cases))
-    enough = _Enough(plan)
-    if done and plan.setting.stopping is not None:
-        enough.add(read_trials(rows))
+    make = _edit_one_by_one if plan.regime.name == "single" else _edit_in_streams
     try:
-        with rows.open("a", encoding="utf-8") as file:
-            while made < len(plan.cases) and not enough.reached():
-                progress(made, len(plan.cases), enough.words())
-                group = plan.cases[made : made + EDITS_AT_ONCE]
-                with numerics(model.device, tf32=model.tf32):
-                    trials = edit_and_ask(editor, prepared.state, plan, group, check=made == done)
-                if made == done:  # told before anything is on file, not hours later
-                    check_base(name, ground)
-                file.writelines(map(to_line, trials))
-                file.flush()
-                enough.add(trials)
-                made += len(group)
-        progress(made, made, enough.words())
+        all_on_file = make(name, editor, prepared.state, plan, place, progress)
         check_base(name, ground)
     except BrokenEditor:
-        rows.unlink()  # or the next run would take them for answers of the base model's edits
+        (place / ROWS).unlink(missing_ok=True)  # or the next run would take them for answers of good edits
+        (place / CHECKPOINT).unlink(missing_ok=True)
         raise
 
-    trials = read_trials(rows)
-    scores = score(
-        [trial.answers for trial in trials],
-        plan.base,
-        ground.protocol,
-        seed=ground.seed,
-        stopping=plan.setting.stopping,
-    )
-    if made == done and (there := finished(place, plan.setting, scores)) is not None:
+    trials = read_trials(place / ROWS)
+    times = {moment: _scores(plan, trials, moment) for moment in dict.fromkeys(t.time for t in trials)}
+    scores = times.pop(FINAL)
+    if all_on_file and (there := finished(place, plan.setting, scores)) is not None:
         return there  # made by an earlier process: its versions, hardware and cost are the true ones
     write_json(scores.to_json(), place / "scores.json")
     record = RunRecord(
@@ -207,9 +197,75 @@ def run_editor(name: str, editor: AbstractEditor, plan: Plan, folder: Path, prog
         cost=_cost(trials, prepared.seconds, model),
         versions=versions(),
         hardware=execution(model),
+        times=times,
     )
     record.write(place / "record.json")
     return record
+
+
+def _check_serves(name: str, editor: AbstractEditor, plan: Plan) -> None:
+    """Refuses an editor that is not made for what the plan wants."""
+    regime, family = plan.regime.name, plan.ground.task.family
+    if regime not in editor.regimes:
+        raise BadSetting(f"editor {name}: found the regime {regime}, wanted {' or '.join(editor.regimes)}")
+    if family not in editor.families:
+        raise BadSetting(
+            f"editor {name}: found a {family} model, wanted one of the family {' or '.join(editor.families)}"
+        )
+
+
+def _scores(plan: Plan, trials: Sequence[Trial], moment: str) -> Scores:
+    """The scores of what was asked at one time."""
+    return score(
+        [trial.answers for trial in trials if trial.time == moment],
+        plan.base,
+        plan.ground.protocol,
+        seed=plan.ground.seed,
+        stopping=plan.setting.stopping,
+    )
+
+
+def _edit_one_by_one(
+    name: str, editor: AbstractEditor, state: State, plan: Plan, place: Path, progress: Progress
+) -> bool:
+    """The regime `single`: every edit starts from the base model. Whether all edits were on file before."""
+    model, rows = plan.ground.model, place / ROWS
+    made = done = recover(rows, len(plan.cases))
+    enough = _Enough(plan)
+    if done and plan.setting.stopping is not None:
+        enough.add(read_trials(rows))
+    with rows.open("a", encoding="utf-8") as file:
+        while made < len(plan.cases) and not enough.reached():
+            progress(made, len(plan.cases), enough.words())
+            group = plan.cases[made : made + EDITS_AT_ONCE]
+            with numerics(model.device, tf32=model.tf32):
+                trials = edit_and_ask(editor, state, plan, group, check=made == done)
+            if made == done:  # told before anything is on file, not hours later
+                check_base(name, plan.ground)
+            file.writelines(map(to_line, trials))
+            file.flush()
+            enough.add(trials)
+            made += len(group)
+    progress(made, made, enough.words())
+    return made == done
+
+
+def _edit_in_streams(
+    name: str, editor: AbstractEditor, state: State, plan: Plan, place: Path, progress: Progress
+) -> bool:
+    """The regimes `batch` and `sequential`. Whether all batches were on file before."""
+    done = position = Position.read(place / CHECKPOINT, str(plan.ground.model.device))
+    n_batches = len(steps_of(plan))
+    with open_rows(place / ROWS, keep=done.rows) as file:
+        progress(done.batches, n_batches, "")
+        for position, trials in run_steps(editor, state, plan, done):
+            if position.batches == done.batches + 1:
+                check_base(name, plan.ground)
+            file.writelines(map(to_line, trials))
+            file.flush()
+            position.write(place / CHECKPOINT)
+            progress(position.batches, n_batches, "")
+    return position.batches == done.batches
 
 
 class _Enough:

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 from kebench.errors import BadSetting, NotFound
 from kebench.models.settings import BatchSize, DType
 from kebench.scoring.protocols import PROTOCOLS, STRATA, Targets
+from kebench.scoring.regimes import Regime
 
 Split = Literal["test", "dev"]
 
@@ -31,6 +32,11 @@ class RunSettings:
         retain_seed: of the draw of those questions; another one asks the same edits other questions.
         split: `test`, or `dev` to choose settings with: the half of it that editors choose their checkpoints
             with, but learn nothing from; held-out wordings and relations left out.
+        regime: `single`, every edit starts from the base model; `batch`, `batch` edits are put into one model
+            at once; or `sequential`, a model is edited again and again (`kebench.scoring.regimes`).
+        edits: how many edits follow each other in one model; of `sequential` alone.
+        batch: how many edits are put into a model at once; 1 by default in `sequential`.
+        ask_after: after so many edits of a stream, all edits so far are asked about; at the end, always.
         output: the run's folder; by default one in `runs/` named after the setting.
         device: where to compute: `cpu`, `cuda`, `cuda:1`, `mps`; by default `cuda` if there is one.
         dtype: what to compute in; another one is another setting. `tf32` needs `cuda`.
@@ -49,10 +55,22 @@ class RunSettings:
     retain: int | Literal["exact"] | None = None
     retain_seed: int = 0
     split: Split = "test"
+    regime: str = "single"
+    edits: int | None = None
+    batch: int | None = None
+    ask_after: tuple[int, ...] = ()
     output: str | None = None
     device: str | None = None
     dtype: DType = "float32"
     batch_size: BatchSize = "auto"
+
+    def as_regime(self) -> Regime:
+        """The regime that `regime`, `edits`, `batch` and `ask_after` mean.
+
+        Raises:
+            BadSetting: they do not go together.
+        """
+        return Regime.of(self.regime, edits=self.edits, batch=self.batch, ask_after=self.ask_after)
 
     def check(self) -> None:
         """Makes sure of what the types do not say.
@@ -71,6 +89,8 @@ class RunSettings:
             raise BadSetting(f"dtype: found '{self.dtype}', wanted {', '.join(get_args(DType))}")
         if self.batch_size != "auto" and not (isinstance(self.batch_size, int) and self.batch_size > 0):
             raise BadSetting(f"batch-size: found {self.batch_size}, wanted 1 or more, or 'auto'")
+        if self.as_regime().name != "single" and self.precision is not None:
+            raise BadSetting(f"precision: found it with the regime {self.regime}, wanted it with single")
         if self.limit is not None and self.limit < 0:
             raise BadSetting(f"limit: found {self.limit}, wanted 0 (all) or more")
         if self.precision is not None and not 0 < self.precision < 50:

@@ -16,6 +16,7 @@ from kebench.models.model import AbstractModel
 from kebench.running.cases import Case
 from kebench.running.plan import Plan
 from kebench.scoring.answers import BaseAnswer, EditAnswers, ParaphraseAnswer
+from kebench.scoring.regimes import FINAL
 
 OUT_OF_REACH = (
     torch.OutOfMemoryError,
@@ -28,11 +29,19 @@ OUT_OF_REACH = (
 
 @dataclass(frozen=True)
 class Trial:
-    """What one edited model said, and what it took; edits made together share the seconds."""
+    """What a model answered to one edit's questions, and what it took.
+
+    Attributes:
+        answers: to the edit's questions.
+        edit_seconds: to make the edit; edits made together share the seconds.
+        answer_seconds: to ask its questions.
+        time: when they were asked (`kebench.scoring.regimes`).
+    """
 
     answers: EditAnswers
     edit_seconds: float
     answer_seconds: float
+    time: str = FINAL
 
 
 def requests(editor: AbstractEditor, cases: Sequence[Case]) -> list[Edit]:
@@ -75,13 +84,13 @@ def edit_and_ask(
         edited = versions_of_each(editor, state, plan.ground.model, edits)
         made = time.perf_counter()
         refuse_shared(editor, edits, edited)
-        found = _ask(edited, cases, plan)
+        found = ask(edited, cases, plan)
         share = len(cases)
         seconds = ((made - started) / share, (time.perf_counter() - made) / share)
     except OUT_OF_REACH as error:
         if len(cases) == 1:
-            failed = _failed(cases[0], plan.sample(cases[0]), type(error).__name__.lstrip("_"))
-            return [Trial(failed, time.perf_counter() - started, 0.0)]
+            nothing = failed(cases[0], plan, name_of(error))
+            return [Trial(nothing, time.perf_counter() - started, 0.0)]
     else:
         if check:
             _check_alone(editor, state, plan, cases, edited)
@@ -112,25 +121,37 @@ def _questions(case: Case, plan: Plan) -> dict[str, str]:
     return found
 
 
-def _ask(edited: Versions, cases: Sequence[Case], plan: Plan) -> list[EditAnswers]:
-    """All questions of every edited model of a group, in one go. An answer belongs to its edit and text."""
-    whole = [index for index in range(len(cases)) if index not in edited.failures]
+def ask(
+    versions: Versions, cases: Sequence[Case], plan: Plan, which: Sequence[int] | None = None
+) -> list[EditAnswers]:
+    """All questions of each case, put to its version, in one go. An answer belongs to its edit and text.
+
+    Args:
+        versions: of the model.
+        cases: the edits.
+        plan: what they are asked.
+        which: the version of each case; by default the one in its place.
+    """
+    version_of = list(range(len(cases)) if which is None else which)
+    whole = [index for index in range(len(cases)) if version_of[index] not in versions.failures]
     asked = [(index, *each) for index in whole for each in _questions(cases[index], plan).items()]
-    answers = edited.answer(
+    answers = versions.answer(
         [prompt for _, prompt, _ in asked],
-        [index for index, _, _ in asked],
+        [version_of[index] for index, _, _ in asked],
         [guess for _, _, guess in asked],
         beams=plan.ground.protocol.beams,
     )
     said = {(index, prompt): answer for (index, prompt, _), answer in zip(asked, answers, strict=True)}
-    prefers = edited.prefers(
-        [cases[index].edit.prompt for index in whole], whole, [cases[index].edit.target for index in whole]
+    prefers = versions.prefers(
+        [cases[index].edit.prompt for index in whole],
+        [version_of[index] for index in whole],
+        [cases[index].edit.target for index in whole],
     )
     forced = dict(zip(whole, prefers, strict=True))
     return [
-        # An edit may also fail while it is asked.
-        _failed(case, plan.sample(case), edited.failures[index])
-        if index in edited.failures
+        # A version may also fail while it is asked.
+        failed(case, plan, versions.failures[version_of[index]])
+        if version_of[index] in versions.failures
         else _row(case, plan.sample(case), partial(_of_edit, said, index), forced=forced.get(index))
         for index, case in enumerate(cases)
     ]
@@ -141,9 +162,14 @@ def _of_edit(said: Mapping[tuple[int, str], str], index: int, prompt: str) -> st
     return said[index, prompt]
 
 
-def _failed(case: Case, sample: Sequence[BaseAnswer], why: str) -> EditAnswers:
-    """A failed edit has no answer to anything."""
-    return replace(_row(case, sample, lambda _prompt: None), failure=why)
+def failed(case: Case, plan: Plan, why: str) -> EditAnswers:
+    """The row of a failed edit: it has no answer to anything."""
+    return replace(_row(case, plan.sample(case), lambda _prompt: None), failure=why)
+
+
+def name_of(error: BaseException) -> str:
+    """What tables call a failure for this reason."""
+    return type(error).__name__.lstrip("_")
 
 
 def _row(

@@ -69,6 +69,7 @@ class EditAnswers:
             Drawn from the whole test set; the scorer leaves out what the protocol leaves out.
         failure: why the edit failed, or None. A failed edit counts as wrong everywhere.
         held_out: whether the editor was trained on nothing about this relation.
+        also_edited: the facts of the other edits that the model holds; empty in the regime `single`.
     """
 
     id: str
@@ -82,3 +83,4 @@ class EditAnswers:
     sample: Mapping[str, str | None] = field(default_factory=dict)
     failure: str | None = None
     held_out: bool = False
+    also_edited: tuple[str, ...] = ()

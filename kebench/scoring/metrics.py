@@ -35,11 +35,13 @@ class BaseAnswers:
         """The ids of the test questions that are not in O^x of this edit.
 
         `row`: the edited record. `fact`: also those about its fact, and those worded (normalised) like x or
-        like one of its paraphrases, whatever fact they are filed under.
+        like one of its paraphrases, whatever fact they are filed under; and, where the model holds other
+        edits, those about their facts.
         """
         ids = {edit.id} & self.rows.keys()
         if protocol.left_out_of_retain == "fact":
-            ids |= self._by_fact.get(edit.fact, set())
+            for fact in (edit.fact, *edit.also_edited):
+                ids |= self._by_fact.get(fact, set())
             for text in (edit.prompt, *(paraphrase.text for paraphrase in edit.paraphrases)):
                 ids |= self._by_wording.get(normalise(text), set())
         return ids

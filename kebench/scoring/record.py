@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ class Setting:
         model, model_fingerprint: the base model, and a hash of its weights, tokenizer and configuration.
         protocol: what is compared with what, every field of it.
         targets: `alternative` or `gold`.
-        regime: `single`: every edit starts from the base model.
+        regime: how edits follow each other, as `Regime` spells it; `single`: each starts from the base model.
         retain: `sample of N` or `exact`.
         seed: of the choice of edits, and of the intervals.
         edits: how many; at most how many where there is a precision.
@@ -40,6 +40,8 @@ class Setting:
         precision: edits stop when retain accuracy is known to this, in percentage points; None where their
             number was fixed. Not in the JSON then, so that records older than it stay what they are.
         split: `test`, and then not in the JSON either; or `dev`, on which settings are chosen.
+        ask_after: after how many edits of a stream all edits so far were asked about, besides its end. Not in
+            the JSON where there are none.
         retain_seed: of the edits' samples. None, and not in the JSON, in records older than it, whose samples
             were drawn with `seed`.
     """
@@ -61,6 +63,10 @@ class Setting:
     precision: float | None = None
     split: str = "test"
     retain_seed: int | None = None
+    ask_after: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ask_after", tuple(self.ask_after))  # JSON has lists
 
     @property
     def key(self) -> str:
@@ -81,6 +87,8 @@ class Setting:
             del fields["split"]
         if self.retain_seed is None:
             del fields["retain_seed"]
+        if not self.ask_after:
+            del fields["ask_after"]
         return fields
 
 
@@ -120,6 +128,8 @@ class RunRecord:
         cost: what it took.
         versions: of Python, kebench and the packages that could move a number; git commit where known.
         hardware: what it ran on and in, and how often a batch did not fit since the run began.
+        times: the scores at other times than the end of each stream (`kebench.scoring.regimes`), by the
+            time's name; not in the JSON where there are none.
     """
 
     format: int
@@ -134,6 +144,7 @@ class RunRecord:
     cost: Cost
     versions: Mapping[str, str]
     hardware: Mapping[str, str | int]
+    times: Mapping[str, Scores] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The record as JSON holds it."""
@@ -141,7 +152,8 @@ class RunRecord:
         fields["setting"] = self.setting.to_json()
         fields["scores"] = self.scores.to_json()
         fields["cost"] = asdict(self.cost)
-        return fields
+        fields["times"] = {moment: scores.to_json() for moment, scores in self.times.items()}
+        return fields if self.times else {name: fields[name] for name in fields if name != "times"}
 
     @staticmethod
     def from_json(fields: Mapping[str, Any]) -> RunRecord:
@@ -152,6 +164,7 @@ class RunRecord:
                 "setting": Setting(**fields["setting"]),
                 "scores": Scores.from_json(fields["scores"]),
                 "cost": Cost(**fields["cost"]),
+                "times": {time: Scores.from_json(each) for time, each in fields.get("times", {}).items()},
             }
         )
 

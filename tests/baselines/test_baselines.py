@@ -272,7 +272,7 @@ def test_the_oracle_says_the_target_where_it_should_and_nowhere_else(editor: Abs
     prompts = [edits[0].prompt, *edits[0].paraphrases, edits[1].prompt, edits[1].prompt]
     free = base.answer([edits[1].prompt])[0]
     assert edited.answer(prompts, [0, 0, 0, 1], [""] * 4) == ["city 0", "city 0", free, "city 1"]
-    assert edited.prefers(prompts, [0] * 4, ["x"] * 4) is None
+    assert edited.prefers(prompts, [0] * 4, ["x"] * 4) == [None, None, False, False]  # looked up: unknown
 
 
 def test_the_vandal_says_one_word() -> None:

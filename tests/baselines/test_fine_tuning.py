@@ -119,7 +119,7 @@ def test_under_decao2021_it_stops_when_the_answer_of_the_beams_is_the_target() -
     edits = tiny.edits(base, "bart", 6)
     updates = updates_of(QUICK, {}, judged, edits)
     assert any(updates)
-    assert reached(judged, updates, [(edit,) for edit in edits]) == [True] * 6
+    assert reached(judged, updates, [(edit,) for edit in edits]) == [[True]] * 6
     answers = Versions(base, updates).answer([edit.prompt for edit in edits], range(6), [""] * 6, beams=5)
     assert [normalise_decao2021(answer) for answer in answers] == [
         normalise_decao2021(edit.target) for edit in edits
@@ -131,7 +131,7 @@ def test_an_update_that_is_not_finite_has_not_reached_its_target() -> None:
     (name, *_) = editable(judged.network)
     broken = {name: Dense(torch.full_like(judged.network.get_parameter(name), torch.nan))}
     (edit,) = tiny.edits(judged, "bart", 1)
-    assert reached(judged, [broken], [(edit,)]) == [False]
+    assert reached(judged, [broken], [(edit,)]) == [[False]]
 
 
 def loss_by_hand(base: AbstractModel, edit: Edit) -> Tensor:

@@ -227,7 +227,7 @@ def test_the_condition_is_prediction_target_prompt_cut() -> None:
 @KINDS
 def test_the_size_of_an_update_is_its_root_mean_square(kind: str) -> None:
     base = tiny.model(kind, dtype=torch.float64)
-    updates = TINY.update(random_state(TINY, base), base, tiny.edits(base, kind, 3))
+    updates = updates_of(TINY, random_state(TINY, base), base, tiny.edits(base, kind, 3))
     names = list(updates[0])
     batches = {name: LowRankBatch.stack([u[name] for u in updates]) for name in names}  # type: ignore[misc]
     dense = [[(u[name].B @ u[name].A).square().mean().sqrt() for u in updates] for name in names]  # type: ignore[union-attr]
@@ -655,7 +655,7 @@ def test_the_kl_over_beams_is_the_kl_over_enumerated_answers(
     smaller: set[bool] = set()
     with torch.no_grad():
         _, found = losses(editor, hypernetwork, base, before, batch)
-        updates = editor.update(hypernetwork.state_dict(), base, [item.edit for item in edits])
+        updates = updates_of(editor, hypernetwork.state_dict(), base, [item.edit for item in edits])
         each = []
         for owner, question in zip(batch.retain_edit, batch.retain, strict=True):
             answers = EVERY_ANSWER

@@ -63,7 +63,9 @@ def test_an_untrained_knowledge_editor_makes_the_same_update(kind: str, loop: in
     editor = replace(STEP, scale=2.0, loop=loop, moment_questions=training.MOMENT_QUESTIONS)  # σ(0) = 1/2
     edits = tiny.edits(base, kind, 4)
     expected = updates_of(learner, hypernetwork.state_dict(), base, edits)
-    for one, other in zip(editor.update(prepared(editor, base, kind), base, edits), expected, strict=True):
+    for one, other in zip(
+        updates_of(editor, prepared(editor, base, kind), base, edits), expected, strict=True
+    ):
         assert_same(products(one), products(other), **through(base, passes=4 * loop))
 
 
@@ -110,7 +112,7 @@ def test_length_and_loop_do_not_change_what_is_prepared() -> None:
 
 def test_no_edits_no_updates() -> None:
     base = tiny.model("bert")
-    assert STEP.update(prepared(STEP, base, "bert"), base, []) == []
+    assert updates_of(STEP, prepared(STEP, base, "bert"), base, []) == []
 
 
 def test_nothing_to_gather_is_said_in_one_line() -> None:

@@ -6,7 +6,7 @@ import pytest
 import tiny
 import torch
 from dense_reference import dense_gradients, really_edited
-from test_updates import random_low_rank, stacked
+from random_updates import random_low_rank, stacked
 from tolerance import assert_same, through
 from torch import Tensor
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,6 +11,7 @@ import torch
 from dense_reference import dense_delta, really_edited
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from random_updates import random_low_rank, stacked
 from tolerance import assert_same, through
 from torch import Tensor, nn
 
@@ -34,21 +34,6 @@ from kebench.models.model import AbstractModel, Under
 KINDS = pytest.mark.parametrize("kind", tiny.KINDS)
 
 
-def random_low_rank(base: AbstractModel, seed: int, *, size: float = 0.3) -> dict[str, LowRank]:
-    """Factors of random ranks, for a random choice of matrices."""
-    chance, generator = random.Random(seed), torch.Generator().manual_seed(seed)
-    maps = linear_maps(base.network)
-    names = editable(base.network)
-    update = {}
-    for name in chance.sample(names, chance.randint(1, len(names))):
-        d_out, d_in = map_shape(maps[name])
-        rank = chance.randint(0, 4)
-        like = base.network.get_parameter(name)
-        b = torch.randn(d_out, rank, generator=generator).to(like) * size
-        update[name] = LowRank(b, torch.randn(rank, d_in, generator=generator).to(like) * size)
-    return update
-
-
 def dense_maps(base: AbstractModel, seed: int) -> dict[str, Tensor]:
     """A random change of every matrix, (d_out, d_in)."""
     maps, generator = linear_maps(base.network), torch.Generator().manual_seed(seed)
@@ -67,17 +52,6 @@ def as_update(base: AbstractModel, deltas: dict[str, Tensor]) -> Update:
 def scored(base: AbstractModel, prompts: list[str]) -> Tensor:
     targets = ["SUPPORTS" if base.family == "classifier" else "New York"] * len(prompts)
     return base.logits(base.rows(prompts, targets))
-
-
-def stacked(base: AbstractModel, updates: list[dict[str, LowRank]]) -> dict[str, LowRankBatch]:
-    found = {}
-    maps = linear_maps(base.network)
-    for name in editable(base.network):
-        d_out, d_in = map_shape(maps[name])
-        like = base.network.get_parameter(name)
-        nothing = LowRank(like.new_zeros(d_out, 0), like.new_zeros(0, d_in))
-        found[name] = LowRankBatch.stack([update.get(name, nothing) for update in updates])
-    return found
 
 
 @KINDS

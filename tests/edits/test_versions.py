@@ -6,7 +6,7 @@ import pytest
 import tiny
 import torch
 from dense_reference import dense_delta, really_edited
-from test_updates import random_low_rank
+from random_updates import random_low_rank
 from tolerance import through, tolerance
 
 from kebench.edits.versions import Versions

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from test_updates import random_low_rank
+from random_updates import random_low_rank
 from transformers import BertConfig
 
 from kebench.edits.versions import Versions

@@ -9,7 +9,7 @@ import tiny
 import torch
 from dense_reference import really_edited
 from kebench.baselines.fine_tuning import FineTuning
-from test_updates import random_low_rank
+from random_updates import random_low_rank
 from worlds import World
 
 from kebench.edits.versions import Versions

@@ -14,7 +14,7 @@ from dense_reference import dense_gradients, really_edited
 from kebench.baselines.fine_tuning import FineTuning
 from kebench.baselines.knowledge_editor import KnowledgeEditor
 from kebench.baselines.knowledge_editor.training import under_updates
-from test_updates import random_low_rank, stacked
+from random_updates import random_low_rank, stacked
 from tolerance import assert_same, through, tolerance
 from torch import Tensor, nn
 

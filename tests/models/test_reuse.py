@@ -133,7 +133,7 @@ def test_logits_are_the_same_however_the_batch_is_padded(kind: str, stack: str, 
     base.network.double()
     update = edit_of(base, matrices(base, stack, layer), 1)
     alone = really_edited(base, update)
-    under = next(Versions(base, [update])._groups([0] * 12))[1]
+    under = next(Versions(base, [update])._groups(range(12), [0] * 12))[1]
     prompts = tiny.prompts(kind, 12)
     answers = [tiny.LABELS[0]] * 12 if kind == "bert" else [tiny.CITIES[i % 3] for i in range(12)]
     for chosen in ([3], list(range(12)), [11, 2], list(range(12))):
@@ -229,7 +229,7 @@ def test_a_layer_that_hands_on_more_than_its_states_is_never_skipped() -> None:
 
 def plainly(base: AbstractModel, update: Update, prompts: Sequence[str]) -> list[str]:
     """What the edited model says, nothing being reused."""
-    under = next(Versions(base, [update])._groups([0] * len(prompts)))[1]
+    under = next(Versions(base, [update])._groups(range(len(prompts)), [0] * len(prompts)))[1]
     return base.answer(prompts, under=Under(under.enter, frozenset()))
 
 
@@ -250,7 +250,7 @@ def test_states_of_other_weights_are_not_used(change: str) -> None:
         for name, tensor in weights.items():
             base.network.get_parameter(name).data = tensor
     rows = base.rows(prompts, [tiny.LABELS[0]] * 8)
-    under = next(Versions(base, [update])._groups([0] * 8))[1]
+    under = next(Versions(base, [update])._groups(range(8), [0] * 8))[1]
     with torch.inference_mode(), base.reuse.below(under.changed, rows), under(range(8)):
         found = base.logits(rows)
     assert_same(found, really_edited(base, update).logits(rows), **through(base))

@@ -1,0 +1,229 @@
+"""Streams of edits: a model is edited again and again, and asked at the times that the regime names.
+
+After every batch, what the stream is made of so far goes into one checkpoint: the update of the base model's
+weights, and what the editor carries. A stream that was cut off goes on from there, to the same rows.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from kebench.edits.editor import AbstractEditor, Carried, State
+from kebench.edits.versions import Routed, Version, Versions, in_force, total
+from kebench.errors import BadFile
+from kebench.models.changes import Dense, LowRank, Update
+from kebench.models.numerics import numerics
+from kebench.running.cases import Case
+from kebench.running.plan import Plan
+from kebench.running.trial import OUT_OF_REACH, Trial, ask, failed, name_of, requests
+from kebench.scoring.answers import EditAnswers
+from kebench.scoring.regimes import FINAL, IMMEDIATE, after
+from kebench.training.checkpoints import save_tensors
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINT = "stream.safetensors"
+"""Where an editor's folder keeps how far its streams are."""
+ASKED_AT_ONCE = 8
+"""How many edits' questions are put to a version in one go."""
+_PARTS = {Dense: ("delta",), LowRank: ("B", "A")}
+
+
+@dataclass(frozen=True)
+class Position:
+    """How far the streams of one editor are.
+
+    Attributes:
+        batches: how many are made, over all streams.
+        rows: how many rows are on file.
+        update: of the base model's weights in the stream that is under way; empty at its beginning.
+        carried: what its editor carries; None at its beginning.
+        failures: edit's id → why it failed, in that stream.
+    """
+
+    batches: int = 0
+    rows: int = 0
+    update: Update = field(default_factory=dict)
+    carried: Carried | None = None
+    failures: dict[str, str] = field(default_factory=dict)
+
+    def write(self, path: Path) -> None:
+        """Writes the checkpoint, all or nothing."""
+        tensors: dict[str, Tensor] = {}
+        for name, change in self.update.items():
+            for part in _PARTS[type(change)]:
+                tensors[f"update/{name}/{part}"] = getattr(change, part)
+        carried = self.carried or Carried()
+        tensors |= {f"carried/{name}": tensor for name, tensor in carried.tensors.items()}
+        facts = {
+            "batches": self.batches,
+            "rows": self.rows,
+            "begun": self.carried is not None,
+            "data": carried.data,
+            "failures": self.failures,
+        }
+        save_tensors(tensors, path, {"position": json.dumps(facts, sort_keys=True)})
+
+    @staticmethod
+    def read(path: Path, device: str) -> "Position":
+        """Reads the checkpoint; the beginning where there is none.
+
+        Raises:
+            BadFile: it is not what `write` writes.
+        """
+        if not path.is_file():
+            return Position()
+        try:
+            with safe_open(path, "pt", device=device) as file:
+                facts = json.loads(file.metadata()["position"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            parts: dict[str, dict[str, Tensor]] = {}
+            for key in [key for key in tensors if key.startswith("update/")]:
+                _, name, part = key.split("/")
+                parts.setdefault(name, {})[part] = tensors[key]
+            update = {name: Dense(**p) if "delta" in p else LowRank(**p) for name, p in parts.items()}
+            own = {
+                key.removeprefix("carried/"): tensor
+                for key, tensor in tensors.items()
+                if key.startswith("carried/")
+            }
+            carried = Carried(own, facts["data"]) if facts["begun"] else None
+            return Position(facts["batches"], facts["rows"], update, carried, facts["failures"])
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, SafetensorError) as error:
+            raise BadFile(
+                path, f"not the checkpoint of a stream ({type(error).__name__}); remove the folder"
+            ) from None
+
+
+@dataclass(frozen=True)
+class Step:
+    """One batch of one stream, and what was made before it.
+
+    Attributes:
+        earlier: the cases of the stream's earlier batches, in their order.
+        batch: the cases that are edited now.
+        is_first, is_last: of the stream.
+    """
+
+    earlier: tuple[Case, ...]
+    batch: tuple[Case, ...]
+    is_first: bool
+    is_last: bool
+
+    @property
+    def so_far(self) -> tuple[Case, ...]:
+        """All cases that the stream has edited once this batch is made."""
+        return (*self.earlier, *self.batch)
+
+
+def steps_of(plan: Plan) -> list[Step]:
+    """Every batch of every stream of a run, in the order in which they are made."""
+    steps = []
+    for stream in plan.regime.streams(plan.cases):
+        earlier: tuple[Case, ...] = ()
+        for place, batch in enumerate(stream):
+            steps.append(Step(earlier, tuple(batch), place == 0, place == len(stream) - 1))
+            earlier += tuple(batch)
+    return steps
+
+
+def run_steps(
+    editor: AbstractEditor, state: State, plan: Plan, position: Position
+) -> Iterator[tuple[Position, list[Trial]]]:
+    """Makes the batches that are not made yet; after each, where the streams are and what was answered.
+
+    A batch fails where the editor runs out of memory or returns weights that are not finite. Its edits count
+    as wrong whenever they are asked about, and the stream goes on from the version before it.
+    """
+    base = plan.ground.model
+    for step in steps_of(plan)[position.batches :]:
+        if step.is_first:
+            position = replace(position, update={}, carried=editor.begin(state, base), failures={})
+        with numerics(base.device, tf32=base.tf32):
+            started = time.perf_counter()
+            position, version = _made(editor, state, plan, step, position)
+            seconds = (time.perf_counter() - started) / len(step.batch)
+            trials = list(_asked(plan, step, position, version, seconds))
+        position = replace(position, batches=position.batches + 1, rows=position.rows + len(trials))
+        yield position, trials
+
+
+def _made(
+    editor: AbstractEditor, state: State, plan: Plan, step: Step, position: Position
+) -> tuple[Position, Version]:
+    """The stream with the batch put into it, and the version that this makes of the base model."""
+    base = plan.ground.model
+    carried = position.carried
+    assert carried is not None
+    start = in_force(base, position.update)
+    why: str | None
+    try:
+        (version,), (carried,) = editor.edit(state, start, [requests(editor, step.batch)], [carried])
+        why = Versions(start, [version]).failures.get(0)
+    except OUT_OF_REACH as error:
+        version, why = {}, name_of(error)
+    if why is not None:
+        failures = position.failures | dict.fromkeys((case.edit.id for case in step.batch), why)
+        return replace(position, failures=failures), position.update
+    if isinstance(version, Routed):
+        return replace(position, carried=carried), version
+    update = total(base.network, position.update, version)
+    return replace(position, carried=carried, update=update), update
+
+
+def _asked(
+    plan: Plan, step: Step, position: Position, version: Version, edit_seconds: float
+) -> Iterator[Trial]:
+    """The rows of one batch: of its own edits, and of all edits so far at the times that the regime names."""
+    base = plan.ground.model
+    asked: dict[str, Sequence[Case]] = {}
+    if plan.regime.name == "sequential":
+        asked[IMMEDIATE] = step.batch
+        if len(step.so_far) in plan.regime.ask_after:
+            asked[after(len(step.so_far))] = _standing(step.so_far)
+    if step.is_last:
+        asked[FINAL] = _standing(step.so_far)
+    if isinstance(version, Routed):
+        versions = Versions(base, [version])
+    else:
+        versions = Versions(in_force(base, version), [{}])
+    facts = tuple(dict.fromkeys(case.fact for case in step.so_far if case.edit.id not in position.failures))
+    for moment, cases in asked.items():
+        for place in range(0, len(cases), ASKED_AT_ONCE):
+            group = cases[place : place + ASKED_AT_ONCE]
+            started = time.perf_counter()
+            rows = _rows(plan, versions, group, position)
+            seconds = (time.perf_counter() - started) / len(group)
+            made_now = moment == IMMEDIATE or plan.regime.name == "batch"
+            for answers in rows:
+                others = tuple(fact for fact in facts if fact != answers.fact)
+                yield Trial(
+                    replace(answers, also_edited=others),
+                    edit_seconds if made_now else 0.0,
+                    seconds,
+                    moment,
+                )
+
+
+def _rows(plan: Plan, versions: Versions, cases: Sequence[Case], position: Position) -> list[EditAnswers]:
+    """What one version answers to the questions of some edits; those that failed have no answer."""
+    whole = [case for case in cases if case.edit.id not in position.failures]
+    found = dict(
+        zip([case.edit.id for case in whole], ask(versions, whole, plan, [0] * len(whole)), strict=True)
+    )
+    return [
+        found[case.edit.id] if case.edit.id in found else failed(case, plan, position.failures[case.edit.id])
+        for case in cases
+    ]
+
+
+def _standing(cases: Sequence[Case]) -> list[Case]:
+    """The cases whose fact no later one edits again: of several edits of a fact, the last holds."""
+    last = {case.fact: case for case in cases}
+    return [case for case in cases if last[case.fact] is case]
