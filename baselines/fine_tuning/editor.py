@@ -89,7 +89,7 @@ def descend(
 ) -> list[Update]:
     """θ' − θ of each batch after the steps it takes until the argmax of every target token is right.
 
-    Under `decao2021`, until every target is the answer, decoded with the beams of the run (`reached`).
+    EditsInForce `decao2021`, until every target is the answer, decoded with the beams of the run (`reached`).
 
     Args:
         settings: which matrices, how fast, how long.

@@ -26,7 +26,7 @@ from kebench.models.changes import (
     substituted,
 )
 from kebench.models.layers import linear_maps, map_shape
-from kebench.models.model import AbstractModel, Prefixed, Under
+from kebench.models.model import AbstractModel, Prefixed, EditsInForce
 from kebench.scoring.metrics import same
 
 T = TypeVar("T")
@@ -100,7 +100,7 @@ class Versions:
         `guesses` are answers that each may well give. They can save time, and never change the result.
         """
 
-        def ask(rows: Sequence[int], asked: Sequence[str | Prefixed], under: Under) -> Sequence[str]:
+        def ask(rows: Sequence[int], asked: Sequence[str | Prefixed], under: EditsInForce) -> Sequence[str]:
             hoped_for = [guesses[row] for row in rows]
             return self.model.answer(asked, guesses=hoped_for, beams=beams, under=under)
 
@@ -109,7 +109,7 @@ class Versions:
     def says(self, prompts: Sequence[str], which: Sequence[int], answers: Sequence[str]) -> list[bool]:
         """Whether `answers[i]` is what version `which[i]` answers to `prompts[i]`, in one pass."""
 
-        def ask(rows: Sequence[int], asked: Sequence[str | Prefixed], under: Under) -> Sequence[bool]:
+        def ask(rows: Sequence[int], asked: Sequence[str | Prefixed], under: EditsInForce) -> Sequence[bool]:
             return self.model.says(asked, [answers[row] for row in rows], under=under)
 
         return self._asked(prompts, which, ask, lambda row, route: route.text == answers[row])
@@ -122,7 +122,7 @@ class Versions:
         None where the answer is looked up (`Says`): then there are no probabilities.
         """
 
-        def ask(rows: Sequence[int], asked: Sequence[str | Prefixed], under: Under) -> Sequence[bool | None]:
+        def ask(rows: Sequence[int], asked: Sequence[str | Prefixed], under: EditsInForce) -> Sequence[bool | None]:
             return self.model.prefers(asked, [targets[row] for row in rows], under=under)
 
         return self._asked(prompts, which, ask, lambda _row, _route: None)
@@ -132,7 +132,7 @@ class Versions:
     ) -> list[float | None]:
         """How strongly version `which[i]` believes `answers[i]`, in nats; None where it is looked up."""
 
-        def ask(rows: Sequence[int], asked: Sequence[str | Prefixed], under: Under) -> Sequence[float | None]:
+        def ask(rows: Sequence[int], asked: Sequence[str | Prefixed], under: EditsInForce) -> Sequence[float | None]:
             return self.model.log_odds(asked, [answers[row] for row in rows], under=under)
 
         return self._asked(prompts, which, ask, lambda _row, _route: None)
@@ -143,7 +143,7 @@ class Versions:
         self,
         prompts: Sequence[str],
         which: Sequence[int],
-        ask: Callable[[Sequence[int], Sequence[str | Prefixed], Under], Sequence[T]],
+        ask: Callable[[Sequence[int], Sequence[str | Prefixed], EditsInForce], Sequence[T]],
         looked_up: Callable[[int, Says], T],
     ) -> list[T]:
         """What `ask` finds for each row, asked of a group of them at a time."""
@@ -182,7 +182,7 @@ class Versions:
         updates: Mapping[int, Update],
         prompts: Sequence[str | Prefixed],
         which: Sequence[int],
-        ask: Callable[[Sequence[int], Sequence[str | Prefixed], Under], Sequence[T]],
+        ask: Callable[[Sequence[int], Sequence[str | Prefixed], EditsInForce], Sequence[T]],
     ) -> dict[int, T]:
         """The rows that are asked under an update of their own: row → what `ask` finds."""
         distinct = list({id(update): update for update in updates.values()}.values())
@@ -203,7 +203,7 @@ class Versions:
 
         return failed
 
-    def _groups(self, rows: Sequence[int], which: Sequence[int]) -> Iterator[tuple[list[int], Under]]:
+    def _groups(self, rows: Sequence[int], which: Sequence[int]) -> Iterator[tuple[list[int], EditsInForce]]:
         """Rows that one pass can answer together, and what puts their updates in force.
 
         Low-rank updates share a pass over the model's weights, where the network allows it (`OnePass`). A
@@ -255,7 +255,7 @@ def total(network: nn.Module, first: Update, second: Update) -> Update:
     return summed
 
 
-def low_rank_under(base: AbstractModel, updates: Mapping[str, LowRankBatch], which: Sequence[int]) -> Under:
+def low_rank_under(base: AbstractModel, updates: Mapping[str, LowRankBatch], which: Sequence[int]) -> EditsInForce:
     """Row i of a batch under update `which[indices[i]]`.
 
     Rows under different updates can share a pass only where `base.one_pass.holds_edits(updates)`; elsewhere,
@@ -273,7 +273,7 @@ def low_rank_under(base: AbstractModel, updates: Mapping[str, LowRankBatch], whi
             network, dense_weights(network, {name: batch[edits[0]] for name, batch in updates.items()})
         )
 
-    return Under(enter, frozenset(updates))
+    return EditsInForce(enter, frozenset(updates))
 
 
 def reached(start: AbstractModel, updates: Sequence[Update], batches: Sequence[Batch]) -> list[list[bool]]:
@@ -305,5 +305,5 @@ def reached(start: AbstractModel, updates: Sequence[Update], batches: Sequence[B
     return [[next(by_row) for _ in batch] for batch in batches]
 
 
-def _always(network: nn.Module, weights: Mapping[str, Tensor]) -> Under:
-    return Under(lambda _rows: substituted(network, weights), frozenset(weights))
+def _always(network: nn.Module, weights: Mapping[str, Tensor]) -> EditsInForce:
+    return EditsInForce(lambda _rows: substituted(network, weights), frozenset(weights))
