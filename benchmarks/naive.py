@@ -78,7 +78,9 @@ def ask(
     answers: list[str] = []
     margins: list[float] = []
     for start in range(0, len(prompts), BATCH):
-        texts = [model.prompt_format.template.format(prompt=prompt) for prompt in prompts[start : start + BATCH]]
+        texts = [
+            model.prompt_format.template.format(prompt=prompt) for prompt in prompts[start : start + BATCH]
+        ]
         options = {"padding": "max_length", "truncation": True, "max_length": TOKENS, "return_tensors": "pt"}
         inputs = model.tokenizer(texts, **options).to(model.device)
         inputs.pop("token_type_ids", None)

@@ -178,7 +178,9 @@ def test_a_kebench_model_is_checked_too(classifier: World, seq2seq: World) -> No
     of_claims = load_model(str(classifier.model), load_task(str(classifier.task)))
     with pytest.raises(BadSetting, match=r"found classifier, wanted a seq2seq \(task toy\)"):
         evaluate("identity", seq2seq.task, of_claims)
-    other = tiny.model("bert", asking=PromptFormat(template="Is it true? {prompt}", labels=tiny.LABELS))
+    other = tiny.model(
+        "bert", prompt_format=PromptFormat(template="Is it true? {prompt}", labels=tiny.LABELS)
+    )
     with pytest.raises(BadSetting) as caught:
         evaluate("identity", classifier.task, other)
     assert str(caught.value) == (

@@ -411,7 +411,7 @@ def model(
     """A tiny model of a kind in `KINDS`, asked as in `task(kind)`; `tokenizer` is a key of `TOKENIZERS`."""
     words = TOKENIZERS[tokenizer or kind]()
     made = network(kind, words, seed=seed, one_logit=one_logit, forced_bos=forced_bos).to(dtype)
-    return FAMILIES[FAMILY[kind]](f"tiny-{kind}", made, words, asking or PromptFormat.of(task(kind)))
+    return FAMILIES[FAMILY[kind]](f"tiny-{kind}", made, words, prompt_format or PromptFormat.of(task(kind)))
 
 
 @cache
@@ -429,10 +429,14 @@ def _fitted_weights(kind: str, steps: int) -> dict[str, torch.Tensor]:
 
 
 def fitted(
-    kind: str, *, steps: int = FIT_STEPS, prompt_format: PromptFormat | None = None, dtype: torch.dtype = torch.float32
+    kind: str,
+    *,
+    steps: int = FIT_STEPS,
+    prompt_format: PromptFormat | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> AbstractModel:
     """A tiny model that has seen the toy world: its answers are words that end, many of them right."""
-    made = model(kind, asking=asking, dtype=dtype)
+    made = model(kind, prompt_format=prompt_format, dtype=dtype)
     made.network.load_state_dict(_fitted_weights(kind, steps))
     return made
 

@@ -81,10 +81,10 @@ def records(kind: str, *, paraphrases: bool = True) -> list[Record]:
     A generating model is right about every second one: what it says there is what the pack calls gold.
     """
     found: list[Record] = []
-    asking = PromptFormat(
+    prompt_format = PromptFormat(
         max_prompt_tokens=PROMPT_TOKENS, max_answer_tokens=ANSWER_TOKENS, labels=tiny.task(kind).labels
     )
-    model = tiny.model(kind, asking=asking)
+    model = tiny.model(kind, prompt_format=prompt_format)
 
     def said(prompt: str) -> str:
         return model.answer([prompt])[0]

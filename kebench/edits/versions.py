@@ -122,7 +122,9 @@ class Versions:
         None where the answer is looked up (`Says`): then there are no probabilities.
         """
 
-        def ask(rows: Sequence[int], asked: Sequence[str | Prefixed], under: EditsInForce) -> Sequence[bool | None]:
+        def ask(
+            rows: Sequence[int], asked: Sequence[str | Prefixed], under: EditsInForce
+        ) -> Sequence[bool | None]:
             return self.model.prefers(asked, [targets[row] for row in rows], under=under)
 
         return self._asked(prompts, which, ask, lambda _row, _route: None)
@@ -132,7 +134,9 @@ class Versions:
     ) -> list[float | None]:
         """How strongly version `which[i]` believes `answers[i]`, in nats; None where it is looked up."""
 
-        def ask(rows: Sequence[int], asked: Sequence[str | Prefixed], under: EditsInForce) -> Sequence[float | None]:
+        def ask(
+            rows: Sequence[int], asked: Sequence[str | Prefixed], under: EditsInForce
+        ) -> Sequence[float | None]:
             return self.model.log_odds(asked, [answers[row] for row in rows], under=under)
 
         return self._asked(prompts, which, ask, lambda _row, _route: None)
@@ -255,7 +259,9 @@ def total(network: nn.Module, first: Update, second: Update) -> Update:
     return summed
 
 
-def low_rank_under(base: AbstractModel, updates: Mapping[str, LowRankBatch], which: Sequence[int]) -> EditsInForce:
+def low_rank_under(
+    base: AbstractModel, updates: Mapping[str, LowRankBatch], which: Sequence[int]
+) -> EditsInForce:
     """Row i of a batch under update `which[indices[i]]`.
 
     Rows under different updates can share a pass only where `base.one_pass.holds_edits(updates)`; elsewhere,

@@ -25,7 +25,11 @@ class Causal(AbstractModel):
     family: ClassVar[Family] = "causal"
 
     def __init__(
-        self, name: str, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt_format: PromptFormat
+        self,
+        name: str,
+        network: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        prompt_format: PromptFormat,
     ) -> None:
         super().__init__(name, network, tokenizer, prompt_format)
         self.ends_with = end_tokens(name, network, tokenizer)

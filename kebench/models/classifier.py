@@ -24,7 +24,11 @@ class Classifier(AbstractModel):
     ends: ClassVar[bool] = False
 
     def __init__(
-        self, name: str, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt_format: PromptFormat
+        self,
+        name: str,
+        network: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        prompt_format: PromptFormat,
     ) -> None:
         super().__init__(name, network, tokenizer, prompt_format)
         columns = label_columns(name, network.config, prompt_format.labels)
@@ -34,7 +38,9 @@ class Classifier(AbstractModel):
         """See `AbstractModel.rows`."""
         for answer in answers:
             if answer not in self.prompt_format.labels:
-                raise ValueError(f"'{answer}' is not one of the labels {', '.join(self.prompt_format.labels)}")
+                raise ValueError(
+                    f"'{answer}' is not one of the labels {', '.join(self.prompt_format.labels)}"
+                )
         labels = [self.prompt_format.labels.index(answer) for answer in answers]
         row = torch.arange(len(prompts), device=self.device)
         return Rows(self._inputs(prompts), torch.tensor(labels, device=self.device), row)

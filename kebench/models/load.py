@@ -137,7 +137,9 @@ def model_of(
 def in_float32(model: AbstractModel) -> AbstractModel:
     """A model that computes in another type, as one that computes in float32, with weights of its own."""
     network = copy.deepcopy(model.network).float()
-    found = type(model)(model.name.removesuffix(f" ({model.dtype})"), network, model.tokenizer, model.prompt_format)
+    found = type(model)(
+        model.name.removesuffix(f" ({model.dtype})"), network, model.tokenizer, model.prompt_format
+    )
     found.batching = model.batching
     return found
 

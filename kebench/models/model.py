@@ -122,7 +122,11 @@ class AbstractModel(ABC):
     """Whether an answer is a sequence with an end; a classifier's is not."""
 
     def __init__(
-        self, name: str, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt_format: PromptFormat
+        self,
+        name: str,
+        network: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        prompt_format: PromptFormat,
     ) -> None:
         for weight in network.parameters():
             if weight.is_floating_point() and weight.dtype not in COMPUTED_IN:
@@ -371,7 +375,9 @@ class AbstractModel(ABC):
 
         return self._in_batches(prompts, ask)
 
-    def _tell(self, finite: Tensor, prompts: Sequence[Prompt], indices: Sequence[int], under: EditsInForce) -> None:
+    def _tell(
+        self, finite: Tensor, prompts: Sequence[Prompt], indices: Sequence[int], under: EditsInForce
+    ) -> None:
         """Tells whoever put edits in force which of `indices` have logits that are not finite.
 
         Raises:

@@ -27,7 +27,11 @@ class Seq2Seq(AbstractModel):
     family: ClassVar[Family] = "seq2seq"
 
     def __init__(
-        self, name: str, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt_format: PromptFormat
+        self,
+        name: str,
+        network: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        prompt_format: PromptFormat,
     ) -> None:
         super().__init__(name, network, tokenizer, prompt_format)
         self.start = _start(name, network)
