@@ -78,13 +78,15 @@ def ask(
     answers: list[str] = []
     margins: list[float] = []
     for start in range(0, len(prompts), BATCH):
-        texts = [model.asking.template.format(prompt=prompt) for prompt in prompts[start : start + BATCH]]
+        texts = [
+            model.prompt_format.template.format(prompt=prompt) for prompt in prompts[start : start + BATCH]
+        ]
         options = {"padding": "max_length", "truncation": True, "max_length": TOKENS, "return_tensors": "pt"}
         inputs = model.tokenizer(texts, **options).to(model.device)
         inputs.pop("token_type_ids", None)
         if model.family == "classifier":
             logits: Tensor = network(**inputs).logits.float()
-            answers += [model.asking.labels[index] for index in logits.argmax(-1).tolist()]
+            answers += [model.prompt_format.labels[index] for index in logits.argmax(-1).tolist()]
             margins += (logits[:, 1] - logits[:, 0]).tolist()
         else:
             answers += _decoded(model, network, inputs)
@@ -98,7 +100,7 @@ def _decoded(model: AbstractModel, network: torch.nn.Module, inputs: dict[str, T
         num_beams=BEAMS,
         num_return_sequences=BEAMS,
         do_sample=False,
-        max_new_tokens=model.asking.max_answer_tokens,
+        max_new_tokens=model.prompt_format.max_answer_tokens,
     )
     texts = model.tokenizer.batch_decode(ids, skip_special_tokens=True)
     return [text.strip() for text in texts[::BEAMS]]

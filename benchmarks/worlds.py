@@ -23,7 +23,7 @@ from kebench.edits.edit import Edit
 from kebench.edits.editor import State, load_editor
 from kebench.models.changes import Update
 from kebench.models.load import FAMILIES, LOADERS, label_fields
-from kebench.models.model import AbstractModel, Asking
+from kebench.models.model import AbstractModel, PromptFormat
 from kebench.packs.formats import read_source
 from kebench.packs.pack import Pack, write_pack
 from kebench.packs.record import Record
@@ -94,8 +94,8 @@ class World:
 
 def cut(model: AbstractModel, tokens: int) -> AbstractModel:
     """The same network, prompts cut after so many tokens."""
-    asking = replace(model.asking, max_prompt_tokens=tokens)
-    return type(model)(model.name, model.network, model.tokenizer, asking)
+    prompt_format = replace(model.prompt_format, max_prompt_tokens=tokens)
+    return type(model)(model.name, model.network, model.tokenizer, prompt_format)
 
 
 @cache
@@ -183,7 +183,7 @@ def _random_model(task: Task, prompts: list[str], layers: int) -> AbstractModel:
     network: PreTrainedModel = LOADERS[task.family].from_config(config)
     name = "BERT-base" if task.family == "classifier" else "BART-base"
     name += "" if layers == LAYERS else f" cut to {layers} layers"
-    model = FAMILIES[task.family](name, network, tokenizer, Asking.of(task))
+    model = FAMILIES[task.family](name, network, tokenizer, PromptFormat.of(task))
     with torch.no_grad():
         if task.family == "classifier":
             _balance(model, prompts[:64])
@@ -194,7 +194,7 @@ def _random_model(task: Task, prompts: list[str], layers: int) -> AbstractModel:
 
 def _balance(model: AbstractModel, prompts: list[str]) -> None:
     """Moves the threshold until half of the prompts get each label."""
-    rows = model.rows(prompts, [model.asking.labels[0]] * len(prompts))
+    rows = model.rows(prompts, [model.prompt_format.labels[0]] * len(prompts))
     logits = model.logits(rows)
     bias = model.network.get_submodule("classifier").bias
     assert isinstance(bias, nn.Parameter)

@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from kebench.models.load import FAMILIES
-from kebench.models.model import AbstractModel, Asking
+from kebench.models.model import AbstractModel, PromptFormat
 from kebench.task import Family
 
 SIZES: dict[str, Any] = {
@@ -205,5 +205,5 @@ def build(architecture: Architecture, seed: int = 0) -> AbstractModel:
                 if parameter.ndim > 1:
                     parameter.normal_(0, 0.25)
     labels = tiny.LABELS if family == "classifier" else ()
-    asking = Asking(max_prompt_tokens=24, max_answer_tokens=6, labels=labels)
-    return FAMILIES[family](str(architecture), network, words, asking)
+    prompt_format = PromptFormat(max_prompt_tokens=24, max_answer_tokens=6, labels=labels)
+    return FAMILIES[family](str(architecture), network, words, prompt_format)

@@ -18,7 +18,7 @@ from worlds import World
 from kebench import evaluate
 from kebench.errors import BadSetting, KebenchError
 from kebench.models.load import FAMILIES, label_fields, load_model, model_of, tokenizer_of
-from kebench.models.model import Asking
+from kebench.models.model import PromptFormat
 from kebench.running.progress import Silent
 from kebench.running.run import ground_of
 from kebench.task import load_task
@@ -178,7 +178,9 @@ def test_a_kebench_model_is_checked_too(classifier: World, seq2seq: World) -> No
     of_claims = load_model(str(classifier.model), load_task(str(classifier.task)))
     with pytest.raises(BadSetting, match=r"found classifier, wanted a seq2seq \(task toy\)"):
         evaluate("identity", seq2seq.task, of_claims)
-    other = tiny.model("bert", asking=Asking(template="Is it true? {prompt}", labels=tiny.LABELS))
+    other = tiny.model(
+        "bert", prompt_format=PromptFormat(template="Is it true? {prompt}", labels=tiny.LABELS)
+    )
     with pytest.raises(BadSetting) as caught:
         evaluate("identity", classifier.task, other)
     assert str(caught.value) == (
@@ -208,7 +210,7 @@ def test_no_model_is_made_of_float16_weights(kind: str) -> None:
     words = tiny.TOKENIZERS[kind]()
     half = tiny.network(kind, words).half()
     with pytest.raises(BadSetting) as caught:
-        FAMILIES[tiny.FAMILY[kind]]("m", half, words, Asking.of(tiny.task(kind)))
+        FAMILIES[tiny.FAMILY[kind]]("m", half, words, PromptFormat.of(tiny.task(kind)))
     assert str(caught.value) == "model m: found weights in float16, wanted float32 or bfloat16"
 
 

@@ -36,7 +36,7 @@ from transformers import (
 from kebench.edits.edit import Edit
 from kebench.edits.editor import Known, TrainingEdit, TrainingSet
 from kebench.models.load import FAMILIES
-from kebench.models.model import AbstractModel, Asking
+from kebench.models.model import AbstractModel, PromptFormat
 from kebench.models.rows import target_loss
 from kebench.packs.record import Paraphrase, Record
 from kebench.task import Family, ModelRecipe, PackRecipe, PackSource, Task
@@ -403,7 +403,7 @@ def model(
     *,
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
-    asking: Asking | None = None,
+    prompt_format: PromptFormat | None = None,
     one_logit: bool = False,
     forced_bos: bool = False,
     tokenizer: str | None = None,
@@ -411,7 +411,7 @@ def model(
     """A tiny model of a kind in `KINDS`, asked as in `task(kind)`; `tokenizer` is a key of `TOKENIZERS`."""
     words = TOKENIZERS[tokenizer or kind]()
     made = network(kind, words, seed=seed, one_logit=one_logit, forced_bos=forced_bos).to(dtype)
-    return FAMILIES[FAMILY[kind]](f"tiny-{kind}", made, words, asking or Asking.of(task(kind)))
+    return FAMILIES[FAMILY[kind]](f"tiny-{kind}", made, words, prompt_format or PromptFormat.of(task(kind)))
 
 
 @cache
@@ -429,10 +429,14 @@ def _fitted_weights(kind: str, steps: int) -> dict[str, torch.Tensor]:
 
 
 def fitted(
-    kind: str, *, steps: int = FIT_STEPS, asking: Asking | None = None, dtype: torch.dtype = torch.float32
+    kind: str,
+    *,
+    steps: int = FIT_STEPS,
+    prompt_format: PromptFormat | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> AbstractModel:
     """A tiny model that has seen the toy world: its answers are words that end, many of them right."""
-    made = model(kind, asking=asking, dtype=dtype)
+    made = model(kind, prompt_format=prompt_format, dtype=dtype)
     made.network.load_state_dict(_fitted_weights(kind, steps))
     return made
 

@@ -16,7 +16,7 @@ from typing import Any
 import tiny
 import yaml
 
-from kebench.models.model import Asking
+from kebench.models.model import PromptFormat
 from kebench.packs.pack import Origin, Pack, read_pack, write_pack
 from kebench.packs.record import Paraphrase, Record
 from kebench.running.preparation import trained_model_folder
@@ -81,10 +81,10 @@ def records(kind: str, *, paraphrases: bool = True) -> list[Record]:
     A generating model is right about every second one: what it says there is what the pack calls gold.
     """
     found: list[Record] = []
-    asking = Asking(
+    prompt_format = PromptFormat(
         max_prompt_tokens=PROMPT_TOKENS, max_answer_tokens=ANSWER_TOKENS, labels=tiny.task(kind).labels
     )
-    model = tiny.model(kind, asking=asking)
+    model = tiny.model(kind, prompt_format=prompt_format)
 
     def said(prompt: str) -> str:
         return model.answer([prompt])[0]

@@ -17,7 +17,7 @@ from kebench.edits.editor import AbstractTrainedEditor, AbstractWeightEditor, St
 from kebench.errors import BadSetting, check_positive
 from kebench.models.changes import LowRankBatch, Update
 from kebench.models.layers import editable, linear_maps, map_shape
-from kebench.models.model import AbstractModel, Under, base_weights
+from kebench.models.model import AbstractModel, EditsInForce, base_weights
 from kebench.models.rows import pad
 
 from .hypernetwork import Hypernetwork
@@ -138,7 +138,7 @@ class KnowledgeEditor(AbstractWeightEditor, AbstractTrainedEditor):
         hypernetwork: Hypernetwork,
         base: AbstractModel,
         edits: Sequence[Edit],
-        under: Under = base_weights,
+        under: EditsInForce = base_weights,
     ) -> dict[str, LowRankBatch]:
         """∇̃W of every edit, from the gradient of -log p(a | x) under the given weights and the condition."""
         losses, gradients = edit_gradients(base, edits, editable(base.network, self.layers), under)

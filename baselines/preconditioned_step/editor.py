@@ -12,7 +12,7 @@ from kebench.edits.moments import preconditioners
 from kebench.errors import check_positive
 from kebench.models.changes import LowRankBatch, Update
 from kebench.models.layers import editable
-from kebench.models.model import AbstractModel, Under, base_weights
+from kebench.models.model import AbstractModel, EditsInForce, base_weights
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class PreconditionedStep(AbstractWeightEditor, AbstractTrainedEditor):
         return until_answered(base, edits, self.loop, partial(self.step, state, base))
 
     def step(
-        self, state: State, base: AbstractModel, edits: Sequence[Edit], under: Under = base_weights
+        self, state: State, base: AbstractModel, edits: Sequence[Edit], under: EditsInForce = base_weights
     ) -> dict[str, LowRankBatch]:
         """−t ∇W P of every edit from the given weights, as factors: ∇W = Dᵀ X, so ∇W P = Dᵀ (X P)."""
         losses, gradients = edit_gradients(base, edits, editable(base.network, self.layers), under)

@@ -10,15 +10,15 @@ from kebench.edits.edit import Edit
 from kebench.edits.edited import low_rank_under, reached
 from kebench.edits.gradients import GradientFactors, Probe, one_below_the_other
 from kebench.models.changes import LowRank, LowRankBatch, Update
-from kebench.models.model import AbstractModel, Under, base_weights
+from kebench.models.model import AbstractModel, EditsInForce, base_weights
 from kebench.models.rows import target_loss
 
-Predict = Callable[[Sequence[Edit], Under], Mapping[str, LowRankBatch]]
-"""One application: the change of every edit, parameter name → factors, from the model that `Under` gives."""
+Predict = Callable[[Sequence[Edit], EditsInForce], Mapping[str, LowRankBatch]]
+"""One application: the change of every edit, parameter name → factors, with `EditsInForce`."""
 
 
 def edit_gradients(
-    base: AbstractModel, edits: Sequence[Edit], names: Sequence[str], under: Under = base_weights
+    base: AbstractModel, edits: Sequence[Edit], names: Sequence[str], under: EditsInForce = base_weights
 ) -> tuple[Float[Tensor, " edits"], Mapping[str, GradientFactors]]:
     """L = −log p(a | x) of every edit, a mean over a's tokens, and the gradient of L for each named matrix.
 
@@ -94,7 +94,7 @@ def until_answered(base: AbstractModel, edits: Sequence[Edit], times: int, predi
     return list(totals)
 
 
-def _in_force(base: AbstractModel, updates: Sequence[Mapping[str, LowRank]]) -> Under:
+def _in_force(base: AbstractModel, updates: Sequence[Mapping[str, LowRank]]) -> EditsInForce:
     """Row i of a batch of these edits' prompts under update `indices[i]`."""
     stacked = {name: LowRankBatch.stack([update[name] for update in updates]) for name in updates[0]}
     return low_rank_under(base, stacked, range(len(updates)))

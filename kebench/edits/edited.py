@@ -20,7 +20,7 @@ from kebench.models.changes import (
     substituted,
 )
 from kebench.models.layers import linear_maps, map_shape
-from kebench.models.model import AbstractModel, Under
+from kebench.models.model import AbstractModel, EditsInForce
 from kebench.scoring.metrics import same
 
 T = TypeVar("T")
@@ -111,7 +111,7 @@ class EditedWeights(AbstractEdited):
             ),
         )
 
-    def _asked(self, which: Sequence[int], ask: Callable[[list[int], Under], Sequence[T]]) -> list[T]:
+    def _asked(self, which: Sequence[int], ask: Callable[[list[int], EditsInForce], Sequence[T]]) -> list[T]:
         """What `ask` finds for each row, asked of a group of them at a time."""
         found: dict[int, T] = {}
         for rows, under in self._groups(which):
@@ -129,7 +129,7 @@ class EditedWeights(AbstractEdited):
 
         return failed
 
-    def _groups(self, which: Sequence[int]) -> Iterator[tuple[list[int], Under]]:
+    def _groups(self, which: Sequence[int]) -> Iterator[tuple[list[int], EditsInForce]]:
         """Rows that one pass can answer together, and what puts their edits in force.
 
         Low-rank updates share a pass over the base weights, where the network allows it (`OnePass`); a dense
@@ -162,7 +162,9 @@ class EditedWeights(AbstractEdited):
         return stacked
 
 
-def low_rank_under(base: AbstractModel, updates: Mapping[str, LowRankBatch], which: Sequence[int]) -> Under:
+def low_rank_under(
+    base: AbstractModel, updates: Mapping[str, LowRankBatch], which: Sequence[int]
+) -> EditsInForce:
     """Row i of a batch under update `which[indices[i]]`.
 
     Rows under different updates can share a pass only where `base.one_pass.holds_edits(updates)`; elsewhere,
@@ -180,7 +182,7 @@ def low_rank_under(base: AbstractModel, updates: Mapping[str, LowRankBatch], whi
             network, dense_weights(network, {name: batch[edits[0]] for name, batch in updates.items()})
         )
 
-    return Under(enter, frozenset(updates))
+    return EditsInForce(enter, frozenset(updates))
 
 
 def reached(base: AbstractModel, updates: Sequence[Update], edits: Sequence[Edit]) -> list[bool]:
@@ -209,5 +211,5 @@ def reached(base: AbstractModel, updates: Sequence[Update], edits: Sequence[Edit
     return [same(answers.get(place), edit.target, equality) for place, edit in enumerate(edits)]
 
 
-def _always(network: nn.Module, weights: Mapping[str, Tensor]) -> Under:
-    return Under(lambda _rows: substituted(network, weights), frozenset(weights))
+def _always(network: nn.Module, weights: Mapping[str, Tensor]) -> EditsInForce:
+    return EditsInForce(lambda _rows: substituted(network, weights), frozenset(weights))

@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from kebench.models.ends import end_tokens, one_or_list, spelled
-from kebench.models.model import AbstractModel, Asking
+from kebench.models.model import AbstractModel, PromptFormat
 from kebench.models.rows import IGNORE, Rows, at_least_float32, only_at, pad
 from kebench.task import Family
 
@@ -25,9 +25,13 @@ class Causal(AbstractModel):
     family: ClassVar[Family] = "causal"
 
     def __init__(
-        self, name: str, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, asking: Asking
+        self,
+        name: str,
+        network: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        prompt_format: PromptFormat,
     ) -> None:
-        super().__init__(name, network, tokenizer, asking)
+        super().__init__(name, network, tokenizer, prompt_format)
         self.ends_with = end_tokens(name, network, tokenizer)
         pad_id = tokenizer.pad_token_id
         self.pad = pad_id if isinstance(pad_id, int) else self.ends_with[0]
@@ -65,7 +69,7 @@ class Causal(AbstractModel):
         ids = self.network.generate(
             input_ids=inputs,
             attention_mask=pad([[1] * len(row) for row in starts], 0, self.device, left=True),
-            max_new_tokens=self.asking.max_answer_tokens,
+            max_new_tokens=self.prompt_format.max_answer_tokens,
             num_beams=beams,
             num_return_sequences=beams,
             do_sample=False,
@@ -81,7 +85,7 @@ class Causal(AbstractModel):
         # Fed back, the printed text must give the same tokens, or the proof would be of another string.
         text = self._text(ids)
         same = text != "" and self.target_ids(prompt, text) == ids
-        return text if same and len(ids) <= self.asking.max_answer_tokens else None
+        return text if same and len(ids) <= self.prompt_format.max_answer_tokens else None
 
     def prompt_ids(self, prompts: Sequence[str]) -> list[list[int]]:
         """See `AbstractModel.prompt_ids`; without the EOS that some tokenizers add."""
@@ -99,7 +103,7 @@ class Causal(AbstractModel):
         if key in self._target_ids:
             return self._target_ids[key]
         # After the whole prompt, even if it is cut; after a merge across the boundary, as it follows a mark.
-        for text in (self.asking.template.format(prompt=prompt), ".", ""):
+        for text in (self.prompt_format.template.format(prompt=prompt), ".", ""):
             start, joint = self._whole(text), self._whole(f"{text} {answer.strip()}")
             if joint[: len(start)] == start:
                 break

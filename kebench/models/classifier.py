@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kebench.models.labels import label_columns
-from kebench.models.model import AbstractModel, Asking
+from kebench.models.model import AbstractModel, PromptFormat
 from kebench.models.rows import Rows, at_least_float32, pad
 from kebench.task import Family
 
@@ -24,18 +24,24 @@ class Classifier(AbstractModel):
     ends: ClassVar[bool] = False
 
     def __init__(
-        self, name: str, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, asking: Asking
+        self,
+        name: str,
+        network: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        prompt_format: PromptFormat,
     ) -> None:
-        super().__init__(name, network, tokenizer, asking)
-        columns = label_columns(name, network.config, asking.labels)
+        super().__init__(name, network, tokenizer, prompt_format)
+        columns = label_columns(name, network.config, prompt_format.labels)
         self._columns = None if columns == tuple(sorted(columns)) else list(columns)
 
     def rows(self, prompts: Sequence[str], answers: Sequence[str]) -> Rows:
         """See `AbstractModel.rows`."""
         for answer in answers:
-            if answer not in self.asking.labels:
-                raise ValueError(f"'{answer}' is not one of the labels {', '.join(self.asking.labels)}")
-        labels = [self.asking.labels.index(answer) for answer in answers]
+            if answer not in self.prompt_format.labels:
+                raise ValueError(
+                    f"'{answer}' is not one of the labels {', '.join(self.prompt_format.labels)}"
+                )
+        labels = [self.prompt_format.labels.index(answer) for answer in answers]
         row = torch.arange(len(prompts), device=self.device)
         return Rows(self._inputs(prompts), torch.tensor(labels, device=self.device), row)
 
@@ -53,11 +59,11 @@ class Classifier(AbstractModel):
         order = (
             self._logits(self._inputs(prompts)).sort(dim=-1, descending=True, stable=True).indices[:, :beams]
         )
-        return [[self.asking.labels[index] for index in row] for row in order.tolist()]
+        return [[self.prompt_format.labels[index] for index in row] for row in order.tolist()]
 
     def canonical(self, prompt: str, answer: str) -> str | None:
         """See `AbstractModel.canonical`."""
-        return answer if answer in self.asking.labels else None
+        return answer if answer in self.prompt_format.labels else None
 
     def _logits(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "scored vocab"]:
         logits = at_least_float32(self.network(**inputs).logits)

@@ -35,7 +35,7 @@ from kebench.models.batching import batching
 from kebench.models.causal import Causal
 from kebench.models.classifier import Classifier
 from kebench.models.labels import label_columns, names_nothing
-from kebench.models.model import AbstractModel, Asking
+from kebench.models.model import AbstractModel, PromptFormat
 from kebench.models.seq2seq import Seq2Seq
 from kebench.models.settings import BatchSize, DType
 from kebench.task import Family, Task
@@ -137,7 +137,9 @@ def model_of(
 def in_float32(model: AbstractModel) -> AbstractModel:
     """A model that computes in another type, as one that computes in float32, with weights of its own."""
     network = copy.deepcopy(model.network).float()
-    found = type(model)(model.name.removesuffix(f" ({model.dtype})"), network, model.tokenizer, model.asking)
+    found = type(model)(
+        model.name.removesuffix(f" ({model.dtype})"), network, model.tokenizer, model.prompt_format
+    )
     found.batching = model.batching
     return found
 
@@ -149,9 +151,9 @@ def check_suits(model: AbstractModel, task: Task) -> None:
         BadSetting: it is of another family, or has other labels, another template or other lengths.
     """
     _check_family(model.name, model.family, task)
-    wanted = Asking.of(task)
-    for field in fields(Asking):
-        found, right = getattr(model.asking, field.name), getattr(wanted, field.name)
+    wanted = PromptFormat.of(task)
+    for field in fields(PromptFormat):
+        found, right = getattr(model.prompt_format, field.name), getattr(wanted, field.name)
         if found != right:
             raise BadSetting(
                 f"model {model.name}: {field.name}: found {found!r}, wanted {right!r} (task {task.name})"
@@ -180,7 +182,7 @@ def _model(
     if task.family == "classifier" and names_nothing(network.config):
         logger.warning("model %s: its labels have no names: taken for %s", name, ", ".join(task.labels))
     shown = name + (f" ({dtype})" if dtype != "float32" else "")
-    model = FAMILIES[task.family](shown, network, tokenizer, Asking.of(task))
+    model = FAMILIES[task.family](shown, network, tokenizer, PromptFormat.of(task))
     model.tf32 = dtype == "tf32"
     model.batching = batching(batch_size, network.config, model.device)
     return model

@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Under:
+class EditsInForce:
     """Puts edits in force over one batch.
 
     Attributes:
@@ -51,7 +51,7 @@ class Under:
         """See `enter`."""
         return self.enter(indices)
 
-    def of(self, rows: Sequence[int]) -> "Under":
+    def of(self, rows: Sequence[int]) -> "EditsInForce":
         """The same for a selection of its rows."""
         return replace(
             self,
@@ -60,12 +60,12 @@ class Under:
         )
 
 
-base_weights = Under(lambda _indices: nullcontext(), frozenset())
+base_weights = EditsInForce(lambda _indices: nullcontext(), frozenset())
 """No edit: the base model answers every row."""
 
 
 @dataclass(frozen=True)
-class Asking:
+class PromptFormat:
     """How prompts are put and answers read: the part of a task that a model needs."""
 
     template: str = "{prompt}"
@@ -74,9 +74,9 @@ class Asking:
     labels: tuple[str, ...] = ()
 
     @staticmethod
-    def of(task: Task) -> "Asking":
+    def of(task: Task) -> "PromptFormat":
         """The task's."""
-        return Asking(task.template, task.max_prompt_tokens, task.max_answer_tokens, task.labels)
+        return PromptFormat(task.template, task.max_prompt_tokens, task.max_answer_tokens, task.labels)
 
 
 COMPUTED_IN = (torch.float32, torch.bfloat16, torch.float64)
@@ -90,7 +90,7 @@ class AbstractModel(ABC):
         name: what tables call it.
         network: in evaluation mode, no parameter requiring a gradient.
         tokenizer: its own.
-        asking: how prompts are put to it.
+        prompt_format: how prompts are put to it.
         one_pass: what one forward pass of it may hold.
         batching: how many rows it is asked at once; less from the first time that memory runs out.
         tf32: whether its float32 products are rounded to TF32 (`kebench.models.numerics`).
@@ -106,7 +106,11 @@ class AbstractModel(ABC):
     """Whether an answer is a sequence with an end; a classifier's is not."""
 
     def __init__(
-        self, name: str, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, asking: Asking
+        self,
+        name: str,
+        network: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        prompt_format: PromptFormat,
     ) -> None:
         for weight in network.parameters():
             if weight.is_floating_point() and weight.dtype not in COMPUTED_IN:
@@ -115,7 +119,7 @@ class AbstractModel(ABC):
         self.name = name
         self.network = network.eval().requires_grad_(False)
         self.tokenizer = tokenizer
-        self.asking = asking
+        self.prompt_format = prompt_format
         self.reuse = Reuse(self.network, self.logits)
         self.one_pass = OnePass(self)
         self.batching = Batching()
@@ -172,8 +176,8 @@ class AbstractModel(ABC):
         """The token ids of each prompt in its template, special tokens included; tokenised once a string."""
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._prompt_ids]
         if new:
-            texts = [self.asking.template.format(prompt=prompt) for prompt in new]
-            encoded = self.tokenizer(texts, truncation=True, max_length=self.asking.max_prompt_tokens)
+            texts = [self.prompt_format.template.format(prompt=prompt) for prompt in new]
+            encoded = self.tokenizer(texts, truncation=True, max_length=self.prompt_format.max_prompt_tokens)
             self._prompt_ids.update(zip(new, encoded["input_ids"], strict=True))
         return [self._prompt_ids[prompt] for prompt in prompts]
 
@@ -203,7 +207,7 @@ class AbstractModel(ABC):
         *,
         guesses: Sequence[str] | None = None,
         beams: int = 1,
-        under: Under = base_weights,
+        under: EditsInForce = base_weights,
     ) -> list[str]:
         """What the model says to each prompt, decoding freely to its own end of sequence.
 
@@ -232,7 +236,7 @@ class AbstractModel(ABC):
 
     @torch.inference_mode()
     def hypotheses(
-        self, prompts: Sequence[str], beams: int, *, under: Under = base_weights
+        self, prompts: Sequence[str], beams: int, *, under: EditsInForce = base_weights
     ) -> list[list[str]]:
         """The best free answers to each prompt, best first: one by greedy search, `beams` by beam search."""
 
@@ -255,7 +259,7 @@ class AbstractModel(ABC):
         return self._in_batches(prompts, ask)
 
     def says(
-        self, prompts: Sequence[str], answers: Sequence[str], *, under: Under = base_weights
+        self, prompts: Sequence[str], answers: Sequence[str], *, under: EditsInForce = base_weights
     ) -> list[bool]:
         """Whether each answer's tokens, its end included, are what greedy search would say.
 
@@ -264,7 +268,7 @@ class AbstractModel(ABC):
         return [value > 0 for value in self._teacher_forced(prompts, answers, all_argmax, under)]
 
     def prefers(
-        self, prompts: Sequence[str], targets: Sequence[str], *, under: Under = base_weights
+        self, prompts: Sequence[str], targets: Sequence[str], *, under: EditsInForce = base_weights
     ) -> list[bool]:
         """Whether each target's tokens are the likeliest one by one when the model is fed them.
 
@@ -275,7 +279,7 @@ class AbstractModel(ABC):
         return [value > 0 for value in self._teacher_forced(prompts, targets, measure, under)]
 
     def log_odds(
-        self, prompts: Sequence[str], answers: Sequence[str], *, under: Under = base_weights
+        self, prompts: Sequence[str], answers: Sequence[str], *, under: EditsInForce = base_weights
     ) -> list[float]:
         """How strongly the model believes each answer, in nats: ln(p / (1 − p)) of it as a whole."""
         return self._teacher_forced(prompts, answers, log_odds, under)
@@ -290,7 +294,7 @@ class AbstractModel(ABC):
         prompts: Sequence[str],
         answers: Sequence[str],
         measure: Callable[[Tensor, Rows], Tensor],
-        under: Under,
+        under: EditsInForce,
     ) -> list[float]:
         """One number a row, taken from its logits when the model is fed the answer."""
 
@@ -303,7 +307,9 @@ class AbstractModel(ABC):
 
         return self._in_batches(prompts, ask)
 
-    def _tell(self, finite: Tensor, prompts: Sequence[str], indices: Sequence[int], under: Under) -> None:
+    def _tell(
+        self, finite: Tensor, prompts: Sequence[str], indices: Sequence[int], under: EditsInForce
+    ) -> None:
         """Tells whoever put edits in force which of `indices` have logits that are not finite.
 
         Raises:

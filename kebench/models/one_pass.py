@@ -151,7 +151,7 @@ class OnePass:
         return list(self._model.logits(rows).split(torch.bincount(rows.row).tolist()))
 
     def _answer(self, probe: int) -> str:
-        labels = self._model.asking.labels
+        labels = self._model.prompt_format.labels
         return labels[probe % len(labels)] if labels else ANSWERS[probe]
 
     def _first_decoded(self, probes: Sequence[int]) -> Tensor:
@@ -162,12 +162,12 @@ class OnePass:
         return found[0]
 
     def _decode(self, probes: Sequence[int], tokens: int) -> None:
-        asking = self._model.asking
-        self._model.asking = replace(asking, max_answer_tokens=tokens)
+        prompt_format = self._model.prompt_format
+        self._model.prompt_format = replace(prompt_format, max_answer_tokens=tokens)
         try:
             self._model.decode([PROMPTS[probe] for probe in probes], 1)
         finally:
-            self._model.asking = asking
+            self._model.prompt_format = prompt_format
 
     def _inputs(self, probes: Sequence[int], names: Sequence[str]) -> list[tuple[str, Tensor]]:
         """What each call feeds the named layers, by row: (probes, tokens, d_in)."""

@@ -9,7 +9,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from kebench.errors import BadSetting
 from kebench.models.ends import end_tokens, one_or_list, spelled
-from kebench.models.model import AbstractModel, Asking
+from kebench.models.model import AbstractModel, PromptFormat
 from kebench.models.rows import IGNORE, Rows, at_least_float32, only_at, pad
 from kebench.task import Family
 
@@ -27,9 +27,13 @@ class Seq2Seq(AbstractModel):
     family: ClassVar[Family] = "seq2seq"
 
     def __init__(
-        self, name: str, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, asking: Asking
+        self,
+        name: str,
+        network: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        prompt_format: PromptFormat,
     ) -> None:
-        super().__init__(name, network, tokenizer, asking)
+        super().__init__(name, network, tokenizer, prompt_format)
         self.start = _start(name, network)
         self.forced: int | None = getattr(network.generation_config, "forced_bos_token_id", None)
         self.ends_with = end_tokens(name, network, tokenizer)
@@ -68,7 +72,7 @@ class Seq2Seq(AbstractModel):
         """See `AbstractModel.decode`."""
         ids = self.network.generate(
             **self._inputs(prompts),
-            max_new_tokens=self.asking.max_answer_tokens,
+            max_new_tokens=self.prompt_format.max_answer_tokens,
             num_beams=beams,
             num_return_sequences=beams,
             do_sample=False,
@@ -84,7 +88,7 @@ class Seq2Seq(AbstractModel):
         # Fed back, the printed text must give the same tokens, or the proof would be of another string.
         text = self._text(ids)
         same = text != "" and self.target_ids(text) == ids
-        return text if same and len(ids) <= self.asking.max_answer_tokens else None
+        return text if same and len(ids) <= self.prompt_format.max_answer_tokens else None
 
     def target_ids(self, answer: str) -> list[int]:
         """The tokens the decoder should say, the one that ends an answer last.

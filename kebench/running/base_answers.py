@@ -174,7 +174,7 @@ def _alternatives(
     """What could be asked for instead of y; nothing where edits ask for the gold answer."""
     if targets == "gold":
         return [()] * len(records)
-    labels = model.asking.labels if model.family == "classifier" else ()
+    labels = model.prompt_format.labels if model.family == "classifier" else ()
     from_beams = [
         index
         for index, record in enumerate(records)
@@ -241,7 +241,7 @@ def differing(candidates: Sequence[str], prediction: str) -> tuple[str, ...]:
 def _key(
     model: AbstractModel, identity: str, records: Sequence[Record], protocol: Protocol, targets: Targets
 ) -> str:
-    content: list[Any] = [VERSION, identity, asdict(model.asking), protocol.beams]
+    content: list[Any] = [VERSION, identity, asdict(model.prompt_format), protocol.beams]
     content += [protocol.gold_equality, *map(_content, records)]
     content += [targets] if targets == "gold" else []  # without alternatives
     content += [protocol.alternatives] if protocol.alternatives != "kebench" else []

@@ -32,7 +32,7 @@ from kebench.files.json import write_json
 from kebench.files.shipped import MODEL_CARD, STATE, STATE_CARD, shipped_folder, shipped_state
 from kebench.models.identity import fingerprint, identity
 from kebench.models.load import load_model
-from kebench.models.model import AbstractModel, Asking
+from kebench.models.model import AbstractModel, PromptFormat
 from kebench.models.numerics import numerics
 from kebench.models.settings import BatchSize, DType
 from kebench.packs.build import build_pack
@@ -170,7 +170,7 @@ def find_model(
 
 def trained_model_folder(task: Task, name: str, pack: Pack) -> Path:
     """Where a task's model lies once it is trained: named by its recipe, the task and the pack."""
-    made_of = [asdict(task.models[name]), task.name, task.version, asdict(Asking.of(task)), pack.sha256]
+    made_of = [asdict(task.models[name]), task.name, task.version, asdict(PromptFormat.of(task)), pack.sha256]
     digest = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
     return home() / "models" / f"{name.replace('/', '--')}--{digest[:8]}"
 
@@ -294,7 +294,7 @@ def state_digest(editor: AbstractTrainedEditor, ground: Ground) -> str:
     """What tells the state of a trained editor from any other: a hash of everything it depends on."""
     learner = editor.prepared_by()
     parts = [
-        editor_key(learner), learner.training_version, ground.identity, asdict(ground.model.asking),
+        editor_key(learner), learner.training_version, ground.identity, asdict(ground.model.prompt_format),
         ground.pack.sha256, ground.task.version, ground.protocol.beams, ground.targets,
     ]  # fmt: skip
     if ground.protocol.alternatives != "kebench":

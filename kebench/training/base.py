@@ -25,7 +25,7 @@ from kebench.errors import BadSetting, check_positive
 from kebench.files.shipped import MODEL_CARD
 from kebench.files.yaml import validated
 from kebench.models.load import FAMILIES, LOADERS, label_fields, load_config, load_pretrained
-from kebench.models.model import AbstractModel, Asking
+from kebench.models.model import AbstractModel, PromptFormat
 from kebench.models.rows import target_loss
 from kebench.packs.record import Record
 from kebench.scoring.normalise import normalise
@@ -146,7 +146,7 @@ def train_base(
     shown, unshown = _pairs(splits, settings)
     network, tokenizer = _start(name, recipe, task, settings, shown)
     nn.Module.to(network, torch.device(device))
-    model = FAMILIES[task.family](name, network, tokenizer, Asking.of(task))
+    model = FAMILIES[task.family](name, network, tokenizer, PromptFormat.of(task))
     network.requires_grad_(True)
     # A fact comes with all its records and wordings; which come first is drawn by hash.
     lessons = sorted(shown, key=lambda each: _digest(each.fact)) if settings.growing_steps else shown

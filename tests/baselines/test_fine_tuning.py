@@ -140,7 +140,7 @@ def loss_by_hand(base: AbstractModel, edit: Edit) -> Tensor:
     network, tokenizer = base.network, base.tokenizer
     prompt = torch.tensor(base.prompt_ids([edit.prompt]))
     if base.family == "classifier":
-        label = torch.tensor([base.asking.labels.index(edit.target)])
+        label = torch.tensor([base.prompt_format.labels.index(edit.target)])
         return F.cross_entropy(network(input_ids=prompt).logits, label)
     if base.family == "seq2seq":
         target = [*tokenizer(edit.target, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]

@@ -43,7 +43,7 @@ from kebench.models.changes import LowRank, LowRankBatch
 from kebench.models.identity import fingerprint
 from kebench.models.layers import editable, linear_maps
 from kebench.models.load import FAMILIES
-from kebench.models.model import AbstractModel, Asking, Under
+from kebench.models.model import AbstractModel, EditsInForce, PromptFormat
 from kebench.models.rows import target_loss
 
 # --- the formula, dense -------------------------------------------------------------------------------
@@ -476,7 +476,7 @@ def test_a_last_layer_learns_the_same_from_states_kept_below_it(
     changed = frozenset(editable(base.network, "last"))
     # Kept while answers were given, in inference mode: they can be learnt from all the same.
     known = [(each.prompt, each.prediction) for each in batch.retain]
-    base.says(*zip(*known, strict=True), under=Under(lambda _: nullcontext(), changed))
+    base.says(*zip(*known, strict=True), under=EditsInForce(lambda _: nullcontext(), changed))
     before = base_logits(base, batch)
     before.of(known)
 
@@ -599,7 +599,7 @@ def speller(kind: str) -> AbstractModel:
         tokenizer_object=tokenizer, bos_token="<s>", pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
     )
     network = tiny.network(kind, words).to(torch.float64)
-    return FAMILIES[tiny.FAMILY[kind]](f"speller-{kind}", network, words, Asking(max_answer_tokens=3))
+    return FAMILIES[tiny.FAMILY[kind]](f"speller-{kind}", network, words, PromptFormat(max_answer_tokens=3))
 
 
 EVERY_ANSWER = ("a", "b", "a a", "a b", "b a", "b b")

@@ -32,7 +32,7 @@ from kebench.models.base_logits import BaseLogits
 from kebench.models.changes import Dense, LowRank, Update
 from kebench.models.classifier import Classifier
 from kebench.models.layers import as_stored, editable, linear_maps
-from kebench.models.model import AbstractModel, Asking
+from kebench.models.model import AbstractModel, PromptFormat
 from kebench.models.rows import pad
 from kebench.models.seq2seq import Seq2Seq
 
@@ -82,7 +82,7 @@ def base_of(kind: str) -> AbstractModel:
         )
         network = BertForSequenceClassification(config).to(torch.float64)
         network.load_state_dict({n.replace("model.", "bert.", 1): t for n, t in weights.items()})
-        return Classifier("original", network, asked, Asking(labels=("0", "1")))
+        return Classifier("original", network, asked, PromptFormat(labels=("0", "1")))
     bart = BartConfig(
         vocab_size=240,
         d_model=32,
@@ -100,7 +100,7 @@ def base_of(kind: str) -> AbstractModel:
     lacking = generator.load_state_dict(weights, strict=False)
     assert not lacking.unexpected_keys
     assert all("embed_tokens" in name or name == "lm_head.weight" for name in lacking.missing_keys)  # tied
-    return Seq2Seq("original", generator, asked, Asking(max_prompt_tokens=32, max_answer_tokens=19))
+    return Seq2Seq("original", generator, asked, PromptFormat(max_prompt_tokens=32, max_answer_tokens=19))
 
 
 @dataclass(frozen=True)

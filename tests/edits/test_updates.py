@@ -29,7 +29,7 @@ from kebench.models.changes import (
 )
 from kebench.models.identity import fingerprint
 from kebench.models.layers import as_stored, editable, linear_maps, map_shape
-from kebench.models.model import AbstractModel, Under
+from kebench.models.model import AbstractModel, EditsInForce
 
 KINDS = pytest.mark.parametrize("kind", tiny.KINDS)
 
@@ -165,7 +165,7 @@ def test_dense_maps_in_force_are_each_rows_replaced_weights(kind: str) -> None:
     for row, prompt in enumerate(prompts):
         assert_same(together[row], scored(replaced[row], [prompt]), **through(base))
     if kind != "bert":  # beam search asks several rows for each
-        under = Under(
+        under = EditsInForce(
             lambda rows: dense_applied(base.network, [updates[row] for row in rows]), frozenset(updates[0])
         )
         found = base.hypotheses(prompts, 3, under=under)

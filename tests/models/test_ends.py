@@ -19,7 +19,7 @@ from kebench.errors import BadSetting
 from kebench.models.batching import Batching
 from kebench.models.causal import Causal
 from kebench.models.load import FAMILIES, load_model
-from kebench.models.model import AbstractModel, Asking
+from kebench.models.model import AbstractModel, PromptFormat
 from kebench.models.rows import Rows, all_argmax, least_margin, log_odds
 from kebench.models.seq2seq import Seq2Seq
 
@@ -48,7 +48,7 @@ def networks(kind: str, seed: int) -> tuple[PreTrainedModel, AbstractModel]:
         {**network.generation_config.to_dict(), "eos_token_id": [second, eos]}
     )
     theirs = copy.deepcopy(network)
-    return theirs, FAMILIES[tiny.FAMILY[kind]]("two ends", network, words, Asking.of(tiny.task(kind)))
+    return theirs, FAMILIES[tiny.FAMILY[kind]]("two ends", network, words, PromptFormat.of(tiny.task(kind)))
 
 
 def generated(network: PreTrainedModel, model: AbstractModel, prompt: str, beams: int = 1) -> list[int]:
@@ -56,7 +56,7 @@ def generated(network: PreTrainedModel, model: AbstractModel, prompt: str, beams
     ids = torch.tensor(model.prompt_ids([prompt]))
     out = network.generate(  # type: ignore[operator]
         input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, num_beams=beams,
-        max_new_tokens=model.asking.max_answer_tokens,
+        max_new_tokens=model.prompt_format.max_answer_tokens,
     )  # fmt: skip
     start = ids.shape[1] if model.family == "causal" else 1
     return [int(token) for token in out[0, start:]]
@@ -165,7 +165,7 @@ def test_another_end_than_the_tokenizers_is_the_one_that_counts(kind: str) -> No
     second = theirs.generation_config.eos_token_id[0]
     network.generation_config.eos_token_id = second
     alone = copy.deepcopy(network)
-    model = FAMILIES[tiny.FAMILY[kind]]("one end", network, words, Asking.of(tiny.task(kind)))
+    model = FAMILIES[tiny.FAMILY[kind]]("one end", network, words, PromptFormat.of(tiny.task(kind)))
     assert isinstance(model, Causal | Seq2Seq)
     assert model.ends_with == (second,)
     for prompt in tiny.prompts(kind, 6):
@@ -181,7 +181,7 @@ def test_an_end_that_the_network_cannot_say_is_none(kind: str) -> None:
     network = tiny.network(kind, words)
     network.generation_config.eos_token_id = 50256
     network.config.eos_token_id = 50256
-    model = FAMILIES[tiny.FAMILY[kind]]("m", network, words, Asking.of(tiny.task(kind)))
+    model = FAMILIES[tiny.FAMILY[kind]]("m", network, words, PromptFormat.of(tiny.task(kind)))
     assert model.answer(tiny.prompts(kind, 20)) == tiny.model(kind).answer(tiny.prompts(kind, 20))
 
 
@@ -191,7 +191,7 @@ def test_a_model_without_any_end_is_refused_in_one_line() -> None:
     words.eos_token = None
     network.generation_config.eos_token_id = network.config.eos_token_id = None
     with pytest.raises(BadSetting) as caught:
-        Causal("m", network, words, Asking())
+        Causal("m", network, words, PromptFormat())
     assert str(caught.value) == "model m: found no token that ends a sequence, so no answer would end"
 
 

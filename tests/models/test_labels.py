@@ -15,7 +15,7 @@ from kebench.errors import BadSetting
 from kebench.models.classifier import Classifier
 from kebench.models.labels import label_columns
 from kebench.models.load import label_fields, load_model
-from kebench.models.model import AbstractModel, Asking
+from kebench.models.model import AbstractModel, PromptFormat
 
 TASK = tiny.task("bert")
 IN_ORDER = [
@@ -144,7 +144,7 @@ def test_a_classifier_made_by_hand_is_read_the_same_way() -> None:
     words = tiny.TOKENIZERS["bert"]()
     network = tiny.network("bert", words)
     network.config.update(label_fields(["supported", "refuted"]))
-    made = Classifier("m", network, words, Asking.of(TASK))
+    made = Classifier("m", network, words, PromptFormat.of(TASK))
     prompts = tiny.prompts("bert", 10)
     other = {"REFUTES": "SUPPORTS", "SUPPORTS": "REFUTES"}
     assert made.answer(prompts) == [other[answer] for answer in tiny.model("bert").answer(prompts)]

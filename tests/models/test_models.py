@@ -169,7 +169,7 @@ def test_one_beam_is_the_greedy_search_written_out(kind: str) -> None:
     for prompt in tiny.prompts(kind, 8):
         (start,) = made.prompt_ids([prompt])
         said: list[int] = []
-        for _ in range(made.asking.max_answer_tokens):
+        for _ in range(made.prompt_format.max_answer_tokens):
             if made.family == "causal":
                 logits = made.network(input_ids=torch.tensor([start + said])).logits
             else:

@@ -39,7 +39,7 @@ def asked(base: AbstractModel) -> tuple[list[str], list[str]]:
     """Prompts and targets of different lengths."""
     prompts = ["where was Ada Bell born?", "where?", "the city of Bo Cole is?", "a", "is b c?", "Rome"]
     targets = ["Rome", "New York", "a, b > c", "Oslo", "d", "Lima"]
-    labels = base.asking.labels
+    labels = base.prompt_format.labels
     return prompts, [labels[index % 2] for index in range(6)] if labels else targets
 
 
@@ -47,8 +47,8 @@ def edits(base: AbstractModel) -> list[Edit]:
     """Three requests; of a classifier, for the label that it does not give."""
     prompts, targets = (texts[:3] for texts in asked(base))
     said = base.answer(prompts)
-    if base.asking.labels:
-        targets = [next(label for label in base.asking.labels if label != answer) for answer in said]
+    if base.prompt_format.labels:
+        targets = [next(label for label in base.prompt_format.labels if label != answer) for answer in said]
     triples = zip(prompts, said, targets, strict=True)
     return [Edit(f"e{index}", *each) for index, each in enumerate(triples)]
 
@@ -218,8 +218,8 @@ def test_a_network_that_reads_padding_is_asked_row_by_row(name: str) -> None:
 
 def test_proofs_leave_no_trace() -> None:
     base = tiny.model("bart")
-    asking = base.asking
+    prompt_format = base.prompt_format
     assert base.one_pass.holds_edits(editable(base.network))
-    assert base.asking is asking
+    assert base.prompt_format is prompt_format
     assert not [module for module in base.network.modules() if module._forward_hooks]
     assert "edits_in_one_pass" not in execution(base)

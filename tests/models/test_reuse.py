@@ -21,7 +21,7 @@ from kebench.models.changes import Dense, LowRank, Update
 from kebench.models.identity import fingerprint
 from kebench.models.layers import editable, linear_maps, map_shape
 from kebench.models.load import FAMILIES
-from kebench.models.model import AbstractModel, Under
+from kebench.models.model import AbstractModel, EditsInForce
 from kebench.models.reuse import Reuse, cuts_before
 
 DEPTH = 3
@@ -55,7 +55,7 @@ def _deep(kind: str) -> AbstractModel:
         network = type(made.network)(config)
         for parameter in network.parameters():
             parameter.data.normal_(0, 0.3) if parameter.ndim > 1 else None
-    return FAMILIES[tiny.FAMILY[kind]](kind, network, made.tokenizer, made.asking)
+    return FAMILIES[tiny.FAMILY[kind]](kind, network, made.tokenizer, made.prompt_format)
 
 
 def deep(kind: str) -> AbstractModel:
@@ -230,7 +230,7 @@ def test_a_layer_that_hands_on_more_than_its_states_is_never_skipped() -> None:
 def plainly(base: AbstractModel, update: Update, prompts: Sequence[str]) -> list[str]:
     """What the edited model says, nothing being reused."""
     under = next(EditedWeights(base, [update])._groups([0] * len(prompts)))[1]
-    return base.answer(prompts, under=Under(under.enter, frozenset()))
+    return base.answer(prompts, under=EditsInForce(under.enter, frozenset()))
 
 
 @pytest.mark.parametrize("change", ["written", "loaded", "cast", "replaced"])

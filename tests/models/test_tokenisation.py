@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 
 from kebench.models.causal import Causal
 from kebench.models.load import load_model
-from kebench.models.model import AbstractModel, Asking
+from kebench.models.model import AbstractModel, PromptFormat
 from kebench.models.seq2seq import Seq2Seq
 
 # kind, tokenizer
@@ -81,7 +81,7 @@ def test_bos_stands_once_where_the_tokenizer_has_one() -> None:
 @CAUSAL
 def test_the_target_of_a_cut_prompt_is_the_answer_alone(kind: str, tokenizer: str) -> None:
     long = "where was Ada Bell born? " * 5
-    cut = make(kind, tokenizer, asking=Asking(max_prompt_tokens=10))
+    cut = make(kind, tokenizer, prompt_format=PromptFormat(max_prompt_tokens=10))
     assert len(cut.prompt_ids([long])[0]) <= 10
     assert labels(cut, long, "Rome") == labels(cut, "where?", "Rome")
 
@@ -92,7 +92,7 @@ def test_a_merge_across_the_boundary_does_not_change_the_target(kind: str, token
     assert model.tokenizer.decode(labels(model, "born in ", "Rome")[:-1]).strip() == "Rome"
     assert isinstance(model, Causal)
     # A template may end in a space, which the tokenizer glues to the answer's first word.
-    glued = make(kind, tokenizer, asking=Asking(template="{prompt} ", max_answer_tokens=12))
+    glued = make(kind, tokenizer, prompt_format=PromptFormat(template="{prompt} ", max_answer_tokens=12))
     assert glued.canonical("where?", "Rome") == "Rome"
 
 
@@ -159,8 +159,8 @@ def test_a_seq2seq_prompt_keeps_its_special_tokens() -> None:
 
 def test_the_template_goes_around_every_prompt() -> None:
     for kind in tiny.KINDS:
-        asking = Asking(template="Q: {prompt} A", labels=tiny.task(kind).labels)
-        asked = tiny.model(kind, asking=asking)
+        prompt_format = PromptFormat(template="Q: {prompt} A", labels=tiny.task(kind).labels)
+        asked = tiny.model(kind, prompt_format=prompt_format)
         assert asked.prompt_ids(["where?"])[0] == tiny.model(kind).prompt_ids(["Q: where? A"])[0]
 
 
@@ -249,7 +249,7 @@ def test_canonical_is_a_fixed_point_or_nothing(kind: str, tokenizer: str, answer
 
 @EVERY
 def test_an_answer_longer_than_decoding_goes_is_never_whole(kind: str, tokenizer: str) -> None:
-    model = make(kind, tokenizer, asking=Asking(max_answer_tokens=3))
+    model = make(kind, tokenizer, prompt_format=PromptFormat(max_answer_tokens=3))
     assert model.canonical("where?", "New York Oslo Riga Lima") is None
 
 

@@ -26,7 +26,7 @@ from safetensors.torch import load_file
 from kebench.edits.editor import AbstractEditor, State
 from kebench.models.changes import Dense
 from kebench.models.load import FAMILIES, load_pretrained
-from kebench.models.model import Asking
+from kebench.models.model import PromptFormat
 from kebench.packs.build import import_pack
 from kebench.packs.questions import question_id
 from kebench.running.base_answers import differing_decao2021
@@ -144,7 +144,7 @@ def imported(kind: str) -> Theirs:
         pack = import_pack(f"decao_{kind}", {"test": [file]}, Path(folder) / "pack")
     task = tiny.task("bert" if kind == "fever" else "bart", max_prompt_tokens=32, max_answer_tokens=19)
     network, tokenizer = load_pretrained(str(THEIRS / kind / "model"), task.family, dtype=torch.float64)
-    model = FAMILIES[task.family](kind, network, tokenizer, Asking.of(task))
+    model = FAMILIES[task.family](kind, network, tokenizer, PromptFormat.of(task))
     rules = protocol("decao2021", labels=kind == "fever")
     ground = make_ground(task, pack, model, rules, "alternative", 0, Silent())
     plan = Plan.of(ground, RunSettings(("theirs",), "toy", protocol="decao2021", limit=0, retain="exact"))

@@ -68,10 +68,10 @@ def test_the_key_holds_all_that_matters_and_nothing_else(bert: AbstractModel) ->
     key = partial(_key, targets="alternative")
     plain = key(bert, weights, rows, LABEL_RULES)
     assert plain == key(tiny.model("bert"), weights, rows, replace(LABEL_RULES, name="other"))
-    other_asking = tiny.model("bert", asking=replace(bert.asking, max_prompt_tokens=5))
+    other_format = tiny.model("bert", prompt_format=replace(bert.prompt_format, max_prompt_tokens=5))
     different = {
         key(bert, fingerprint(tiny.model("bert", seed=1).network), rows, LABEL_RULES),
-        key(other_asking, weights, rows, LABEL_RULES),
+        key(other_format, weights, rows, LABEL_RULES),
         key(bert, weights, rows[:2], LABEL_RULES),
         key(bert, weights, [*rows[:2], replace(rows[2], prompt="other")], LABEL_RULES),
         key(bert, weights, [*rows[:2], replace(rows[2], fact="other")], LABEL_RULES),
