@@ -14,7 +14,7 @@ from kebench.models.model import AbstractModel, EditsInForce, base_weights
 from kebench.models.rows import target_loss
 
 Predict = Callable[[Sequence[Edit], EditsInForce], Mapping[str, LowRankBatch]]
-"""One application: the change of every edit, parameter name → factors, from the model that `EditsInForce` gives."""
+"""One application: the change of every edit from the model with these edits in force, by parameter name."""
 
 
 def edit_gradients(

@@ -26,7 +26,7 @@ from kebench.models.changes import (
     substituted,
 )
 from kebench.models.layers import linear_maps, map_shape
-from kebench.models.model import AbstractModel, Prefixed, EditsInForce
+from kebench.models.model import AbstractModel, EditsInForce, Prefixed
 from kebench.scoring.metrics import same
 
 T = TypeVar("T")

@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from kebench.models.ends import end_tokens, one_or_list, spelled
-from kebench.models.model import AbstractModel, PromptFormat, Prompt
+from kebench.models.model import AbstractModel, Prompt, PromptFormat
 from kebench.models.rows import IGNORE, Rows, at_least_float32, only_at, pad
 from kebench.task import Family
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kebench.models.labels import label_columns
-from kebench.models.model import AbstractModel, PromptFormat, Prompt
+from kebench.models.model import AbstractModel, Prompt, PromptFormat
 from kebench.models.rows import Rows, at_least_float32, pad
 from kebench.task import Family
 

@@ -141,7 +141,7 @@ class OnePass:
             update[name] = LowRank(b.to(weight) * size.to(weight), a.to(weight))
         return update
 
-    # PromptFormat the probes -----------------------------------------------------------------------------------
+    # Asking the probes -----------------------------------------------------------------------------------
 
     def _logits(self, probes: Sequence[int]) -> list[Tensor]:
         """The logits of each probe's answer, (scored, vocab)."""

@@ -44,7 +44,7 @@ from kebench.models.changes import LowRank, LowRankBatch
 from kebench.models.identity import fingerprint
 from kebench.models.layers import editable, linear_maps
 from kebench.models.load import FAMILIES
-from kebench.models.model import AbstractModel, PromptFormat, EditsInForce
+from kebench.models.model import AbstractModel, EditsInForce, PromptFormat
 from kebench.models.rows import target_loss
 
 # --- the formula, dense -------------------------------------------------------------------------------
