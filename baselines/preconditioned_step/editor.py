@@ -43,6 +43,7 @@ class PreconditionedStep(AbstractWeightEditor, AbstractTrainedEditor):
         seed: of the draw of those questions.
     """
 
+    learns_from: ClassVar[Literal["edits", "questions"]] = "questions"
     citation: ClassVar[str] = "martens2015optimizing; meng2022locating"
 
     layers: Literal["all", "first", "last"] | tuple[int, ...] = "last"

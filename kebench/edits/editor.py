@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from torch import Tensor
 
@@ -193,6 +193,9 @@ class AbstractMemoryEditor(AbstractEditor):
 class AbstractTrainedEditor(AbstractEditor):
     """An editor that learns first; one of weights is an `AbstractWeightEditor` too."""
 
+    learns_from: ClassVar[Literal["edits", "questions"]] = "edits"
+    """What of a training set it needs: `edits` and all that goes with them; or `questions` alone, the prompts
+    with the base model's answers (`TrainingSet.known` and `unseen`), which take much less time to make."""
     training_version: ClassVar[int] = 1
     """Raised when `prepare` learns something else from the same settings, rounding aside: earlier states are
     not used."""

@@ -13,16 +13,17 @@ NOT_PART_OF_IT = {"_name_or_path", "transformers_version", "dtype", "torch_dtype
 """Fields of a configuration that say where a model came from, not what it answers."""
 
 
-def identity(model: AbstractModel) -> str:
+def identity(model: AbstractModel, weights: str | None = None) -> str:
     """SHA-256 over weights, tokenizer, configuration, and what decoding starts and ends with.
 
     The weights alone are not enough: the Hub's BART configurations, for one, came to force a first token.
+    `weights` is the fingerprint of its network, where that is known already.
     In bfloat16 the weights are others than in float32; in TF32 they are the same, so there is a mark.
     """
     config = model.network.config.to_diff_dict()
     generation = getattr(model.network, "generation_config", None)  # a classifier has none
     parts = [
-        fingerprint(model.network),
+        weights or fingerprint(model.network),
         model.family,
         _tokenizer(model),
         {name: value for name, value in config.items() if name not in NOT_PART_OF_IT},

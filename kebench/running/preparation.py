@@ -38,7 +38,7 @@ from kebench.models.settings import BatchSize, DType
 from kebench.packs.build import build_pack
 from kebench.packs.pack import LOCK, Pack, read_pack
 from kebench.packs.record import Record
-from kebench.running.base_answers import AnsweredRecord, answered, takes_stored
+from kebench.running.base_answers import AnsweredRecord, answered, predicted, takes_stored
 from kebench.running.cases import Case, Cases, make_cases
 from kebench.running.progress import Progress
 from kebench.running.settings import Split
@@ -226,7 +226,9 @@ class Ground:
             return self
         model = self.in_float32()
         weights = fingerprint(model.network)
-        return replace(self, model=model, identity=identity(model), fingerprint=weights, in_float32=None)
+        return replace(
+            self, model=model, identity=identity(model, weights), fingerprint=weights, in_float32=None
+        )
 
 
 def make_ground(
@@ -247,7 +249,8 @@ def make_ground(
         BadSetting: not one record of the split can be edited, or the labels are not the task's.
     """
     _check_labels(task, pack)
-    base = identity(model)
+    weights = fingerprint(model.network)
+    base = identity(model, weights)
     progress.stage(f"base answers ({split})")
     records = pack.records(split)
     if split == "dev":
@@ -265,7 +268,7 @@ def make_ground(
             f"pack {pack.name}: no record of the {split} split can be edited ({reasons or 'it is empty'})"
         )
     return Ground(
-        task, pack, model, protocol, targets, seed, base, fingerprint(model.network), test, cases, in_float32,
+        task, pack, model, protocol, targets, seed, base, weights, test, cases, in_float32,
         split,
     )  # fmt: skip
 
@@ -339,7 +342,8 @@ def learn_state(
     with FileLock(folder / ".lock"):
         if (folder / STATE_CARD).is_file():
             return
-        training = training_set(ground, progress)
+        whole = editor.learns_from == "edits"
+        training = training_set(ground, progress) if whole else questions_alone(ground, progress)
         progress.stage(f"prepare {name}")
         work = folder / "work"
         elapsed = _stopwatch(work / "seconds")
@@ -404,6 +408,20 @@ def training_set(ground: Ground, progress: Progress) -> TrainingSet:
         dev=_training_edits(to_choose, ground),
         dev_known=_known(to_choose),
     )
+
+
+def questions_alone(ground: Ground, progress: Progress) -> TrainingSet:
+    """A training set without edits: the questions of the train split and of half of the dev split."""
+    found: dict[str, list[Known]] = {}
+    for name in ("train", "dev"):
+        progress.stage(f"predictions ({name})")
+        records = [record for record in ground.pack.records(name) if not record.held_out]
+        if name == "dev":
+            records = [record for record in records if not _to_choose_with(record)]
+        said = predicted(ground.model, ground.identity, records, ground.protocol, progress)
+        pairs = zip(records, said, strict=True)
+        found[name] = [Known(record.fact, record.prompt, y) for record, y in pairs if y.strip()]
+    return TrainingSet(train=(), dev=(), known=found["train"], unseen=found["dev"], dev_known=())
 
 
 def _to_choose_with(record: Record | AnsweredRecord) -> bool:

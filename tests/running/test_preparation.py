@@ -10,13 +10,17 @@ from typing import Any
 
 import pytest
 import tiny
+from worlds import World
 
 from kebench.edits.editor import TrainingSet
 from kebench.errors import BadSetting
 from kebench.files.home import pack_folder
+from kebench.models.model import AbstractModel
 from kebench.packs.pack import Origin, write_pack
 from kebench.running import preparation
 from kebench.running.base_answers import AnsweredParaphrase, AnsweredRecord
+from kebench.running.progress import Silent
+from kebench.running.run import ground_of
 from kebench.scoring.protocols import STRICT
 from kebench.task import PackRecipe, PackSource
 
@@ -107,3 +111,23 @@ def test_a_record_whose_wordings_are_all_held_out_is_learnt_from_all_the_same(le
     assert {item.edit.id for item in learnt.train} == {f"train {n}" for n in range(12)}
     assert [item for item in learnt.train if not item.edit.paraphrases]
     assert [item for item in learnt.dev if not item.edit.paraphrases]
+
+
+def test_an_editor_that_needs_questions_alone_waits_for_their_predictions_alone(
+    seq2seq: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ground = ground_of(seq2seq.settings(tmp_path, "identity"), Silent())
+    whole = preparation.training_set(ground, Silent())
+    asked: list[str] = []
+    plain = AbstractModel.answer
+
+    def spied(self: AbstractModel, prompts: Sequence[str], **options: Any) -> list[str]:
+        asked.extend(prompts)
+        return plain(self, prompts, **options)
+
+    monkeypatch.setattr(AbstractModel, "answer", spied)
+    for _ in range(2):  # the second time, from the cache
+        alone = preparation.questions_alone(ground, Silent())
+        assert (alone.known, alone.unseen) == (whole.known, whole.unseen)
+        assert (alone.train, alone.dev, alone.dev_known) == ((), (), ())
+    assert sorted(asked) == sorted(known.prompt for known in [*whole.known, *whole.unseen])
