@@ -34,9 +34,8 @@ def fewer_factors(
 
     Args:
         change: the matrix, or its factors. Finite.
-        rank: the largest rank of the result. None: every singular value is kept that is larger than rounding,
-            that is, those left out are together less than ε times the norm, where ε is the precision of the
-            result.
+        rank: the largest rank of the result. None: only rounding is left out, that is, singular values whose
+            norm together is below the precision of the result, or of the decomposition, times the matrix's.
 
     Returns:
         Factors of equal norm, in the type of the given ones but at least float32; and the relative residual
@@ -53,7 +52,8 @@ def fewer_factors(
         u, values, v = torch.linalg.svd(change.to(wide), full_matrices=False)
     tails = values.square().flip(0).cumsum(0).flip(0).sqrt()  # tails[i]: the norm of values i, i + 1, …
     size = float(tails[0]) if len(tails) else 0.0
-    keep = int((tails > torch.finfo(kept_as).eps * size).sum())
+    rounding = max(torch.finfo(kept_as).eps, max(len(u), v.shape[1]) * torch.finfo(wide).eps)
+    keep = int((tails > rounding * size).sum())
     keep = keep if rank is None else min(keep, rank)
     root = values[:keep].sqrt()
     factors = LowRank((u[:, :keep] * root).to(kept_as), (root[:, None] * v[:keep]).to(kept_as))

@@ -67,10 +67,11 @@ class Update(Mapping[str, Dense | LowRank]):
         """This update and then a later one, as one update.
 
         Where both change a parameter: two low-rank changes give a low-rank one, whose rank is the sum of the
-        two. Each time that sum passes a multiple of min(d_out, d_in) / 2, it is recompressed to the rank that
-        the matrix really has, to rounding; this is logged. So the rank stays at most 1.5 · min(d_out, d_in),
-        and a long stream of edits does not pay for a decomposition at every step. A dense change and any
-        other give a dense one. Sums are at least in float32.
+        two. When that rank passes half of min(d_out, d_in), the change is recompressed to the rank that the
+        matrix really has, to rounding; this is logged. Where the matrix really has more than half, the next
+        time is when the rank passes 3/2 of min(d_out, d_in), so that a long stream of edits does not pay for
+        a decomposition at every step. A dense change and any other give a dense one. Sums are at least in
+        float32.
 
         Args:
             later: the second update.
@@ -197,8 +198,9 @@ def _sum(
         if len(first.B) != len(then.B) or first.A.shape[1] != then.A.shape[1]:
             raise ValueError(f"{name}: its two changes differ in shape")
         b, a = torch.cat([first.B, then.B], dim=1), torch.cat([first.A, then.A])
-        full = min(len(b), a.shape[1])
-        before, now = ((2 * rank - 1) // full for rank in (max(len(first.A), len(then.A)), len(a)))
+        full, rank = min(len(b), a.shape[1]), max(len(first.A), len(then.A))
+        # How many of full / 2, 3 full / 2, 5 full / 2, … a rank has passed.
+        before, now = ((2 * each - full - 1) // (2 * full) for each in (rank, len(a)))
         return _recompressed(name, LowRank(b, a)) if now > before else LowRank(b, a)
     left, right = (_dense(name, change, network) for change in (first, then))
     if left.shape != right.shape:
