@@ -30,12 +30,13 @@ from kebench.edits.editor import Known, State, TrainingEdit, TrainingSet, Worksp
 from kebench.edits.moments import preconditioners
 from kebench.edits.versions import low_rank_under
 from kebench.errors import BadSetting
+from kebench.files.tensors import save_tensors
 from kebench.models.base_logits import BaseLogits, Question
 from kebench.models.changes import LowRankBatch
 from kebench.models.layers import editable
 from kebench.models.model import AbstractModel
 from kebench.models.rows import Rows, all_argmax, kl_divergence, target_loss
-from kebench.training.checkpoints import load_checkpoint, save_checkpoint, save_tensors
+from kebench.training.checkpoints import load_checkpoint, save_checkpoint
 from kebench.training.schedule import warmup_then_decay
 
 from .hypernetwork import Hypernetwork

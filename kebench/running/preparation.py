@@ -30,6 +30,7 @@ from kebench.errors import BadSetting, KebenchError, NotFound, did_you_mean
 from kebench.files.home import home, pack_folder
 from kebench.files.json import write_json
 from kebench.files.shipped import MODEL_CARD, STATE, STATE_CARD, shipped_folder, shipped_state
+from kebench.files.tensors import save_tensors
 from kebench.models.identity import fingerprint, identity
 from kebench.models.load import load_model
 from kebench.models.model import AbstractModel, PromptFormat
@@ -45,7 +46,6 @@ from kebench.running.settings import Split
 from kebench.scoring.protocols import Protocol, Targets
 from kebench.task import PackRecipe, Task
 from kebench.training.card import write_card
-from kebench.training.checkpoints import save_tensors
 
 
 def find_pack(task: Task, name: str | None) -> Pack:

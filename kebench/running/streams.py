@@ -17,6 +17,7 @@ from torch import Tensor
 from kebench.edits.editor import AbstractEditor, Carried, State
 from kebench.edits.versions import Routed, Version, Versions, in_force, total
 from kebench.errors import BadFile
+from kebench.files.tensors import save_tensors
 from kebench.models.changes import Dense, LowRank, Update
 from kebench.models.numerics import numerics
 from kebench.running.cases import Case
@@ -24,7 +25,6 @@ from kebench.running.plan import Plan
 from kebench.running.trial import OUT_OF_REACH, Trial, ask, failed, name_of, requests
 from kebench.scoring.answers import EditAnswers
 from kebench.scoring.regimes import FINAL, IMMEDIATE, after
-from kebench.training.checkpoints import save_tensors
 
 logger = logging.getLogger(__name__)
 

@@ -6,20 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-
-def save_tensors(
-    tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None
-) -> None:
-    """Writes tensors as safetensors, all or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    whole = {name: tensor.detach().contiguous().cpu().clone() for name, tensor in tensors.items()}
-    save_file(whole, partial, metadata=dict(metadata or {"format": "pt"}))
-    partial.replace(path)
+from kebench.files.tensors import save_tensors
 
 
 def save_checkpoint(path: Path, module: nn.Module, optimizer: Optimizer, counters: Mapping[str, Any]) -> None:

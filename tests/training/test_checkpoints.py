@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import nn
 from torch.optim import Optimizer
 
-from kebench.training.checkpoints import load_checkpoint, save_checkpoint, save_tensors
+from kebench.training.checkpoints import load_checkpoint, save_checkpoint
 from kebench.training.schedule import warmup_then_decay
 
 OPTIMIZERS = {
@@ -56,32 +55,6 @@ def test_no_checkpoint_is_none_and_changes_nothing(tmp_path: Path) -> None:
     before = {key: tensor.clone() for key, tensor in module.state_dict().items()}
     assert load_checkpoint(tmp_path / "c.safetensors", module, optimizer) is None
     assert all(torch.equal(before[key], tensor) for key, tensor in module.state_dict().items())
-
-
-def test_a_write_cut_off_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "c.safetensors"
-    save_tensors({"a": torch.ones(2)}, path)
-
-    def cut_off(_tensors: object, file: Path, **_: object) -> None:
-        file.write_bytes(b"half")
-        raise OSError("disk full")
-
-    monkeypatch.setattr("kebench.training.checkpoints.save_file", cut_off)
-    with pytest.raises(OSError, match="disk full"):
-        save_tensors({"a": torch.zeros(2)}, path)
-    assert torch.equal(load_file(path)["a"], torch.ones(2))
-
-
-def test_tensors_that_share_or_are_views_are_written_whole(tmp_path: Path) -> None:
-    whole = torch.arange(12.0).view(3, 4)
-    save_tensors(
-        {"a": whole, "b": whole, "c": whole.T, "d": whole[1], "e": torch.tensor(2.0)}, tmp_path / "t"
-    )
-    read = load_file(tmp_path / "t")
-    assert torch.equal(read["c"], whole.T)
-    assert torch.equal(read["d"], whole[1])
-    assert torch.equal(read["a"], read["b"])
-    assert read["e"].shape == ()
 
 
 @pytest.mark.parametrize(
