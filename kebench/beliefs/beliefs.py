@@ -18,6 +18,7 @@ from typing import Literal
 from kebench.edits.editor import AbstractEditor, State
 from kebench.edits.single import refuse_shared
 from kebench.errors import BadSetting
+from kebench.files.writing import replacing
 from kebench.models.numerics import numerics
 from kebench.running.cases import Case
 from kebench.running.folder import EDITS_AT_ONCE
@@ -101,7 +102,7 @@ def _of_group(
 def write_beliefs(found: Sequence[Belief], path: Path) -> None:
     """As CSV, a line a belief."""
     names = [field.name for field in fields(Belief)]
-    with path.open("w", encoding="utf-8", newline="") as file:
+    with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         lines = csv.writer(file, lineterminator="\n")
         lines.writerow(names)
         lines.writerows([getattr(belief, name) for name in names] for belief in found)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from kebench.beliefs.beliefs import Belief, Kind
 from kebench.errors import BadSetting
+from kebench.files.writing import replacing
 
 MARKS: dict[Kind, str] = {"retain": "C0o", "paraphrase": "C1^", "edit": "C3D"}
 """Colour and shape, which both differ for those who see no colours; the few are drawn over the many."""
@@ -60,4 +61,5 @@ def draw_beliefs(found: Sequence[Belief], title: str, path: Path) -> None:
                 gid=kind,
             )
         figure.legend(loc="outside lower center", ncols=len(MARKS), frameon=False, reverse=True)
-        figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
+        with replacing(path) as partial:
+            figure.savefig(partial, format="svg", metadata={"Date": None, "Creator": None})

@@ -136,7 +136,7 @@ class AbstractModel(ABC):
         self.network = network.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.prompt_format = prompt_format
-        self.reuse = Reuse(self.network, self.logits)
+        self.reuse = Reuse(name, self.network, self.logits)
         self.one_pass = OnePass(self)
         self.batching = Batching()
         self.tf32 = False

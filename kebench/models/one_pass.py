@@ -16,6 +16,7 @@ from torch import Tensor
 
 from kebench.models.changes import LowRank, LowRankBatch, after, dense_weights, low_rank_applied, substituted
 from kebench.models.layers import linear_maps, map_shape
+from kebench.models.proofs import holds
 from kebench.models.rows import watching_logits
 
 if TYPE_CHECKING:
@@ -73,15 +74,17 @@ class OnePass:
         wanted = frozenset(names)
         if not wanted:
             return True
-        if any(holds and wanted <= proved for proved, holds in self._edits.items()):
+        if any(proved and wanted <= others for others, proved in self._edits.items()):
             return True
         if wanted not in self._edits:
+            failed = f"{self._model.name}: several edits cannot share a pass, so they are asked one by one"
             try:
-                self._edits[wanted] = self.holds_rows() and self._edits_keep_apart(sorted(wanted))
-            except Exception:  # whatever a network says to what it was not made for, it is no proof
+                self._edits[wanted] = holds(
+                    lambda: self.holds_rows() and self._edits_keep_apart(sorted(wanted)), failed
+                )
+            except torch.OutOfMemoryError:  # the proof needs a copy of the edited weights, the edits do not
+                logger.info("%s (out of memory)", failed)
                 self._edits[wanted] = False
-            if not self._edits[wanted]:
-                logger.info("%s: several edits cannot share a pass: asked one by one", self._model.name)
         return self._edits[wanted]
 
     # The proofs ------------------------------------------------------------------------------------------

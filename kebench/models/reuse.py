@@ -18,6 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
+from kebench.models.proofs import holds
 from kebench.models.rows import Rows
 
 STORE_BYTES = 2**30
@@ -51,7 +52,8 @@ class Reuse:
     result on one row with and without it: so no layer that hands on more than its hidden states is skipped.
     """
 
-    def __init__(self, network: PreTrainedModel, run: Callable[[Rows], Tensor]) -> None:
+    def __init__(self, name: str, network: PreTrainedModel, run: Callable[[Rows], Tensor]) -> None:
+        self.name = name
         self.network = network
         self.run = run
         self._forget(())
@@ -151,13 +153,15 @@ class Reuse:
         if cut.name not in self._proofs:
             lengths = [len(tokens) for tokens in rows.tokens("input_ids")]
             one = rows.part([lengths.index(max(lengths))])  # without padding, whose states do differ
-            try:
+
+            def same() -> bool:
                 with self._cut(cuts[:-1], one):
                     plain = self._pass(cut, one)
                 with self._cut(cuts, one):
-                    self._proofs[cut.name] = torch.equal(plain, self._pass(cut, one))
-            except Exception:  # whatever a network says to a cut it was not made for, it cannot be cut there
-                self._proofs[cut.name] = False
+                    return torch.equal(plain, self._pass(cut, one))
+
+            failed = f"{self.name}: the hidden states of {cut.name} cannot be reused"
+            self._proofs[cut.name] = holds(same, failed)
         return self._proofs[cut.name]
 
     def _forget(self, weights: tuple[tuple[int, int], ...]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kebench.files.json import write_json
+from kebench.files.writing import write_text
 
 
 def write_card(folder: Path, file: str, kind: str, facts: Mapping[str, Any]) -> None:
@@ -20,5 +21,5 @@ def write_card(folder: Path, file: str, kind: str, facts: Mapping[str, Any]) -> 
     """
     lines = [f"# {facts['name']}", "", f"{kind} for the kebench task `{facts['task']}`.", ""]
     lines += [f"- {key}: {value}" for key, value in facts.items() if key != "name"]
-    (folder / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_text("\n".join(lines) + "\n", folder / "README.md")
     write_json(facts, folder / file)
