@@ -121,7 +121,7 @@ def mistaken(result: tuple[int, str, str], said: str) -> None:
     ("content", "said"),
     [
         ("editors: identity\ntask: zsre\nlimt: 3\n", "run.yaml: limt: unknown field; did you mean 'limit'?"),
-        ("task: zsre\ntask: fever\n", "run.yaml:2: the key 'task' stands twice"),
+        ("task: zsre\ntask: fever\n", "run.yaml:2: the key 'task' appears twice"),
         ("editors: 5\ntask: zsre\n", "run.yaml: editors: found 5, wanted"),
         ("editors: [identity, 5]\ntask: zsre\n", "run.yaml: editors.1: found 5, wanted"),
         ("editors: identity\ntask: [zsre]\n", "run.yaml: task: found ['zsre'], wanted"),
