@@ -345,9 +345,9 @@ def fails_once(base: AbstractModel, error: Exception, parameter: str) -> list[Ex
 LAST_LAYER = "bert.encoder.layer.2.output.dense.weight"
 
 
-def last_layer_edited() -> tuple[AbstractModel, EditedWeights, list[str]]:
+def last_layer_edited() -> tuple[AbstractModel, Versions, list[str]]:
     base = deep("bert")
-    edited = EditedWeights(base, [edit_of(base, [LAST_LAYER], 0)])
+    edited = Versions(base, [edit_of(base, [LAST_LAYER], 0)])
     prompts = tiny.prompts("bert", 4)
     assert base.one_pass.holds_edits([LAST_LAYER])  # before passes are counted
     assert base.one_pass.holds_rows()
