@@ -256,7 +256,7 @@ def _loss(model: AbstractModel, batch: Sequence[Question], settings: Training) -
 
 
 def _batch(pairs: Sequence[Question], settings: Training, step: int) -> list[Question]:
-    """Returns the questions of a step. They depend only on the step, so a resumed training uses the same ones."""
+    """Returns the questions of a step, which depend only on the step, so that a training can be resumed."""
     if step < settings.growing_steps:
         share = GROWS_FROM ** (1 - step / settings.growing_steps)
         there = range(max(settings.batch_size, int(share * len(pairs))))
@@ -319,7 +319,7 @@ def _dropout(config: PreTrainedConfig, rate: float | None) -> dict[str, float]:
 def _from_scratch(
     recipe: ModelRecipe, task: Task, settings: Training, shown: Sequence[Question]
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Returns a new network of the recipe's architecture and a byte-level BPE tokenizer trained on the texts."""
+    """Returns a new network of the recipe's architecture and a new byte-level BPE tokenizer."""
     fields = dict(recipe.architecture)
     texts = (text for each in shown for text in (each.prompt, *each.answers))
     tokenizer = bpe_tokenizer(texts, int(fields.pop("vocab_size")))
@@ -356,7 +356,7 @@ def bpe_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerB
 def _write(
     model: AbstractModel, recipe: ModelRecipe, settings: Training, task: Task, pack: str, result: Trained
 ) -> None:
-    """Writes the model's folder: weights, tokenizer, and a card for people (README.md) and programs (JSON)."""
+    """Writes the model's folder: weights, tokenizer and card."""
     folder = result.folder
     if settings.save_as == "float16":
         model.network.half()
