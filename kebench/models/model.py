@@ -171,7 +171,7 @@ class AbstractModel(ABC):
         """
         model = copy.copy(self)
         model.network = with_weights(self.network, weights)
-        model.reuse = Reuse(model.network, model.logits)
+        model.reuse = Reuse(model.name, model.network, model.logits)
         return model
 
     # What a family defines -----------------------------------------------------------------------------
