@@ -1,4 +1,4 @@
-"""Runs a test of a network whose failure must not stop a run."""
+"""Runs tests of a network, such as whether its hidden states can be reused. A failure does not stop a run."""
 
 import logging
 from collections.abc import Callable
@@ -8,21 +8,20 @@ import torch
 logger = logging.getLogger(__name__)
 
 UNSUITED = (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-"""What a network's own code raises when it is called in a way that it was not written for."""
+"""The errors that a network's code raises when it is called in a way for which it was not written."""
 
 
 def holds(proof: Callable[[], bool], failed: str) -> bool:
-    """Returns what `proof` returns, or False if the network refuses to be called as the proof calls it.
-
-    A proof that fails is logged, with the reason.
+    """Returns True if a test of a network succeeds. If it fails or raises one of `UNSUITED`, logs the reason.
 
     Args:
-        proof: runs the network and compares results.
-        failed: what a failure means, with the model's name; it begins the line in the log.
+        proof: the test: it runs the network and compares results.
+        failed: the beginning of the line in the log: the name of the model and the consequence of the
+            failure.
 
     Raises:
-        torch.OutOfMemoryError: a pass did not fit in memory, which says nothing about the network.
-        Exception: an error of any other kind than `UNSUITED`, such as one of the operating system.
+        torch.OutOfMemoryError: a pass did not fit in memory. This says nothing about the network.
+        Exception: the test raised an error that is not in `UNSUITED`, such as one of the operating system.
     """
     try:
         if proof():

@@ -254,7 +254,7 @@ def test_a_network_that_refuses_the_probes_is_told(
     with caplog.at_level(logging.INFO, logger="kebench"):
         assert not base.one_pass.holds_edits(editable(base.network))
     assert [record.getMessage() for record in caplog.records] == [
-        f"{base.name}: several edits cannot share a pass, so they are asked one by one ({told})"
+        f"{base.name}: several edits cannot share a pass, so they are computed one by one ({told})"
     ]
 
 
