@@ -220,9 +220,9 @@ def test_a_network_that_reads_padding_is_asked_row_by_row(name: str) -> None:
 
 def test_proofs_leave_no_trace() -> None:
     base = tiny.model("bart")
-    asking = base.prompt_format
+    prompt_format = base.prompt_format
     assert base.one_pass.holds_edits(editable(base.network))
-    assert base.prompt_format is asking
+    assert base.prompt_format is prompt_format
     assert not [module for module in base.network.modules() if module._forward_hooks]
     assert "edits_in_one_pass" not in execution(base)
 
