@@ -1,1 +1,1 @@
-"""How fast kebench is, and how far from what the machine could do. Run by hand: `python -m benchmarks`."""
+"""Measures how fast kebench is, compared with what the machine could do: `python -m benchmarks`."""

@@ -1,4 +1,4 @@
-"""(g) What free answers cost beyond one teacher-forced pass over the guesses."""
+"""(g) Measures the time of decoded answers, compared with one teacher-forced pass over the guesses."""
 
 from dataclasses import dataclass
 
@@ -13,13 +13,13 @@ from kebench.edits.versions import Versions
 EDITS = 8
 FREE, FORCED = "free answers", "one pass"
 WRONG_EVERY = 25
-"""With random weights no edit takes and no answer falls, so every so many guesses are wrong by design."""
+"""With random weights, edits change no answer and all guesses are right. So each 25th guess is made wrong."""
 TARGET = Target("≤", cpu=1.3, cuda=1.5)
 
 
 @dataclass(frozen=True)
 class Questions:
-    """What edited models are asked in one go: see `AbstractEdited.answer`."""
+    """The arguments of one call of `Versions.answer`: prompts, the edit in force for each, and guesses."""
 
     prompts: list[str]
     which: list[int]
@@ -27,7 +27,7 @@ class Questions:
 
 
 def asked(world: World) -> Questions:
-    """x, its paraphrases and the sample of some edits, as a trial asks them with the mini model."""
+    """Returns the questions that a run asks for some edits: x, its paraphrases and its retain questions."""
     rows: list[tuple[str, int, str]] = []
     for index, case in enumerate(world.plan.cases[:EDITS]):
         rows += [(text, index, case.edit.target) for text in (case.edit.prompt, *case.paraphrases)]
@@ -37,14 +37,14 @@ def asked(world: World) -> Questions:
 
 
 def some_wrong(world: World) -> Questions:
-    """The test rows under each edit, every `WRONG_EVERY`-th guess wrong."""
+    """Returns all test rows for each edit. Each `WRONG_EVERY`-th guess is wrong."""
     rows = [(row, index) for index in range(EDITS) for row in world.plan.base]
     guesses = [OTHER if place % WRONG_EVERY == 0 else row.answer for place, (row, _) in enumerate(rows)]
     return Questions([row.prompt for row, _ in rows], [index for _, index in rows], guesses)
 
 
 def contest(world: World, questions: Questions, settings: Settings) -> Contest:
-    """Free answers, guesses helping, and the one pass that checks the guesses."""
+    """Compares decoded answers, for which guesses are used, with the one pass that checks the guesses."""
     edited = Versions(world.model, world.updates(world.edits(EDITS), world.model))
     said: list[str] = []
 
@@ -84,7 +84,7 @@ CONTESTS: Contests = {"g bart-mini": _mini, "g BART-base": _base_size}
 
 
 def lines(session: Session) -> list[Line]:
-    """One line a model."""
+    """Returns one line for each model."""
     what = ": free answers / one teacher-forced pass"
     return [
         session.line(name, what, (FREE, FORCED), takes=FREE, unit="row", target=TARGET) for name in CONTESTS

@@ -1,4 +1,4 @@
-"""(b) A whole evaluation, every test row asked after every edit: kebench against the original's way."""
+"""(b) Compares a whole evaluation, with all test rows after each edit: kebench and the original."""
 
 import statistics
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from kebench.running.trial import Trial, edit_and_ask
 from kebench.scoring.scorer import per_edit, score
 
 NEAR = 1e-4
-"""A classifier's rows nearer to the threshold may fall on either side: sums differ in their order."""
+"""A classifier's label may differ between both ways if its margin is smaller, because of rounding."""
 TARGETS = {
     "b FEVER": ("BERT-base", Target("≥", cpu=2.3, cuda=10)),
     "b zsRE": ("BART-base", Target("≥", cpu=6, cuda=30)),
@@ -25,17 +25,17 @@ TARGETS = {
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds of making an edit, and of asking an edited model one row and counting its answer."""
+    """Seconds to make an edit, and seconds for an edited model to answer one row, including the scores."""
 
     edit: float
     row: float
 
 
 class Race:
-    """Both ways over one world, and what they came to.
+    """Evaluates one world with kebench and in the original's way.
 
     Attributes:
-        costs: way → what each run of it cost, warm-up first.
+        costs: `kebench` or `original` → the costs of each run; the first run is the warm-up.
     """
 
     def __init__(self, world: World, settings: Settings) -> None:
@@ -48,11 +48,11 @@ class Race:
 
     @property
     def rows(self) -> int:
-        """Answers asked for in a run: each edit's x and all test rows."""
+        """The number of answers in a run: each edit's x and all test rows."""
         return len(self.cases) * (1 + len(self.world.plan.base))
 
     def contest(self) -> Contest:
-        """It as a contest over answers."""
+        """Returns the contest between both ways; its unit is one answer."""
         return Contest(
             {"kebench": self.kebench, "original": self.original},
             forward_operations(self.world.model, self.world.prompts, self.world.answers),
@@ -61,11 +61,11 @@ class Race:
         )
 
     def kebench(self) -> float:
-        """As `kebench run --retain exact` does it, the scores at the end."""
+        """Evaluates as `kebench run --retain exact` does, with scores computed at the end."""
         plan = self.world.plan
         seconds = timed(self.settings.place, self._run)
         answers = [trial.answers for trial in self._trials]
-        # Of the scores, what grows with the rows: the intervals, made once a run, do not.
+        # Only the part of scoring that grows with the rows: intervals are computed once in a run.
         scoring = timed(self.settings.place, lambda: per_edit(answers, plan.base, plan.ground.protocol))
         self._keep(
             "kebench",
@@ -75,7 +75,7 @@ class Race:
         return seconds
 
     def original(self) -> float:
-        """As the original does it."""
+        """Evaluates as the original does."""
         seconds = timed(self.settings.place, self._run_naive)
         self._keep(
             "original",
@@ -85,7 +85,7 @@ class Race:
         return seconds
 
     def median(self, way: str) -> Costs:
-        """The median costs over the runs that count."""
+        """Returns the median costs over all runs after the warm-up."""
         costs = self.costs[way][1:]
         return Costs(statistics.median(c.edit for c in costs), statistics.median(c.row for c in costs))
 
@@ -108,9 +108,13 @@ class Race:
         self.costs[way].append(Costs(edit_seconds / len(self.cases), answer_seconds / self.rows))
 
     def agreement(self) -> str:
-        """How many answers are the same; a classifier's must all be, in float32.
+        """Returns in words how many answers of both ways are the same.
 
-        A generating model is asked greedily by one and with beam 5 by the other, so nothing must agree.
+        Answers of a generative model can differ, because kebench decodes greedily and the original with 5
+        beams.
+
+        Raises:
+            RuntimeError: a classifier's answers differ in float32.
         """
         same = differing = kept = 0
         for trial, other in zip(self._trials, self._naive, strict=True):
@@ -129,13 +133,13 @@ class Race:
 
 @cache
 def fever(settings: Settings) -> Race:
-    """BERT-base over claims; its costs are there once `b FEVER` was timed."""
+    """Returns the race of BERT-base on claims. It has costs after `b FEVER` was timed."""
     return Race(base_size("fever", settings.fever_rows, settings), settings)
 
 
 @cache
 def zsre(settings: Settings) -> Race:
-    """BART-base over questions."""
+    """Returns the race of BART-base on questions."""
     return Race(base_size("zsre", settings.zsre_rows, settings), settings)
 
 
@@ -146,7 +150,7 @@ CONTESTS: Contests = {
 
 
 def lines(session: Session) -> list[Line]:
-    """One line a task."""
+    """Returns one line for each task."""
     return [
         session.line(
             name,

@@ -1,4 +1,4 @@
-"""The least a forward pass can cost: its matrix products, at the rate the machine multiplies large ones."""
+"""Computes the least time of a forward pass: its matrix products at the machine's rate for large matrices."""
 
 from collections.abc import Sequence
 
@@ -11,9 +11,9 @@ ROWS = 16
 
 
 def forward_operations(model: AbstractModel, prompts: Sequence[str], answers: Sequence[str]) -> float:
-    """Operations of one teacher-forced row, a mean over some: 2 · weights · tokens, and attention.
+    """Returns the mean number of operations for one teacher-forced row: 2 · weights · tokens, and attention.
 
-    Each row goes by itself, so that no padding is counted.
+    Each row is computed alone, so that padding is not counted.
     """
     pairs = list(zip(prompts, answers, strict=True))[:: max(1, len(prompts) // ROWS)]
     with FlopCounterMode(display=False) as counter, torch.inference_mode():

@@ -1,4 +1,4 @@
-"""The items of the table by their letters. Each is a module with `lines(session)` and its `CONTESTS`."""
+"""The items of the table, by letter. Each is a module with `lines(session)`, and most have `CONTESTS` too."""
 
 from collections.abc import Callable, Mapping
 

@@ -1,4 +1,4 @@
-"""A line of the table: what was measured, what was wanted, and how far from the floor it is."""
+"""A line of the table: a measured number, its target, and how it compares with the floor."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,18 +11,18 @@ from benchmarks.timing import Ratio
 
 @dataclass(frozen=True)
 class Target:
-    """What a number should be, on a processor and on an H200."""
+    """The bound that a number should keep, on a CPU and on an H200."""
 
     bound: Literal["≤", "≥"]
     cpu: float | None = None
     cuda: float | None = None
 
     def of(self, device: str) -> float | None:
-        """The number for a device."""
+        """Returns the bound for a device, or None."""
         return self.cpu if device == "cpu" else self.cuda
 
     def met(self, value: float, device: str) -> bool | None:
-        """Whether a value is on the right side; None where nothing is wanted."""
+        """Returns True if a value keeps the bound; None if there is no bound for the device."""
         limit = self.of(device)
         if limit is None:
             return None
@@ -34,15 +34,15 @@ class Line:
     """One measured number.
 
     Attributes:
-        item: the letter of `benchmarks/README.md`.
-        what: in words.
-        ratio: the median, and the range over rounds.
-        unit: `x`, or what `ratio` is in.
-        target: what it should be.
-        seconds: what the thing measured takes, a unit of it.
-        unit_of_seconds: what takes them: a row, an edit, …
-        floor: the seconds that the same would take at the machine's rate of matrix products.
-        note: what else a reader should know.
+        item: the letter of the item in `benchmarks/README.md`.
+        what: the description of the number.
+        ratio: its median and range over rounds.
+        unit: the unit of `ratio`; `x` if it is a ratio.
+        target: the bound that the number should keep.
+        seconds: the time that kebench needs for one unit of work.
+        unit_of_seconds: the unit of work, such as a row or an edit.
+        floor: the time in seconds of its matrix products, at the machine's rate.
+        note: other information for the reader.
     """
 
     item: str
@@ -56,7 +56,7 @@ class Line:
     note: str = ""
 
     def cells(self, device: str) -> dict[str, str]:
-        """The line as a row of the table."""
+        """Returns the line as a row of the table: heading → text."""
         limit = self.target.of(device) if self.target else None
         met = self.target.met(self.ratio.value, device) if self.target else None
         return {
@@ -74,7 +74,7 @@ class Line:
 
 
 def table(lines: Sequence[Line], device: str) -> str:
-    """The lines in Markdown."""
+    """Returns the lines as a table in Markdown."""
     rows = [line.cells(device) for line in lines]
     return tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
 

@@ -1,4 +1,4 @@
-"""What was measured on: the machine, and how fast it multiplies matrices."""
+"""Describes the machine and measures how fast it multiplies matrices."""
 
 import os
 
@@ -10,7 +10,7 @@ from kebench.running.environment import hardware, versions
 
 
 def machine(settings: Settings) -> dict[str, str | int | float]:
-    """Processor, cores, threads, accelerator, versions, type of the weights, and the measured rate."""
+    """Returns CPU, cores, threads, accelerator, versions, type of the weights, and the measured rate."""
     found = versions()
     return {
         **hardware(settings.place),
@@ -22,7 +22,10 @@ def machine(settings: Settings) -> dict[str, str | int | float]:
 
 
 def matmul_rate(settings: Settings, times: int = 20) -> float:
-    """Operations a second of one large square matrix product, at its fastest: no forward pass gets beyond."""
+    """Returns the operations in a second of the fastest of `times` large matrix products.
+
+    No forward pass can have a higher rate.
+    """
     size = 1536 if settings.device == "cpu" else 8192
     left, right = torch.randn(2, size, size, device=settings.place).to(settings.dtype)
     seconds = [timed(settings.place, lambda: left @ right) for _ in range(times)]
@@ -30,7 +33,7 @@ def matmul_rate(settings: Settings, times: int = 20) -> float:
 
 
 def described(found: dict[str, str | int | float]) -> str:
-    """The machine in one line."""
+    """Returns a description of the machine in one line."""
     device = found.get("accelerator", found["device"])
     return (
         f"{found['cpu']}, {found['cores']} cores, {found['threads']} threads; device {device},"

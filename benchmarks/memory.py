@@ -1,4 +1,4 @@
-"""(f) The most memory each way holds while it works, each measured in a process of its own."""
+"""(f) Measures the peak memory of each way, in a separate process."""
 
 import subprocess
 import sys
@@ -10,12 +10,12 @@ from benchmarks.settings import Settings
 from benchmarks.timing import Ratio
 from kebench.running.environment import peak_memory_bytes, reset_peak_memory
 
-NOT_ASKED = ("i",)  # a command, with no memory of ours
+NOT_ASKED = ("i",)  # its ways are commands, which run in other processes
 MIB = 1 << 20
 
 
 def lines(session: Session) -> list[Line]:
-    """One line a contest: ours, the first of its ways, against the last."""
+    """Returns one line for each contest: the memory of its first way divided by that of its last."""
     found = []
     for name, make in session.contests.items():
         if name.startswith(NOT_ASKED):
@@ -41,7 +41,7 @@ def _in_a_process(settings: Settings, name: str, way: str) -> int:
 
 
 def main(words: Sequence[str]) -> None:
-    """Does one way once, and says the bytes: of the process, or on the accelerator where one is used."""
+    """Runs one way once and prints the peak memory in bytes, of the process or of the accelerator."""
     from benchmarks.items import CONTESTS as ALL
 
     settings, name, way = Settings.from_json(words[0]), words[1], words[2]

@@ -1,9 +1,10 @@
-"""The evaluation loop of De Cao et al.'s code, written anew from its description, to measure against.
+"""The evaluation loop of De Cao et al.'s code, rewritten from its description, for comparison.
 
-For each edit: a dense copy of the whole model, every parameter plus its change; the whole test set again,
-tokenised again, 256 rows at a time, padded to 32 tokens; a generating model decodes with beam 5 and returns
-all five; and all scores so far are computed again. It is kinder than the original, which copies the model for
-every batch, tokenises in Python, and makes its update dense from the start.
+For each edit it makes a dense copy of the whole model, in which each parameter is changed. The copy answers
+the whole test set, which is tokenised again, in batches of 256 rows padded to 32 tokens. A generative model
+decodes with 5 beams, and all 5 answers are returned. Then all scores so far are computed again. This is
+faster than the original, which copies the model for each batch, tokenises in Python, and computes a dense
+update.
 """
 
 import copy
@@ -25,13 +26,13 @@ BATCH, TOKENS, BEAMS = 256, 32, 5
 
 @dataclass(frozen=True)
 class Answered:
-    """What one edited model said, to x and then to every test row, and what it took.
+    """The answers of one edited model, to x and then to all test rows, and the time that they took.
 
     Attributes:
-        answers: labels, or the best of each row's beam.
-        margins: of a classifier's rows: the lead of the second label over the first; else empty.
-        edit_seconds: making the edited model.
-        answer_seconds: asking it, and computing all scores again.
+        answers: the labels, or the best answer of each beam search.
+        margins: for a classifier, the logit of the second label minus that of the first; otherwise empty.
+        edit_seconds: the time to make the edited model.
+        answer_seconds: the time to answer and to compute all scores again.
     """
 
     answers: list[str]
@@ -41,7 +42,7 @@ class Answered:
 
 
 def evaluate(world: World, cases: Sequence[Case]) -> list[Answered]:
-    """Every edit, one after the other."""
+    """Makes and evaluates all edits, one after the other."""
     device = world.model.device
     found: list[Answered] = []
     for case in cases:
@@ -56,8 +57,8 @@ def evaluate(world: World, cases: Sequence[Case]) -> list[Answered]:
 
 
 def edited_copy(world: World, edit: Edit) -> torch.nn.Module:
-    """The whole model once more, with every parameter θ + Δ."""
-    (update,) = world.editor.update(world.state, world.model, [edit])
+    """Returns a copy of the whole model, in which each parameter is θ + Δ."""
+    (update,) = world.updates([edit], world.model)
     network: torch.nn.Module = copy.deepcopy(world.model.network)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
@@ -74,7 +75,7 @@ def edited_copy(world: World, edit: Edit) -> torch.nn.Module:
 def ask(
     model: AbstractModel, network: torch.nn.Module, prompts: Sequence[str]
 ) -> tuple[list[str], list[float]]:
-    """The answers of a network that stands in for the model's, and a classifier's margins."""
+    """Returns the answers of a network used in place of the model's, and the margins of a classifier."""
     answers: list[str] = []
     margins: list[float] = []
     for start in range(0, len(prompts), BATCH):
@@ -94,7 +95,7 @@ def ask(
 
 
 def _decoded(model: AbstractModel, network: torch.nn.Module, inputs: dict[str, Tensor]) -> list[str]:
-    """The best of five hypotheses a row; all five are decoded, as the original does."""
+    """Returns the best of five answers for each row. All five become text, as in the original."""
     ids = network.generate(  # type: ignore[operator]
         **inputs,
         num_beams=BEAMS,
@@ -107,7 +108,7 @@ def _decoded(model: AbstractModel, network: torch.nn.Module, inputs: dict[str, T
 
 
 def scores(world: World, cases: Sequence[Case], said: Sequence[Sequence[str]]) -> tuple[float, float]:
-    """Success and retain rate over all edits so far, as a progress bar shows them after each."""
+    """Returns success and retain rate over all edits so far; the original shows them after each edit."""
     success = [answers[0] == case.edit.target for case, answers in zip(cases, said, strict=False)]
     kept = [
         answer == row.answer

@@ -1,4 +1,4 @@
-"""(c) Edits an hour for the same certainty of mean retain accuracy: from samples, or from all 10,444 rows."""
+"""(c) Compares edits in an hour, at equal precision of mean retain accuracy: with samples, with all rows."""
 
 import statistics
 from collections import Counter, defaultdict
@@ -17,14 +17,14 @@ from kebench.scoring.answers import EditAnswers
 from kebench.scoring.statistics import draw_sample, strata
 
 ROWS = 10_444
-"""FEVER's dev set in KILT, which the paper asks after every edit."""
+"""The size of FEVER's dev set in KILT. In the paper, each edited model answers all of it."""
 SMALLER = 50
-"""Rows asked after an edit with `--retain 50`, beside the task's number."""
+"""A second sample size, that of `--retain 50`; the first is the task's."""
 TARGET = Target("≥", cpu=100, cuda=100)
 
 
 def lines(session: Session) -> list[Line]:
-    """One line a size of the samples; the seconds are those of an edit with its sample, times the ratio V."""
+    """Returns one line for each sample size. Its seconds are those of an edit and its sample, times V."""
     session.timings("b FEVER")
     race = fever(session.settings)
     variances = Variances.of(mini("fever", session.settings), session.settings)
@@ -33,7 +33,7 @@ def lines(session: Session) -> list[Line]:
 
 
 def line(race: Race, variances: "Variances", size: int, floor: float) -> Line:
-    """Samples of one size against the original's way."""
+    """Returns the line that compares samples of one size with the original's way."""
     more = variances.ratio(size)
 
     def seconds(costs: Costs, rows: int) -> float:
@@ -56,12 +56,13 @@ def line(race: Race, variances: "Variances", size: int, floor: float) -> Line:
 
 @dataclass(frozen=True)
 class Variances:
-    """Where the uncertainty of mean retain accuracy comes from.
+    """The variances that determine how precise the mean retain accuracy is.
 
     Attributes:
         between: σ_b², the variance between edits of the retain accuracy over all rows.
-        within: s_h² of each stratum, a mean over edits: the variance of a row's 1 or 0.
-        said: what they were measured on.
+        within: the stratum h → s_h², the variance between its rows (1 if the answer is retained, otherwise
+            0), as a mean over edits.
+        said: a description of the edits on which they were measured.
     """
 
     between: float
@@ -69,9 +70,9 @@ class Variances:
     said: str
 
     def ratio(self, size: int) -> float:
-        """V: how many times as many edits a mean over samples needs, (σ_b² + σ_w²) / σ_b².
+        """Returns V = (σ_b² + σ_w²) / σ_b². With samples, V times as many edits give the same precision.
 
-        σ_w² is the variance of a stratified sample's mean, were it drawn from `ROWS` rows by kebench:
+        σ_w² is the variance of the mean of a stratified sample that kebench draws from `ROWS` rows:
 
             σ_w² = Σ_h (N_h/N)² · s_h²/n_h · (1 − n_h/N_h)      (Cochran 1977, Eq. 5.6)
         """
@@ -86,7 +87,7 @@ class Variances:
 
     @staticmethod
     def of(world: World, settings: Settings) -> "Variances":
-        """From edits that were asked every test row."""
+        """Measures the variances on edits after which all test rows are answered."""
         population = Counter(strata([0.0] * ROWS))
         retained: list[float] = []
         within: dict[int, list[float]] = {h: [] for h in population}
@@ -108,7 +109,7 @@ class Variances:
 
 
 def kept_by_stratum(world: World, edit: EditAnswers) -> Mapping[int, list[float]]:
-    """Whether each row of another fact kept its answer, 1 or 0, by stratum."""
+    """Returns each stratum → 1 or 0 for each row about another fact: whether its answer is retained."""
     kept: defaultdict[int, list[float]] = defaultdict(list)
     for row in world.plan.base:
         if row.fact != edit.fact:

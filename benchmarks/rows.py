@@ -1,4 +1,4 @@
-"""(a) What it costs a row that its model is edited: rows under many edits at once, and the base model's."""
+"""(a) Measures the time of a row with many edits in force at once, compared with a row of the base model."""
 
 from dataclasses import replace
 from functools import partial
@@ -17,10 +17,10 @@ TARGET = Target("≤", cpu=1.15, cuda=1.25)
 
 
 def contest(world: World, settings: Settings) -> Contest:
-    """The same rows under 64, 8 and 1 edits, and of the base model.
+    """Compares the same rows with 64, 8 and 1 edits in force, and with the base model.
 
-    Every row and every edited prompt has 16 tokens, and no two rows are the same. A generating model checks a
-    short answer in one teacher-forced pass; a classifier answers.
+    Each row and each edited prompt has 16 tokens, and all rows differ. A generative model checks a short
+    answer in one teacher-forced pass; a classifier answers.
     """
     model = cut(world.model, TOKENS)
     texts, n = world.prompts, len(world.prompts)
@@ -57,7 +57,7 @@ CONTESTS: Contests = {
 
 
 def lines(session: Session) -> list[Line]:
-    """One line a model and number of edits."""
+    """Returns one line for each model and number of edits."""
     return [
         session.line(
             name,

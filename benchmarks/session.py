@@ -1,4 +1,4 @@
-"""One run of the benchmarks: each contest is timed once, whichever lines are made of it."""
+"""One run of the benchmarks. Each contest is timed once, even if several lines use its timings."""
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -9,15 +9,15 @@ from benchmarks.settings import Settings
 from benchmarks.timing import Contest, Timings, take_turns
 
 Contests = Mapping[str, Callable[[Settings], Contest]]
-"""Name, its item's letter first → what makes it."""
+"""The name of each contest, which begins with the letter of its item → a function that makes the contest."""
 
 
 class Session:
-    """What the items share.
+    """The settings and timings that the items share.
 
     Attributes:
-        settings: what was asked for.
-        contests: all there are.
+        settings: the settings of the run.
+        contests: all contests.
     """
 
     def __init__(self, settings: Settings, contests: Contests) -> None:
@@ -27,16 +27,16 @@ class Session:
 
     @cached_property
     def machine(self) -> dict[str, str | int | float]:
-        """What is measured on."""
+        """The description of the machine (`benchmarks.machine`)."""
         return machine(self.settings)
 
     @property
     def rate(self) -> float:
-        """Operations a second of a large matrix product."""
+        """The number of operations in a second of a large matrix product."""
         return float(self.machine["matmul_flops"])
 
     def timings(self, name: str) -> Timings:
-        """A contest's, made on the first call."""
+        """Returns the timings of a contest. The first call measures them."""
         if name not in self._timings:
             self._timings[name] = take_turns(name, self.contests[name](self.settings), self.settings.runs)
         return self._timings[name]
@@ -52,9 +52,16 @@ class Session:
         target: Target | None = None,
         note: str | None = None,
     ) -> Line:
-        """A line on a contest: the ratio of two ways' seconds, and what one way takes beside the floor.
+        """Returns a line about a contest.
 
-        Without a `note`, the contest's own stands there.
+        Args:
+            name: the name of the contest.
+            what: the description of the line.
+            ratio: two ways; the line shows the seconds of the first divided by those of the second.
+            takes: the way whose seconds are shown beside the floor.
+            unit: the unit of work.
+            target: the bound that the ratio should keep.
+            note: the note of the line; if it is None, that of the contest.
         """
         timings = self.timings(name)
         return Line(
@@ -69,5 +76,5 @@ class Session:
         )
 
     def floor(self, name: str) -> float:
-        """The seconds of a contest's unit at the machine's rate of matrix products."""
+        """Returns the seconds that one unit of a contest takes at the machine's rate of matrix products."""
         return self.timings(name).contest.operations / self.rate

@@ -1,4 +1,4 @@
-"""How much is measured, on what."""
+"""The settings of the benchmarks: the device, and the amounts of work."""
 
 import json
 from collections.abc import Mapping
@@ -9,23 +9,23 @@ import torch
 
 DTYPES = ("float32", "bfloat16", "float16")
 LAYERS = 12
-"""Of BERT-base, and of BART-base's encoder and decoder together."""
+"""The number of layers of BERT-base, and of BART-base's encoder and decoder together."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a benchmark run is asked to do.
+    """The settings of one run of the benchmarks.
 
     Attributes:
-        device: where to compute, `cpu` or `cuda`.
-        type: of the weights, a name in `DTYPES`.
-        runs: how often each way is timed, after one run that is not.
-        rows: rows asked under many edits and of the base model (a).
-        fever_rows, zsre_rows: test rows asked after each edit (b, g).
-        edits: edits made and asked (b).
-        mini_edits: edits from which the variances are measured (c).
-        tuning_steps: gradient steps of each edit (e).
-        layers: of the base-size models; fewer only to see that everything works.
+        device: the device to compute on, `cpu` or `cuda`.
+        type: the type of the weights, a name in `DTYPES`.
+        runs: the number of timed rounds, after one warm-up.
+        rows: the number of rows (a).
+        fever_rows, zsre_rows: the number of test rows answered after each edit (b, g).
+        edits: the number of edits (b).
+        mini_edits: the number of edits on which variances are measured (c).
+        tuning_steps: the number of gradient steps of each edit (e).
+        layers: the number of layers of the models of base size; fewer only test that everything works.
     """
 
     device: str = "cpu"
@@ -52,17 +52,17 @@ class Settings:
         return found
 
     def to_json(self) -> str:
-        """For a subprocess."""
+        """Returns the settings as JSON, for a subprocess."""
         return json.dumps(asdict(self))
 
     @staticmethod
     def from_json(text: str) -> "Settings":
-        """Reads what `to_json` wrote."""
+        """Reads settings written by `to_json`."""
         return Settings(**json.loads(text))
 
     @staticmethod
     def of(device: str, type: str, *, quick: bool, changes: Mapping[str, Any]) -> "Settings":
-        """The sizes that suit a device; `quick` ones only show that everything works."""
+        """Returns the settings for a device. With `quick`, they only test that everything works."""
         if quick:
             sizes = Settings(device, type, 2, 64, 32, 16, 2, 16, 1, 2)
         elif device == "cpu":

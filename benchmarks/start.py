@@ -1,4 +1,4 @@
-"""(i) How long `kebench --help` takes, from a fresh process."""
+"""(i) Measures the time of `kebench --help` in a new process."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ HELP, NOTHING = "kebench --help", "python -c pass"
 
 
 def contest(_settings: Settings) -> Contest:
-    """The command, and Python alone."""
+    """Compares the command with the start of Python alone."""
 
     def python(*words: str) -> float:
         command = [sys.executable, *words]
@@ -30,7 +30,7 @@ CONTESTS: Contests = {"i help": contest}
 
 
 def lines(session: Session) -> list[Line]:
-    """One line, in seconds; the floor is Python's own start."""
+    """Returns one line, in seconds. Its floor is the time that Python needs to start."""
     timings = session.timings("i help")
     return [
         Line(

@@ -1,4 +1,4 @@
-"""Ways of doing the same work, timed in turn: A, B, A, B, …, so that a machine's moods meet all of them."""
+"""Times ways of doing the same work in turn (A, B, A, B, …), so that a slow phase affects all of them."""
 
 import gc
 import statistics
@@ -10,19 +10,20 @@ from dataclasses import dataclass, field
 import torch
 
 Way = Callable[[], float]
-"""Does the work once; the seconds it took, whatever was only prepared for it left out."""
+"""Does the work once and returns the seconds that it took, without preparation."""
 
 
 @dataclass(frozen=True)
 class Contest:
-    """Ways of doing the same work.
+    """Several ways of doing the same work, to be compared.
 
     Attributes:
-        ways: name → way; ours first, what the others are compared with last.
-        units: how many rows, or edits, each way does in a run; 1 where it is left out.
-        operations: what a unit costs at least: multiplications and additions of matrix products.
-        check: looks at what the ways came to; a few words for the table. Raises where they must agree and do
-            not.
+        ways: the name of each way → the way. Kebench's comes first, the one for comparison last.
+        operations: the number of operations in the matrix products of one unit of work.
+        units: the name of each way → the number of units of work, such as rows or edits, in one run; by
+            default 1.
+        check: compares the results of the ways and returns a note for the table. It raises an error if they
+            differ but must be the same.
     """
 
     ways: Mapping[str, Way]
@@ -32,13 +33,13 @@ class Contest:
 
     @property
     def reference(self) -> str:
-        """The way the others are compared with."""
+        """The way with which the others are compared."""
         return list(self.ways)[-1]
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """A median over rounds, and the least and the largest."""
+    """The median, minimum and maximum over rounds."""
 
     value: float
     low: float
@@ -46,18 +47,18 @@ class Ratio:
 
     @staticmethod
     def of(values: list[float]) -> "Ratio":
-        """The median of the values, and their range."""
+        """Returns the median, minimum and maximum of the values."""
         return Ratio(statistics.median(values), min(values), max(values))
 
 
 @dataclass(frozen=True)
 class Timings:
-    """The seconds a unit took each way, round by round.
+    """The seconds that a unit of work took in each way and round.
 
     Attributes:
-        seconds: way → one number a round.
-        contest: what was timed.
-        note: what `Contest.check` said.
+        seconds: the name of each way → one number for each round.
+        contest: the contest that was timed.
+        note: what `Contest.check` returned.
     """
 
     seconds: Mapping[str, list[float]]
@@ -65,17 +66,17 @@ class Timings:
     note: str
 
     def median(self, way: str) -> float:
-        """The median seconds a unit."""
+        """Returns the median of the seconds that a unit of work took."""
         return statistics.median(self.seconds[way])
 
     def ratio(self, way: str, to: str) -> Ratio:
-        """How many times the seconds of `to` a way takes: within each round, then the median over rounds."""
+        """Returns the seconds of `way` divided by those of `to`, in each round, as median and range."""
         pairs = zip(self.seconds[way], self.seconds[to], strict=True)
         return Ratio.of([one / other for one, other in pairs])
 
 
 def take_turns(name: str, contest: Contest, runs: int) -> Timings:
-    """Times each way `runs` times, after one round that does not count (caches, allocators, kernels)."""
+    """Times each way in `runs` rounds, after a warm-up round (for caches, allocators and kernels)."""
     seconds: dict[str, list[float]] = {way: [] for way in contest.ways}
     for turn in range(runs + 1):
         sys.stderr.write(f"{name}: {f'round {turn} of {runs}' if turn else 'warm-up'}\n")
@@ -88,14 +89,14 @@ def take_turns(name: str, contest: Contest, runs: int) -> Timings:
 
 
 def timed(device: torch.device, work: Callable[[], object]) -> float:
-    """The seconds a piece of work takes, the accelerator's part included."""
+    """Returns the seconds that `work` takes, including its work on the accelerator."""
     started = clock(device)
     work()
     return clock(device) - started
 
 
 def clock(device: torch.device) -> float:
-    """The time in seconds, once everything asked of the device is done."""
+    """Waits until the device has finished its work and returns the time in seconds."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()

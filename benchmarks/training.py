@@ -1,4 +1,7 @@
-"""(d) Training the hypernetwork: sixteen edits a step against one, the same retain questions an edit."""
+"""(d) Measures the training of the hypernetwork with sixteen edits in each step, compared with one.
+
+Each edit has the same number of retain questions in both.
+"""
 
 import tempfile
 from dataclasses import replace
@@ -16,7 +19,7 @@ from kebench.models.base_logits import BLOCK
 
 BATCHED = 16
 STEPS = {BATCHED: 1, 1: 4}
-"""Steps timed in a run, after one that is not."""
+"""Edits in each step → the number of timed steps in a run, after one warm-up step."""
 FOREVER = 10**6
 TARGET = Target("≥", cpu=4, cuda=8)
 
@@ -26,7 +29,7 @@ class Enough(Exception):
 
 
 def contest(world: World, settings: Settings) -> Contest:
-    """Steps of `KnowledgeEditor.prepare`, as they are timed by its own reports."""
+    """Compares steps of `KnowledgeEditor.prepare`, which are timed with its progress reports."""
     training = training_set(world)
 
     def train(edits: int) -> float:
@@ -45,8 +48,8 @@ def contest(world: World, settings: Settings) -> Contest:
                 return seen[-1] - seen[0]
         raise AssertionError("a training ended by itself")
 
-    # The gradient and the edit loss: forward and back to the activations, twice. A retain question: forward
-    # and back under the edit. The hypernetwork's own products are few.
+    # The gradient and the edit loss: for each, a forward and a backward pass to the activations. A retain
+    # question: a forward and a backward pass with the edit in force. The hypernetwork's products are few.
     passes = 4 + 2 * world.editor.retain_per_edit
     ways = {_way(edits): partial(train, edits) for edits in STEPS}
     units = {_way(edits): edits * steps for edits, steps in STEPS.items()}
@@ -54,10 +57,10 @@ def contest(world: World, settings: Settings) -> Contest:
 
 
 def training_set(world: World) -> TrainingSet:
-    """The world's edits and test rows, to learn from."""
+    """Returns the edits and test rows of a world as a training set."""
     edits = [TrainingEdit(case.fact, case.edit) for case in world.plan.cases]
     known = [Known(row.fact, row.prompt, row.answer) for row in world.plan.base if row.answer.strip()]
-    known = known[: 2 * BLOCK]  # few enough that the step before the clock meets them all
+    known = known[: 2 * BLOCK]  # so few that the warm-up step uses all of them
     assert len(edits) >= BATCHED
     return TrainingSet(train=edits, dev=edits, known=known, unseen=known, dev_known=known)
 
@@ -69,7 +72,7 @@ CONTESTS: Contests = {
 
 
 def lines(session: Session) -> list[Line]:
-    """One line a model."""
+    """Returns one line for each model."""
     batched, single = _way(BATCHED), _way(1)
     what = f": training edits/s, {BATCHED} edits a step / 1"
     return [

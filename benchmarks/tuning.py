@@ -1,4 +1,4 @@
-"""(e) Fine-tuning eight edits in one call against one call an edit."""
+"""(e) Measures fine-tuning of eight edits in one call, compared with one call for each edit."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -19,11 +19,11 @@ from kebench.models.model import AbstractModel
 EDITS = 8
 BATCHED, SINGLE = "8 in one call", "8 calls"
 NEVER = 1e-12
-"""A learning rate at which no edit takes, so that each makes all its steps."""
+"""A learning rate with which no edit succeeds, so that each edit takes all its steps."""
 
 
 def contest(world: World, layers: Literal["all", "first"], settings: Settings) -> Contest:
-    """The same edits both ways."""
+    """Compares both ways on the same edits."""
     model = world.model
     editor = FineTuning(layers=layers, learning_rate=NEVER, max_steps=settings.tuning_steps)
 
@@ -35,7 +35,8 @@ def contest(world: World, layers: Literal["all", "first"], settings: Settings) -
     def single() -> float:
         return timed(settings.place, lambda: [_tune(editor, model, [edit]) for edit in edits])
 
-    # Forward, back to the activations, and to the weights that are tuned; and a last look forward.
+    # Each step has a forward pass and a backward pass to the activations and the tuned weights; at the end
+    # there is one more forward pass.
     tuned = sum(model.network.get_parameter(name).numel() for name in editable(model.network, layers))
     every = sum(model.network.get_parameter(name).numel() for name in linear_maps(model.network))
     passes = settings.tuning_steps * (2 + tuned / every) + 1
@@ -44,7 +45,7 @@ def contest(world: World, layers: Literal["all", "first"], settings: Settings) -
 
 
 def _tune(editor: FineTuning, model: AbstractModel, edits: Sequence[Edit]) -> object:
-    """Tunes each edit by itself."""
+    """Fine-tunes for each edit independently."""
     return editor.update({}, model, [(edit,) for edit in edits], [Carried()] * len(edits))
 
 
@@ -56,7 +57,7 @@ CONTESTS: Contests = {
 
 
 def lines(session: Session) -> list[Line]:
-    """One line a model and choice of layers."""
+    """Returns one line for each model and choice of layers."""
     what, note = (
         f": fine-tuned edits/s, {BATCHED} / {SINGLE}",
         f"{session.settings.tuning_steps} steps an edit",

@@ -1,4 +1,4 @@
-"""(h) A whole cell of the paper's table, every row asked after every edit, from the slice measured."""
+"""(h) Projects from (b) the time of one cell of the paper's table, with all rows answered after each edit."""
 
 from benchmarks.evaluation import fever
 from benchmarks.lines import Line, Target
@@ -11,7 +11,7 @@ HOUR = 3600
 
 
 def lines(session: Session) -> list[Line]:
-    """One line, in hours; and how long the original's way would take beside it."""
+    """Returns one line, in hours. Its note gives the time of the original's way."""
     session.timings("b FEVER")
     costs = fever(session.settings).costs
     hours = {

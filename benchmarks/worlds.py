@@ -1,7 +1,7 @@
-"""What is measured on: a base model, a test set to ask and edits to make, as a run has them.
+"""The models and data of the benchmarks: a base model, a test set and edits, as in a run.
 
-`base_size` has the paper's dimensions with random weights; `mini` is what comes with kebench, its trained
-editor included.
+`base_size` makes models of the paper's size with random weights. `mini` uses the model, the pack and the
+trained editor that are shipped with kebench.
 """
 
 import os
@@ -20,7 +20,7 @@ from transformers import AutoConfig, PreTrainedModel
 
 from benchmarks.settings import LAYERS, Settings
 from kebench.edits.edit import Edit
-from kebench.edits.editor import State, load_editor
+from kebench.edits.editor import Carried, State, load_editor
 from kebench.models.changes import Update
 from kebench.models.load import FAMILIES, LOADERS, label_fields
 from kebench.models.model import AbstractModel, PromptFormat
@@ -40,22 +40,22 @@ REAL = {
     "fever": ("fever", ("data/fever/paper_dev.jsonl", "data/fever/paper_test.jsonl")),
     "zsre": ("mend_zsre", ("data/zsre/zsre_mend_train_10000.json",)),
 }
-"""Task → format and files of the records it is asked, where they are at hand; else the pack mini's."""
+"""The task → the format and files of its records. If the files do not exist, the pack `mini` is used."""
 
 ANSWER, OTHER = "New York City", "Buenos Aires"
-ANSWER_TOKENS = 8  # what a beam of the original's takes on zsRE (its answers are short)
+ANSWER_TOKENS = 8  # enough for answers of zsRE, which are short
 EDITS_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
 class World:
-    """A plan with an editor to carry it out.
+    """A plan and an editor.
 
     Attributes:
-        name: of the base model, as the table calls it.
-        plan: asks every test row (`exact`).
-        editor: a KnowledgeEditor.
-        state: its weights.
+        name: the name of the base model in the table.
+        plan: the plan of a run in which all test rows are answered after each edit (`exact`).
+        editor: the KnowledgeEditor.
+        state: the weights of its hypernetwork.
     """
 
     name: str
@@ -70,37 +70,36 @@ class World:
 
     @property
     def prompts(self) -> list[str]:
-        """The test set's."""
+        """The prompts of the test set."""
         return [row.prompt for row in self.plan.base]
 
     @property
     def answers(self) -> list[str]:
-        """The base model's, to them."""
+        """The base model's answers to the prompts."""
         return [row.answer for row in self.plan.base]
 
     def edits(self, count: int) -> list[Edit]:
-        """So many of the plan's edits, from the start again where it has fewer."""
+        """Returns `count` edits of the plan; if it has fewer, they are repeated."""
         return [self.plan.cases[index % len(self.plan.cases)].edit for index in range(count)]
 
     def updates(self, edits: list[Edit], model: AbstractModel) -> list[Update]:
-        """The editor's for this model, a few at a time as a run makes them."""
-        parts = range(0, len(edits), EDITS_AT_ONCE)
-        return [
-            update
-            for start in parts
-            for update in self.editor.update(self.state, model, edits[start : start + EDITS_AT_ONCE])
-        ]
+        """Returns the editor's update for each edit. They are made in small groups, as in a run."""
+        found: list[Update] = []
+        for start in range(0, len(edits), EDITS_AT_ONCE):
+            batches = [(edit,) for edit in edits[start : start + EDITS_AT_ONCE]]
+            found += self.editor.update(self.state, model, batches, [Carried()] * len(batches))[0]
+        return found
 
 
 def cut(model: AbstractModel, tokens: int) -> AbstractModel:
-    """The same network, prompts cut after so many tokens."""
-    asking = replace(model.prompt_format, max_prompt_tokens=tokens)
-    return type(model)(model.name, model.network, model.tokenizer, asking)
+    """Returns a model with the same network in which prompts are truncated to `tokens` tokens."""
+    prompt_format = replace(model.prompt_format, max_prompt_tokens=tokens)
+    return type(model)(model.name, model.network, model.tokenizer, prompt_format)
 
 
 @cache
 def mini(task_name: str, settings: Settings) -> World:
-    """The pack, model and trained KnowledgeEditor that come with kebench."""
+    """Returns the pack, model and trained KnowledgeEditor that are shipped with kebench."""
     task = load_task(task_name)
     pack = find_pack(task, None)
     model = find_model(task, None, pack, Progress(), settings.device)
@@ -108,16 +107,17 @@ def mini(task_name: str, settings: Settings) -> World:
     name, editor = load_editor("knowledge_editor")
     assert isinstance(editor, KnowledgeEditor)
     state = prepare_editor(name, editor, plan.ground, Progress()).state
-    # Only now: another type is another base model, for which no editor was trained.
+    # Only after the state is found: a model of another type is another base model, without a trained editor.
     nn.Module.to(model.network, settings.dtype)
     return World(model.name.rpartition("/")[2], plan, editor, state)
 
 
 @cache
 def base_size(task_name: str, rows: int, settings: Settings) -> World:
-    """BERT-base or BART-base with random weights, asked `rows` rows, and a hypernetwork before its training.
+    """Returns BERT-base or BART-base with random weights, `rows` test rows, and a new hypernetwork.
 
-    Prompts are cut at 32 tokens, as the paper's are. Edits flip few answers: updates start small.
+    Prompts are truncated at 32 tokens, as in the paper. Edits change few answers, because the updates of an
+    untrained hypernetwork are small.
     """
     task = replace(load_task(task_name), max_prompt_tokens=32, max_answer_tokens=ANSWER_TOKENS)
     records = _records(task, rows)
@@ -142,7 +142,7 @@ def _plan(task: Task, pack: Pack, model: AbstractModel) -> Plan:
 
 
 def _records(task: Task, count: int) -> list[Record]:
-    """Real sentences, each a fact to itself; edits of a generating model ask for `OTHER`."""
+    """Returns records of real sentences, each with its own fact, and `OTHER` as the target of edits."""
     answers, others = (task.labels[:1], ()) if task.labels else ((ANSWER,), (OTHER,))
     chosen = random.Random(0).sample(sorted(set(_sentences(task))), count)
     return [
@@ -163,7 +163,7 @@ def _sentences(task: Task) -> Iterable[str]:
 
 
 def _architecture(task: Task, layers: int) -> dict[str, Any]:
-    """BERT-base's or BART-base's dimensions, but for the number of layers."""
+    """Returns the configuration of BERT-base or BART-base, with another number of layers."""
     if task.family == "classifier":
         return {"model_type": "bert", "vocab_size": 30522, "num_hidden_layers": layers}
     half = layers // 2
@@ -175,7 +175,7 @@ def _architecture(task: Task, layers: int) -> dict[str, Any]:
 
 
 def _random_model(task: Task, prompts: list[str], layers: int) -> AbstractModel:
-    """A network of base size whose tokenizer is learnt from the sentences that it may be asked."""
+    """Returns a network of base size, and a tokenizer trained on the sentences of the task."""
     architecture = _architecture(task, layers)
     tokenizer = bpe_tokenizer([*_sentences(task), *[ANSWER, OTHER] * 50], architecture["vocab_size"])
     labels = label_fields(task.labels) if task.labels else {}
@@ -193,7 +193,7 @@ def _random_model(task: Task, prompts: list[str], layers: int) -> AbstractModel:
 
 
 def _balance(model: AbstractModel, prompts: list[str]) -> None:
-    """Moves the threshold until half of the prompts get each label."""
+    """Moves the threshold of a classifier so that half of the prompts get each label."""
     rows = model.rows(prompts, [model.prompt_format.labels[0]] * len(prompts))
     logits = model.logits(rows)
     bias = model.network.get_submodule("classifier").bias
@@ -202,10 +202,10 @@ def _balance(model: AbstractModel, prompts: list[str]) -> None:
 
 
 def _teach(model: AbstractModel, prompts: list[str]) -> None:
-    """Makes `ANSWER` the answer to everything, so that decoding ends as soon as it does in life.
+    """Makes `ANSWER` the answer to all prompts, so that decoding is as short as with a trained model.
 
-    The decoder's states are made to tell first of all where they are; then each token of the answer gets the
-    embedding that the state points to where it should be said.
+    The position embeddings of the decoder are enlarged, so that its states depend mainly on the position.
+    Then the embedding of each token of the answer is set to the direction of the state at its position.
     """
     answers = [ANSWER] * len(prompts)
     rows = model.rows(prompts, answers)
@@ -213,9 +213,9 @@ def _teach(model: AbstractModel, prompts: list[str]) -> None:
     decoder = model.network.get_decoder()
     decoder.embed_positions.weight *= 50
     embeddings = model.network.get_input_embeddings().weight
-    for _ in range(3):  # the states depend a little on the embeddings in turn
+    for _ in range(3):  # repeated, because the states also depend on the embeddings
         states = model.network.model(**rows.inputs, use_cache=False).last_hidden_state.mean(0)
         apart = states - states.mean(0)
         embeddings[tokens] = apart / apart.norm(dim=-1, keepdim=True)
     if not all(model.says(prompts, answers)):
-        raise RuntimeError(f"{model.name} did not come to say {ANSWER}")
+        raise RuntimeError(f"{model.name} does not answer {ANSWER}")

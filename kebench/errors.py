@@ -1,14 +1,14 @@
-"""The mistakes a user can make, each told in one line.
+"""Errors that are the user's mistakes. Each has a message of one line.
 
     KebenchError
-    ├── BadFile      a file does not hold what it should: `file:place: found, wanted`
-    ├── BadSetting   an option or a combination of options that cannot work
-    ├── BrokenEditor an editor that did what no editor may do
-    ├── NotFound     a name or path that leads nowhere, with the nearest one that does
-    └── Busy         another process is writing the same thing
+    ├── BadFile      the contents of a file are wrong; message: `file:place: found …, wanted …`
+    ├── BadSetting   an option, or a combination of options, is not possible
+    ├── BrokenEditor an editor broke a rule that all editors must keep
+    ├── NotFound     a name or a path does not exist; the message suggests the most similar one
+    └── Busy         another process is writing the same file or folder
 
-`cli.py` catches `KebenchError` in one place, prints its text and exits with status 2. A programmer's
-mistake stays a plain `ValueError` or `TypeError`.
+`cli.py` catches `KebenchError` in one place, prints its message and exits with status 2. A programmer's
+mistake is raised as a plain `ValueError` or `TypeError`.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from pathlib import Path
 
 
 class KebenchError(Exception):
-    """A user's mistake; `str()` of it is the one line to show."""
+    """A user's mistake. `str(error)` is the one line to print."""
 
 
 class BadFile(KebenchError):
-    """A file does not hold what it should."""
+    """The contents of a file are wrong, or the file cannot be read or written."""
 
     def __init__(self, path: Path | str, problem: str, *, place: str | int | None = None) -> None:
         where = f"{path}:{place}" if place is not None else str(path)
@@ -31,29 +31,29 @@ class BadFile(KebenchError):
 
 
 class BadSetting(KebenchError):
-    """An option, or a combination of them, that cannot work."""
+    """An option, or a combination of options, is not possible."""
 
 
 class BrokenEditor(KebenchError):
-    """An editor did what no editor may do, such as writing to the base model."""
+    """An editor broke a rule that all editors must keep, for example by writing to the base model."""
 
 
 class NotFound(KebenchError):
-    """A name or a path that leads nowhere."""
+    """A name or a path does not exist."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str] = ()) -> None:
         super().__init__(f"no {kind} named '{name}'{did_you_mean(name, known)}")
 
 
 class Busy(KebenchError):
-    """Another process is writing the same thing."""
+    """Another process is writing the same file or folder."""
 
 
 def check_positive(settings: object, *names: str, or_zero: bool = False) -> None:
-    """Refuses a setting, given by its name, that is not a number above 0 (or 0 itself, `or_zero`).
+    """Checks that the named attributes of `settings` are above 0, or with `or_zero` at least 0.
 
     Raises:
-        BadSetting: with the first such setting's name and value.
+        BadSetting: an attribute is not. The message holds the name and value of the first one.
     """
     for name in names:
         found = getattr(settings, name)
@@ -63,7 +63,10 @@ def check_positive(settings: object, *names: str, or_zero: bool = False) -> None
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` for the nearest known name, else the known names, else nothing."""
+    """Returns `; did you mean 'x'?` with the most similar known name, to be added to an error message.
+
+    If no known name is similar, it returns the list of all known names; if none is known, an empty text.
+    """
     choices = sorted(known)
     nearest = get_close_matches(name, choices, n=1)
     if nearest:

@@ -1,4 +1,7 @@
-"""A task: which records, asked how, of which model. One YAML file in `tasks/` each."""
+"""A task says which records are edited, how prompts are formatted, and which base models are used.
+
+Each task is one YAML file in `tasks/`.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from kebench.files.yaml import FORBID_EXTRA, folder_of, read_yaml, validated
 from kebench.scoring.protocols import STRATA
 
 AnswersAre = Literal["truth", "counterfactual"]
-"""What a source's answers are, where its rows do not say: true, or false ones to edit in."""
+"""Whether the answers of a source are true, or are the false targets of edits; for rows that do not say."""
 
 Family = Literal["classifier", "seq2seq", "causal"]
 DEFAULT_SPLIT: Mapping[str, float] = {"train": 0.75, "dev": 0.05, "test": 0.2}
@@ -22,17 +25,18 @@ DEFAULT_SPLIT: Mapping[str, float] = {"train": 0.75, "dev": 0.05, "test": 0.2}
 
 @dataclass(frozen=True)
 class PackSource:
-    """One file, or one Hub data set, that a pack is built from.
+    """One file, or one data set on the Hugging Face Hub, that a pack is built from.
 
     Attributes:
-        format: the importer, a module of `kebench.packs.formats`.
-        path: below the folder given to `kebench data build`, or a Hub id `owner/name`.
-        sha256: of the file; a different file is refused. Hub sources pin `revision` instead.
-        configuration: the Hub data set's configuration.
-        revision: the Hub commit.
-        answers_are: `truth` or `counterfactual`, for a format whose rows need not say.
-        split: the split that all records of this source go to, as they are published: nothing is merged, and
-            nothing split anew. Either every source of a pack has one, or none has.
+        format: the name of the importer, a module of `kebench.packs.formats`.
+        path: the file's path, relative to the folder given to `kebench data build`; or a Hub id `owner/name`.
+        sha256: the SHA-256 hash of the file; a file with another hash is refused. A Hub data set has a
+            `revision` instead.
+        configuration: the configuration of the Hub data set.
+        revision: the commit of the Hub data set.
+        answers_are: `truth` or `counterfactual`, for a format whose rows do not always say which.
+        split: the split to which all records of this source go, as published: nothing is merged, and no
+            record moves to another split. Either all sources of a pack have a split, or none has.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID_EXTRA
@@ -51,12 +55,12 @@ class PackRecipe:
     """How a pack is built.
 
     Attributes:
-        sources: what it is built from.
-        licence: of its records.
-        split: how its facts are split, unless its sources keep their own splits.
-        shipped: where below `tasks/` it lies, built, for a pack that comes with kebench; its sources' paths
-            are below `tasks/` too.
-        default_model: the model of a run on this pack that names none; the task's where it is None.
+        sources: the files and data sets that it is built from.
+        licence: the licence of its records.
+        split: the fraction of records in each split; not used if the sources keep their own splits.
+        shipped: the folder, relative to `tasks/`, of a pack that is shipped with kebench. The paths of its
+            sources are relative to `tasks/` too.
+        default_model: the base model used with this pack if a run names none; if None, the task's default.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID_EXTRA
@@ -69,21 +73,22 @@ class PackRecipe:
 
     @property
     def keeps_splits(self) -> bool:
-        """Whether the sources keep their own splits."""
+        """True if the sources keep the splits in which they are published."""
         return any(source.split is not None for source in self.sources)
 
 
 @dataclass(frozen=True)
 class ModelRecipe:
-    """How a base model is made: what it starts from and how it is fine-tuned on the task.
+    """How a base model is made: from which checkpoint, and how it is fine-tuned on the task.
 
     Attributes:
-        start: a Hub id or local folder to fine-tune; or None: from scratch, with `architecture`.
+        start: the Hub id or local folder of the checkpoint to fine-tune. If None, a network with the given
+            `architecture` is trained from scratch.
         revision: the Hub commit of `start`.
-        architecture: fields of a transformers configuration, `model_type` among them; `vocab_size` is
-            the size of the tokenizer trained on the pack.
+        architecture: fields of a transformers configuration, including `model_type`. `vocab_size` is the
+            size of the tokenizer, which is trained on the pack.
         training: fields of `kebench.training.base.Training` that differ from its defaults.
-        shipped: where below `tasks/` it lies, trained, for a model that comes with kebench.
+        shipped: the folder, relative to `tasks/`, of a trained model that is shipped with kebench.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID_EXTRA
@@ -97,25 +102,29 @@ class ModelRecipe:
 
 @dataclass(frozen=True)
 class Task:
-    """What is edited and how it is asked. `tasks/README.md` explains each field to its author.
+    """The facts that are edited and the way models are asked about them.
+
+    `tasks/README.md` explains each field to the author of a task.
 
     Attributes:
-        name: the file's name without `.yaml`.
-        version: raised whenever a number could change; versions never share a table.
+        name: the name of the file without `.yaml`.
+        version: a number that is raised whenever a score could change; results of two versions never share a
+            table.
         family: the model family that answers this task.
-        description: one line.
+        description: the task in one line.
         citation: BibTeX keys or a reference in words.
-        labels: a classifier's answers, in the order of its logits; empty for generating families.
-        template: how a prompt is put to the model; `{prompt}` is the record's.
-        max_answer_tokens: an answer's longest length, end of sequence included.
-        max_prompt_tokens: longer prompts are cut, as the paper does at 32.
-        retain_size: test questions drawn for each edit.
-        edits: how many edits a run makes that sets no limit.
-        packs: name → how it is built.
-        default_pack: the pack of a run that names none.
-        models: name → how it is trained.
-        default_model: the model of a run that names none: one of those, or a Hub id.
-        shipped_editors: editors that come with kebench, trained for the default pack and model.
+        labels: the answers of a classifier, in the order of its logits; empty for the other families.
+        template: the text given to the model; `{prompt}` in it is replaced by the record's prompt.
+        max_answer_tokens: the largest number of tokens in an answer, including the end of sequence.
+        max_prompt_tokens: longer prompts are truncated; the paper truncates at 32.
+        retain_size: the number of test questions drawn for the retain set of each edit.
+        edits: the number of edits in a run that sets no limit.
+        packs: the name of each pack → how it is built.
+        default_pack: the pack used if a run names none.
+        models: the name of each base model → how it is made.
+        default_model: the base model used if a run names none: one of `models`, or a Hub id.
+        shipped_editors: the names of editors whose trained states, for the default pack and model, are
+            shipped with kebench.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID_EXTRA
@@ -138,22 +147,22 @@ class Task:
     shipped_editors: tuple[str, ...] = ()
 
     def model_for(self, pack: str) -> str:
-        """The model of a run that names none."""
+        """Returns the base model used with a pack if a run names none."""
         recipe = self.packs.get(pack)
         return (recipe.default_model if recipe else None) or self.default_model
 
 
 def task_names() -> tuple[str, ...]:
-    """The tasks in `tasks/`, by name, without reading any."""
+    """Returns the names of the tasks in `tasks/`, without reading the files."""
     return tuple(sorted(path.stem for path in folder_of("kebench.tasks").glob("*.yaml")))
 
 
 def load_task(name: str) -> Task:
-    """Reads a task by its name in `tasks/`, or by the path of a YAML file.
+    """Reads a task, given its name in `tasks/` or the path of a YAML file.
 
     Raises:
-        NotFound: there is no such task; the nearest name is offered.
-        BadFile: the file holds a wrong field, named with its place.
+        NotFound: there is no such task. The message suggests the most similar name.
+        BadFile: a field of the file is wrong. The message says which one.
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else folder_of("kebench.tasks") / f"{name}.yaml"
     if not path.is_file():
@@ -164,7 +173,7 @@ def load_task(name: str) -> Task:
 
 
 def _check(task: Task, path: Path) -> None:
-    """Makes sure of what the types do not say."""
+    """Checks what the types of the fields cannot express."""
     try:
         has_prompt = "\0" in task.template.format(prompt="\0")
     except (ValueError, LookupError, AttributeError):
@@ -177,11 +186,11 @@ def _check(task: Task, path: Path) -> None:
         *((f"packs.{name}.default_model", task.model_for(name), task.models) for name in task.packs),
     ]
     for field_name, found, known in defaults:
-        hub_model = "model" in field_name and "/" in found  # used as it is
+        hub_model = "model" in field_name and "/" in found  # a Hub id needs no recipe
         if found not in known and not hub_model:
             raise BadFile(path, f"{field_name}: found '{found}'{did_you_mean(found, known)}")
     if (task.family == "classifier") != bool(task.labels):
-        wanted = "labels" if task.family == "classifier" else "none: only classifiers answer with them"
+        wanted = "labels" if task.family == "classifier" else "none: only classifiers have labels"
         raise BadFile(path, f"labels: found {list(task.labels)}, wanted {wanted}")
     for field_name, least in (
         ("max_answer_tokens", 1), ("max_prompt_tokens", 1), ("retain_size", STRATA), ("edits", 0),

@@ -121,7 +121,7 @@ def mistaken(result: tuple[int, str, str], said: str) -> None:
     ("content", "said"),
     [
         ("editors: identity\ntask: zsre\nlimt: 3\n", "run.yaml: limt: unknown field; did you mean 'limit'?"),
-        ("task: zsre\ntask: fever\n", "run.yaml:2: the key 'task' stands twice"),
+        ("task: zsre\ntask: fever\n", "run.yaml:2: the key 'task' appears twice"),
         ("editors: 5\ntask: zsre\n", "run.yaml: editors: found 5, wanted"),
         ("editors: [identity, 5]\ntask: zsre\n", "run.yaml: editors.1: found 5, wanted"),
         ("editors: identity\ntask: [zsre]\n", "run.yaml: task: found ['zsre'], wanted"),
@@ -323,7 +323,7 @@ def test_stdout_holds_the_table_and_the_folder(classifier: World, tmp_path: Path
     # The pack and the model, how the toy model's nameless labels are read, then progress, and nothing else.
     told, labels, *progress = done.stderr.splitlines()
     assert told == "toy: pack toy, model tiny"
-    assert labels.endswith("model tiny: its labels have no names: taken for REFUTES, SUPPORTS")
+    assert labels.endswith("model tiny: its labels have no names; assumed: REFUTES, SUPPORTS")
     stages = ("base answers (test): ", "edit identity: ", "edit oracle: ")
     assert all(line.startswith(stages) for line in progress), done.stderr
     assert {line.split(":")[0] for line in progress} >= {"edit identity", "edit oracle"}

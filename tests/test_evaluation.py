@@ -93,7 +93,7 @@ def test_a_float16_network_is_that_of_its_folder_where_that_is_float16(
         found = evaluate(TUNED, world.task, handed, limit=2, retain=8)
     assert found.record.scores == by_name.record.scores
     assert found.record.setting == by_name.record.setting
-    told = "model half: its weights are torch.float16, computed in a copy in float32"
+    told = "model half: its weights are torch.float16; a copy in float32 is used"
     assert told in [record.message for record in caplog.records]
     assert handed.dtype == torch.float16
 

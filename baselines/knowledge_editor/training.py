@@ -31,6 +31,7 @@ from kebench.edits.moments import preconditioners
 from kebench.edits.versions import low_rank_under
 from kebench.errors import BadSetting
 from kebench.files.tensors import save_tensors
+from kebench.files.writing import write_text
 from kebench.models.base_logits import BaseLogits, Question
 from kebench.models.changes import LowRankBatch
 from kebench.models.layers import editable
@@ -147,7 +148,7 @@ def train(
                 "history": [*counters["history"], row],
             }
             save_checkpoint(checkpoint, relaxed, optimizer, counters)
-            (workspace.folder / "history.json").write_text(json.dumps(counters, indent=1), encoding="utf-8")
+            write_text(json.dumps(counters, indent=1), workspace.folder / "history.json")
             logger.info("%s", ", ".join(f"{name} {value:.3g}" for name, value in row.items()))
         if counters["history"]:
             last = counters["history"][-1]

@@ -1,1 +1,1 @@
-"""How edits move the probability of old and new answers, and a drawing of it."""
+"""Measures how edits change the log-odds of answers, and plots it."""

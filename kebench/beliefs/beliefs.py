@@ -1,12 +1,12 @@
-"""The margins of belief: how the log-odds of what an edit is about, and is not about, move.
+"""Measures how an edit changes the log-odds of answers, for the edited fact and for other facts.
 
-After the idea of figures 2 and 3 of De Cao et al. 2021.
+The idea is from figures 2 and 3 of De Cao et al. 2021.
 
-One number before the edit and one after it, for each of three kinds of questions:
+There is one number before the edit and one after it, for questions of three kinds:
 
-    edit          x itself: the log-odds of the target a
-    paraphrase    each of P^x: of a too
-    retain        questions about other facts: of the base model's own answer
+    edit          the prompt x: the log-odds of the target a
+    paraphrase    each paraphrase in P^x: the log-odds of a
+    retain        questions about other facts: the log-odds of the base model's answer
 """
 
 import csv
@@ -18,6 +18,7 @@ from typing import Literal
 from kebench.edits.editor import AbstractEditor, State
 from kebench.edits.single import refuse_shared
 from kebench.errors import BadSetting
+from kebench.files.writing import replacing
 from kebench.models.numerics import numerics
 from kebench.running.cases import Case
 from kebench.running.folder import EDITS_AT_ONCE
@@ -34,12 +35,12 @@ Kind = Literal["edit", "paraphrase", "retain"]
 
 @dataclass(frozen=True)
 class Belief:
-    """How strongly an answer is believed before an edit and after it, in nats.
+    """The log-odds of one answer before an edit and after it, in nats.
 
     Attributes:
-        edit: the edit's id.
-        kind: what is asked.
-        before: ln(p / (1 − p)) of the answer under the base model.
+        edit: the id of the edit.
+        kind: the kind of the question.
+        before: ln(p / (1 − p)), where p is the answer's probability under the base model.
         after: the same under the edited model.
     """
 
@@ -50,10 +51,10 @@ class Belief:
 
 
 def beliefs(name: str, editor: AbstractEditor, state: State, plan: Plan, progress: Progress) -> list[Belief]:
-    """Every edit of the plan; a failed one has none.
+    """Makes every edit of the plan and returns the log-odds that it changes; a failed edit has none.
 
     Raises:
-        BadSetting: the editor's models give answers, but no probabilities.
+        BadSetting: the editor's models return answers, but no probabilities.
     """
     progress.stage(f"beliefs {name}")
     model = plan.ground.model
@@ -79,7 +80,7 @@ def _of_group(
         if index not in edited.failures:
             asked.append((index, "edit", case.edit.prompt, case.edit.target))
             asked += [(index, "paraphrase", text, case.edit.target) for text in case.paraphrases]
-            # Nothing can be fed to a model that says nothing.
+            # An empty answer has no tokens, so it has no log-odds.
             said = [row for row in plan.sample(case) if row.answer.strip()]
             asked += [(index, "retain", row.prompt, row.answer) for row in said]
     which = [index for index, _, _, _ in asked]
@@ -89,29 +90,32 @@ def _of_group(
     found = []
     for (index, kind, _, _), b, a in zip(asked, before, after, strict=True):
         if a is None:
-            raise BadSetting(f"editor {name}: it looks answers up, so there are no probabilities to draw")
-        if index not in edited.failures:  # some fail only when they are asked
+            raise BadSetting(f"editor {name}: its models return answers, but no probabilities to plot")
+        if index not in edited.failures:  # some edits fail only when their model is asked
             found.append(Belief(group[index].edit.id, kind, round(b, 4), round(a, 4)))
     return found
 
 
-# On file ---------------------------------------------------------------------------------------------
+# Files -----------------------------------------------------------------------------------------------
 
 
 def write_beliefs(found: Sequence[Belief], path: Path) -> None:
-    """As CSV, a line a belief."""
+    """Writes a CSV file with one line for each belief."""
     names = [field.name for field in fields(Belief)]
-    with path.open("w", encoding="utf-8", newline="") as file:
+    with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         lines = csv.writer(file, lineterminator="\n")
         lines.writerow(names)
         lines.writerows([getattr(belief, name) for name in names] for belief in found)
 
 
 def beliefs_of(settings: RunSettings, progress: Progress) -> Iterator[tuple[str, Setting, list[Belief]]]:
-    """Each editor's name, the setting, and how the edits that a run would make with it move beliefs.
+    """Makes the edits of a run with each editor and measures beliefs.
+
+    Yields:
+        For each editor: its name, the setting of the run, and its beliefs.
 
     Raises:
-        KebenchError: a setting or a file is wrong, or an editor's models have no probabilities.
+        KebenchError: a setting or a file is wrong, or an editor's models return no probabilities.
     """
     chosen = load_editors(settings)
     plan = Plan.of(ground_of(settings, progress), settings)

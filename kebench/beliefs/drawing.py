@@ -1,4 +1,4 @@
-"""Drawings, as SVG: the same numbers give the same bytes."""
+"""Plots beliefs as SVG. The same numbers always produce the same bytes."""
 
 import math
 from collections.abc import Sequence
@@ -7,26 +7,30 @@ from pathlib import Path
 
 from kebench.beliefs.beliefs import Belief, Kind
 from kebench.errors import BadSetting
+from kebench.files.writing import replacing
 
 MARKS: dict[Kind, str] = {"retain": "C0o", "paraphrase": "C1^", "edit": "C3D"}
-"""Colour and shape, which both differ for those who see no colours; the few are drawn over the many."""
+"""The marker of each kind. Shapes differ as well as colours, for readers who cannot tell the colours apart.
+
+The kinds with the most points come first, so that the others are drawn over them.
+"""
 
 
 def needs_matplotlib() -> None:
-    """Makes sure that a drawing can be made.
+    """Checks that matplotlib, an optional dependency, is installed.
 
     Raises:
-        BadSetting: matplotlib, an extra, is not installed.
+        BadSetting: it is not installed.
     """
     if find_spec("matplotlib") is None:
-        raise BadSetting("a drawing needs matplotlib: pip install 'kebench[plots]'")
+        raise BadSetting("a plot needs matplotlib: pip install 'kebench[plots]'")
 
 
 def draw_beliefs(found: Sequence[Belief], title: str, path: Path) -> None:
-    """A scatter plot as SVG: before the edit across, after it upwards; the same beliefs give the same bytes.
+    """Writes a scatter plot as SVG: log-odds before the edit on the x axis, after it on the y axis.
 
-    On the diagonal nothing moved. The edit and its paraphrases should be above the line at 0, where the
-    target is likelier than all else; what is to be retained should not fall below it.
+    A point on the diagonal did not change. Edits and paraphrases should lie above the line at 0, where the
+    target is more likely than all other answers together; retain questions should not fall below it.
 
     Raises:
         BadSetting: matplotlib is not installed.
@@ -39,7 +43,7 @@ def draw_beliefs(found: Sequence[Belief], title: str, path: Path) -> None:
     ends = [value for belief in found for value in (belief.before, belief.after)]
     low, high = min(ends, default=-1.0) - 0.5, max(ends, default=1.0) + 0.5
     style = {"svg.hashsalt": "kebench", "svg.fonttype": "none", "font.size": 9}
-    with context(["default", style]):  # whatever the user's own style is
+    with context(["default", style]):  # independent of the user's own style
         figure = Figure(figsize=(4.2, 4.2), layout="constrained")
         axes = figure.add_subplot(xlim=(low, high), ylim=(low, high), aspect="equal", title=title)
         axes.set_xlabel("log-odds of the answer before the edit, nats")
@@ -60,4 +64,5 @@ def draw_beliefs(found: Sequence[Belief], title: str, path: Path) -> None:
                 gid=kind,
             )
         figure.legend(loc="outside lower center", ncols=len(MARKS), frameon=False, reverse=True)
-        figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
+        with replacing(path) as partial:
+            figure.savefig(partial, format="svg", metadata={"Date": None, "Creator": None})

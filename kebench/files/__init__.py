@@ -1,1 +1,1 @@
-"""Files: YAML and JSON, the home folder, and what comes with kebench ready-made."""
+"""Reading and writing files: YAML, JSON, kebench's home folder, and the files shipped with kebench."""

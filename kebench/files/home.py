@@ -1,4 +1,4 @@
-"""Where kebench keeps what it makes: packs, models, base answers, editors' states."""
+"""The folder in which kebench keeps the packs, models, base answers and editor states that it makes."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 
 
 def home() -> Path:
-    """`$KEBENCH_HOME`, or `~/.cache/kebench`."""
+    """Returns `$KEBENCH_HOME`, or `~/.cache/kebench` if that variable is not set."""
     return Path(os.environ.get("KEBENCH_HOME") or Path.home() / ".cache" / "kebench")
 
 
 def pack_folder(task: str, pack: str) -> Path:
-    """Where one of a task's packs lies once it is built."""
+    """Returns the folder that one of a task's packs is built in."""
     return home() / "packs" / f"{task}--{pack}"

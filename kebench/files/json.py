@@ -1,17 +1,18 @@
-"""Writing files all or nothing: a reader finds the old content or the new, never a part."""
+"""Writes JSON files, all in one format."""
 
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
+from kebench.files.writing import write_text
+
 
 def write_json(value: Any, path: Path) -> None:
-    """Writes JSON in one spelling, all or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-    partial.write_text(text + "\n", encoding="utf-8")
-    partial.replace(path)
+    """Writes a value to a JSON file atomically (`kebench.files.writing`).
+
+    Raises:
+        ValueError: the value holds NaN or an infinite number, which JSON does not have.
+    """
+    write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", path)

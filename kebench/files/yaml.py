@@ -1,4 +1,4 @@
-"""YAML in, checked dataclasses out; errors name the file and the place."""
+"""Reads YAML files and checks their contents against dataclasses. Errors name the file and the field."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FORBID_EXTRA = ConfigDict(extra="forbid")
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """Refuses a repeated key, which PyYAML would let the last one win."""
+    """Refuses a key that appears twice in a mapping; PyYAML itself would keep the last one."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[Hashable] = set()
@@ -32,17 +32,17 @@ class _UniqueKeyLoader(yaml.SafeLoader):
                 )
             if key in seen:
                 raise yaml.constructor.ConstructorError(
-                    problem=f"the key '{key}' stands twice", problem_mark=key_node.start_mark
+                    problem=f"the key '{key}' appears twice", problem_mark=key_node.start_mark
                 )
             seen.add(key)
         return super().construct_mapping(node, deep)
 
 
 def read_yaml(path: Path) -> Any:
-    """The contents of a YAML file.
+    """Returns the contents of a YAML file.
 
     Raises:
-        BadFile: it cannot be read, is not YAML, or repeats a key.
+        BadFile: the file cannot be read, is not YAML, or repeats a key.
     """
     try:
         return yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
@@ -51,24 +51,32 @@ def read_yaml(path: Path) -> Any:
     except yaml.MarkedYAMLError as error:
         place = error.problem_mark.line + 1 if error.problem_mark else None
         raise BadFile(path, error.problem or "not YAML", place=place) from None
-    except (yaml.YAMLError, ValueError) as error:  # a character YAML does not know; a date such as 2024-13-01
+    except (yaml.YAMLError, ValueError) as error:  # an unknown character, or a date such as 2024-13-01
         raise BadFile(path, f"not YAML ({' '.join(str(error).split())})") from None
 
 
 def validated(kind: type[T], value: Any, path: Path | str) -> T:
-    """`value` as a `kind`, a dataclass (strings like `1e-4`, which YAML keeps as text, become numbers).
+    """Converts a value that was read from a file to a dataclass.
+
+    A number that YAML reads as text, such as `1e-4`, becomes a number.
+
+    Args:
+        kind: the dataclass.
+        value: what was read.
+        path: the file, for errors.
 
     Raises:
-        BadFile: with the place of the first fault, what was found and what was wanted.
+        BadFile: the value does not fit. The message says where the first error is, what was found and what
+            was wanted.
     """
     _refuse_unknown_fields(kind, value, path, "")
     try:
         return TypeAdapter(kind).validate_python(value)
-    except BadSetting as error:  # of a dataclass's own check
+    except BadSetting as error:  # raised by a dataclass's own check
         raise BadFile(path, str(error)) from None
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the whole of it"
+        place = ".".join(str(part) for part in first["loc"]) or "the whole file"
         if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
             name = str(first["loc"][-1])
             known = _field_names(kind, first["loc"][:-1])
@@ -81,7 +89,7 @@ def validated(kind: type[T], value: Any, path: Path | str) -> T:
 
 
 def _refuse_unknown_fields(kind: Any, value: Any, path: Path | str, place: str) -> None:
-    """Said here because pydantic lets a plain dataclass's unknown fields pass."""
+    """Refuses unknown fields, which pydantic accepts in a plain dataclass."""
     if not (is_dataclass(kind) and isinstance(value, Mapping)):
         return
     known = _field_names(kind, ())
@@ -93,18 +101,18 @@ def _refuse_unknown_fields(kind: Any, value: Any, path: Path | str, place: str) 
 
 
 def _field_names(kind: Any, loc: tuple[Any, ...]) -> list[str]:
-    """The field names of the dataclass at `loc` inside `kind`, as far as annotations tell."""
+    """Returns the field names of the dataclass at `loc` inside `kind`, as far as type annotations show."""
     for step in loc:
         if is_dataclass(kind):
             kind = get_type_hints(kind).get(str(step))
-        else:  # into a tuple or a mapping: the last argument that is not `...`
+        else:  # the item type of a tuple or a mapping is the last argument that is not `...`
             inner = [argument for argument in get_args(kind) if argument is not Ellipsis]
             kind = inner[-1] if inner else None
     return [item.name for item in fields(kind)] if is_dataclass(kind) else []
 
 
 def folder_of(package: str) -> Path:
-    """The folder of a package, without importing it."""
+    """Returns the folder of a package, without importing the package."""
     spec = find_spec(package)
     assert spec is not None
     assert spec.submodule_search_locations
@@ -112,10 +120,10 @@ def folder_of(package: str) -> Path:
 
 
 def as_mapping(value: Any, path: Path) -> Mapping[str, Any]:
-    """`value`, refused unless it is a mapping.
+    """Returns `value` if it is a mapping.
 
     Raises:
-        BadFile: it is something else.
+        BadFile: it is not a mapping.
     """
     if not isinstance(value, dict):
         raise BadFile(path, f"found {type(value).__name__}, wanted a mapping of fields to values")

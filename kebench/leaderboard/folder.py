@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from kebench.errors import BadFile, BadSetting
 from kebench.files.json import write_json
+from kebench.files.writing import write_text
 from kebench.files.yaml import validated
 from kebench.leaderboard.contradictions import contradictions
 from kebench.leaderboard.escape import distinct_slug
@@ -175,7 +175,7 @@ def rebuild(folder: Path) -> list[Path]:
     if found.faults:
         raise found.faults[0]
     for path, text in found.tables.items():
-        _write(text, path)
+        write_text(text, path)
     for path in found.extra:
         if _was_made(path):
             path.unlink()
@@ -301,10 +301,3 @@ def _first_difference(found: bytes, wanted: bytes) -> int:
             break
         same += 1
     return same + 1
-
-
-def _write(text: str, path: Path) -> None:
-    """Writes a text, all or nothing, with the same bytes on every system."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_bytes(text.encode())
-    partial.replace(path)

@@ -1,1 +1,1 @@
-"""Base models of three families behind one interface: prompts in, answers, logits and gradients out."""
+"""Base models of three families with one interface: it takes prompts and returns answers and logits."""

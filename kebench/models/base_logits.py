@@ -1,4 +1,4 @@
-"""The base model's logits of questions that are asked again and again, each worked out once."""
+"""Computes the base model's logits for a set of questions, once for each question, and keeps them."""
 
 import logging
 from collections.abc import Iterable, Sequence
@@ -14,15 +14,18 @@ from kebench.models.rows import at_least_float32
 logger = logging.getLogger(__name__)
 
 Question = tuple[str, str]
-"""A prompt, and the answer that is fed after it."""
+"""A prompt, and the answer that is teacher-forced after it."""
 
 BLOCK = 32
-"""Questions worked out together, of similar length. Which ones is settled beforehand: so the order in which
-they are needed, another one after an interruption, changes no bit of what is kept."""
+"""The number of questions, of similar length, whose logits are computed together.
+
+Blocks are fixed in advance. So the logits do not depend on the order in which questions are needed, which
+differs after an interruption.
+"""
 
 
 def blocks(base: AbstractModel, questions: Iterable[Question]) -> dict[Question, list[Question]]:
-    """The block that each question is worked out in; the shortest block first."""
+    """Returns each question → the block of questions whose logits are computed together with its own."""
     distinct = list(dict.fromkeys(questions))
     ids = base.prompt_ids([prompt for prompt, _ in distinct])
     length = dict(zip(distinct, map(len, ids), strict=True))
@@ -35,11 +38,12 @@ def blocks(base: AbstractModel, questions: Iterable[Question]) -> dict[Question,
 
 
 class BaseLogits:
-    """What `AbstractModel.logits` says of known questions on the base weights.
+    """The logits that `AbstractModel.logits` returns for a set of questions, with the base weights.
 
-    A classifier's logits are kept. A generator's are as wide as its vocabulary: what is kept is the input of
-    its output layer, which is applied anew. Where a network does more to its logits than that layer, which
-    the first block shows, nothing is kept.
+    The logits of a classifier are kept. The logits of a generative model are large, because they have an
+    entry for each token of the vocabulary. So the input of its output layer is kept, and the layer is applied
+    again. A network may change its logits after the output layer. This is tested on the first block; if it is
+    so, nothing is kept.
     """
 
     def __init__(self, base: AbstractModel, questions: Iterable[Question]) -> None:
@@ -50,7 +54,7 @@ class BaseLogits:
 
     @torch.no_grad()
     def of(self, questions: Sequence[Question]) -> Float[Tensor, "scored vocab"]:
-        """The logits at the scored positions of these questions, one after the other."""
+        """Returns the logits at the scored positions of these questions, in order."""
         if not self._keeps:
             return self._ask(questions)[0]
         for question in questions:
@@ -61,15 +65,15 @@ class BaseLogits:
 
     @cached_property
     def _keeps(self) -> bool:
-        """Whether the output layer alone gives the logits of the first block."""
+        """True if the output layer alone computes the logits of the first block from its input."""
         logits, states = self._ask(next(iter(self._blocks.values())))
         keeps = torch.equal(at_least_float32(self._head(torch.cat(states))), logits)
         if not keeps:
-            logger.info("%s does more to its logits than its output layer: none are kept", self._base.name)
+            logger.info("%s: logits change after the output layer, so none are kept", self._base.name)
         return keeps
 
     def _ask(self, questions: Sequence[Question]) -> tuple[Tensor, list[Tensor]]:
-        """The logits, (scored, vocab), and what the output layer was given for each question."""
+        """Returns the logits, (scored, vocab), and the input of the output layer for each question."""
         prompts, answers = zip(*questions, strict=True)
         rows = self._base.rows(prompts, answers)
         given: list[Tensor] = []
@@ -78,5 +82,5 @@ class BaseLogits:
             logits = self._base.logits(rows)
         finally:
             watch.remove()
-        states = given[0] if given else logits  # a classifier's own: the identity was not asked
+        states = given[0] if given else logits  # a classifier does not call the identity layer
         return logits, list(states.split(torch.bincount(rows.row).tolist()))

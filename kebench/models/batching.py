@@ -1,4 +1,4 @@
-"""How many rows one forward pass takes."""
+"""Decides how many rows are in one forward pass."""
 
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -7,22 +7,23 @@ import torch
 from transformers import PreTrainedConfig
 
 TOKENS_A_BATCH = 4096
-"""Padded prompt tokens in a batch, where nothing else is known."""
+"""The default for the largest number of padded prompt tokens in a batch."""
 MOST_TOKENS = 16 * TOKENS_A_BATCH
-"""An accelerator gains nothing from more."""
+"""The largest number of padded prompt tokens in any batch. An accelerator is not faster with more."""
 MEMORY_SHARE = 0.25
-"""Of an accelerator's memory, that one batch may be expected to take: weights and five beams want theirs."""
+"""The share of an accelerator's memory that one batch may use; weights and beam search need the rest."""
 
 
 @dataclass(frozen=True)
 class Batching:
-    """The most that one forward pass takes, and how often even that was too much.
+    """The largest batch that may be used, and how often a batch did not fit in memory.
 
-    Answers do not depend on it, but for the last bits of a logit (README: Execution).
+    Answers do not depend on it; only the last bits of a logit do (README: Execution).
 
     Attributes:
-        size: what was asked for: rows, or `auto`.
-        limit: the most rows in a batch; with `auto`, the most padded prompt tokens: rows times the longest.
+        size: the requested batch size: a number of rows, or `auto`.
+        limit: the largest number of rows in a batch; with `auto`, the largest number of padded prompt tokens,
+            which is the number of rows times the length of the longest.
         backed_off: how often a batch did not fit in memory.
     """
 
@@ -31,16 +32,21 @@ class Batching:
     backed_off: int = 0
 
     def fits(self, rows: int, longest: int) -> bool:
-        """Whether so many rows, the longest of so many tokens, may share a batch; one always may."""
+        """Returns True if a batch of this size is allowed; a batch of one row always is.
+
+        Args:
+            rows: the number of rows.
+            longest: the number of tokens in the longest prompt.
+        """
         return rows == 1 or self._cost(rows, longest) <= self.limit
 
     def halved(self, rows: int, longest: int) -> "Batching":
-        """What to go by after such a batch did not fit: half of it, or less if that is already known."""
+        """Returns the batching to use after a batch of this size did not fit in memory: half of it."""
         half = self._cost((rows + 1) // 2, longest)
         return replace(self, limit=min(self.limit, half), backed_off=self.backed_off + 1)
 
     def facts(self) -> dict[str, str | int]:
-        """What a record says of it."""
+        """Returns what the record of a run says about batches."""
         unit = "padded prompt tokens" if self.size == "auto" else "rows"
         return {
             "batch_size": self.size,
@@ -53,9 +59,10 @@ class Batching:
 
 
 def batching(size: int | Literal["auto"], config: PreTrainedConfig, device: torch.device) -> Batching:
-    """The batches to begin with: the rows asked for, or what should fit on the device.
+    """Returns the batching to begin with: the requested number of rows, or what should fit on the device.
 
-    By the memory it has, not by what is free: so the same machine begins with the same batches.
+    It depends on the total memory of the device, not on its free memory, so that two runs on the same machine
+    begin with the same batches.
     """
     if size != "auto":
         return Batching(size, size)
@@ -65,10 +72,10 @@ def batching(size: int | Literal["auto"], config: PreTrainedConfig, device: torc
 
 
 def tokens_in(memory_bytes: int, config: PreTrainedConfig) -> int:
-    """How many padded tokens should fit: a guess, which backing off corrects.
+    """Estimates how many padded tokens fit in memory. If it is too many, the batch is halved later.
 
-    A token takes a key and a value in every layer while decoding, some twenty vectors inside the layer that
-    computes, and a few rows of logits at the end, all counted as float32.
+    While decoding, a token needs a key and a value in every layer, about twenty vectors inside the layer that
+    is being computed, and a few rows of logits at the end. All are counted as float32.
     """
     text = config.get_text_config()
     hidden, layers = text.hidden_size, text.num_hidden_layers

@@ -16,10 +16,10 @@ from kebench.task import Family
 class Causal(AbstractModel):
     """A decoder-only model.
 
-    The answer follows the prompt after one space and ends with the first token of `ends_with`. Its tokens are
-    those that the tokenizer gives to `prompt + " " + answer` after the prompt's own, so that neither a
-    word-boundary mark nor a BOS is doubled; a tokenizer without BOS gets none. A target ends with
-    `ends_with[0]`.
+    The answer follows the prompt after one space, and ends before the first token that is in `ends_with`. The
+    text `prompt + " " + answer` is tokenised as a whole, and the answer's tokens are those after the prompt's
+    tokens. So neither a word-boundary mark nor a BOS token appears twice. If the tokenizer has no BOS token,
+    none is added. A target ends with `ends_with[0]`.
     """
 
     family: ClassVar[Family] = "causal"
@@ -41,7 +41,7 @@ class Causal(AbstractModel):
         )
 
     def rows(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> Rows:
-        """See `AbstractModel.rows`; padded on the right, so that positions count from the first token."""
+        """See `AbstractModel.rows`. Padding is on the right, so that positions count from the first token."""
         starts = self.prompt_ids(prompts)
         targets = [self.target_ids(p, a) for p, a in zip(prompts, answers, strict=True)]
         whole = [[*start, *target[:-1]] for start, target in zip(starts, targets, strict=True)]
@@ -60,10 +60,10 @@ class Causal(AbstractModel):
         return at_least_float32(logits)
 
     def unanswered(self, prompts: Sequence[Prompt]) -> None:
-        """See `AbstractModel.unanswered`; none: what every layer made of the prompt is used again."""
+        """See `AbstractModel.unanswered`. Returns None: decoding uses the prompt's states in every layer."""
 
     def decode(self, prompts: Sequence[Prompt], beams: int) -> list[list[str]]:
-        """See `AbstractModel.decode`; padded on the left, so that every answer starts at the same column."""
+        """See `AbstractModel.decode`. Padding is on the left, so that all answers start at one position."""
         starts = self.prompt_ids(prompts)
         inputs = pad(starts, self.pad, self.device, left=True)
         ids = self.network.generate(
@@ -82,17 +82,17 @@ class Causal(AbstractModel):
         if not answer.strip():
             return None
         ids = self.target_ids(prompt, answer)
-        # Fed back, the printed text must give the same tokens, or the proof would be of another string.
+        # The printed text must have the same tokens; otherwise `says` would check a different answer.
         text = self._text(ids)
         same = text != "" and self.target_ids(prompt, text) == ids
         return text if same and len(ids) <= self.prompt_format.max_answer_tokens else None
 
     def prompt_ids(self, prompts: Sequence[Prompt]) -> list[list[int]]:
-        """See `AbstractModel.prompt_ids`; without the EOS that some tokenizers add."""
+        """See `AbstractModel.prompt_ids`. The EOS token that some tokenizers add is removed."""
         return [self._without_end(ids) for ids in super().prompt_ids(prompts)]
 
     def target_ids(self, prompt: Prompt, answer: str) -> list[int]:
-        """The tokens that should follow the prompt's, the one that ends an answer last.
+        """Returns the token ids of an answer after a prompt; the last one is the token that ends an answer.
 
         Raises:
             ValueError: the answer is empty.
@@ -102,7 +102,8 @@ class Causal(AbstractModel):
         key = (prompt, answer)
         if key in self._target_ids:
             return self._target_ids[key]
-        # After the whole prompt, even if it is cut; after a merge across the boundary, as it follows a mark.
+        # The prompt is not truncated here. If the tokenizer merges its last token with the answer's first,
+        # the answer's tokens are taken after a full stop instead, or else without a prompt.
         for text in (self.text(prompt), ".", ""):
             start, joint = self._whole(text), self._whole(f"{text} {answer.strip()}")
             if joint[: len(start)] == start:
@@ -111,7 +112,7 @@ class Causal(AbstractModel):
         return self._target_ids[key]
 
     def _whole(self, text: str) -> list[int]:
-        """Its tokens, uncut; a BOS first if the tokenizer has one, but never an EOS last."""
+        """Returns the token ids of a text, not truncated, without the EOS token that some tokenizers add."""
         return self._without_end(self.tokenizer(text)["input_ids"])
 
     def _text(self, ids: list[int]) -> str:

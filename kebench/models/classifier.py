@@ -1,4 +1,4 @@
-"""Classifiers (BERT and kin): the answer is a label."""
+"""Classifiers, such as BERT: the answer is a label."""
 
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
@@ -15,9 +15,11 @@ from kebench.task import Family
 
 
 class Classifier(AbstractModel):
-    """A sequence classifier. One logit z counts as the two logits (0, z): so BCE and CE are one thing.
+    """A sequence classifier.
 
-    Its logits come in the order of the task's labels, whatever the network's own is (`label_columns`).
+    A network with one logit z is treated as one with the two logits (0, z), so that binary and categorical
+    cross-entropy are the same. Logits are returned in the order of the task's labels, which may differ from
+    the order in the network (`label_columns`).
     """
 
     family: ClassVar[Family] = "classifier"
@@ -46,7 +48,7 @@ class Classifier(AbstractModel):
         return Rows(self._inputs(prompts), torch.tensor(labels, device=self.device), row)
 
     def logits(self, rows: Rows) -> Float[Tensor, "scored vocab"]:
-        """See `AbstractModel.logits`; (batch, labels)."""
+        """See `AbstractModel.logits`. Their shape is (batch, labels)."""
         return self._logits(rows.inputs)
 
     def unanswered(self, prompts: Sequence[Prompt]) -> Rows:
@@ -54,8 +56,8 @@ class Classifier(AbstractModel):
         return Rows.unscored(self._inputs(prompts))
 
     def decode(self, prompts: Sequence[Prompt], beams: int) -> list[list[str]]:
-        """See `AbstractModel.decode`; the labels, likeliest first."""
-        # A stable sort: on a tie the first label wins, as in argmax.
+        """See `AbstractModel.decode`. Returns labels, the most likely first."""
+        # The sort is stable: if logits are equal, the first label comes first, as in argmax.
         order = (
             self._logits(self._inputs(prompts)).sort(dim=-1, descending=True, stable=True).indices[:, :beams]
         )

@@ -1,4 +1,4 @@
-"""Which tokens end an answer."""
+"""Finds the tokens that end an answer."""
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -6,16 +6,17 @@ from kebench.errors import BadSetting
 
 
 def end_tokens(name: str, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """The tokens that end an answer, as in `network.generate()`: each of them does, as one is enough.
+    """Returns the tokens that end an answer. As in `network.generate()`, an answer ends at any one of them.
 
-    They are the generation configuration's; chat models often have two. Where it names none that the
-    network can say, the configuration's, else the tokenizer's.
+    They are the end-of-sequence tokens of the generation configuration; chat models often have two. If it has
+    none in the network's vocabulary, those of the network's configuration are used; otherwise the
+    tokenizer's.
 
     Returns:
-        The token that targets end with comes first: the tokenizer's, if it is one of them.
+        The tokens. Training targets end with the first one: the tokenizer's, if it is one of them.
 
     Raises:
-        BadSetting: there is none, so that no answer would end.
+        BadSetting: there is no such token, so no answer would end.
     """
     text = network.config.get_text_config(decoder=True)
     size = network.get_output_embeddings().weight.shape[0]
@@ -32,12 +33,12 @@ def end_tokens(name: str, network: PreTrainedModel, tokenizer: PreTrainedTokeniz
 
 
 def one_or_list(ends: tuple[int, ...]) -> int | list[int]:
-    """The tokens as a generation configuration has them."""
+    """Returns the tokens in the form used by a generation configuration: one token, or a list."""
     return ends[0] if len(ends) == 1 else list(ends)
 
 
 def spelled(ids: list[int], ends: tuple[int, ...], tokenizer: PreTrainedTokenizerBase) -> str:
-    """The answer that generated tokens spell: the text before the first token that ends it."""
+    """Decodes generated tokens to an answer: the text before the first token that ends an answer."""
     end = next((place for place, token in enumerate(ids) if token in ends), len(ids))
     text = tokenizer.decode(ids[:end], skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return str(text).strip()

@@ -1,4 +1,4 @@
-"""What a base model is: a hash of everything its answers depend on."""
+"""Computes a hash of everything that a base model's answers depend on."""
 
 import hashlib
 import json
@@ -10,15 +10,19 @@ from transformers import PreTrainedTokenizerFast
 from kebench.models.model import AbstractModel
 
 NOT_PART_OF_IT = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures"}
-"""Fields of a configuration that say where a model came from, not what it answers."""
+"""Fields of a configuration that do not change a model's answers, such as the folder it was loaded from."""
 
 
 def identity(model: AbstractModel, weights: str | None = None) -> str:
-    """SHA-256 over weights, tokenizer, configuration, and what decoding starts and ends with.
+    """Returns a SHA-256 over weights, tokenizer, configuration, and the first and last tokens of decoding.
 
-    The weights alone are not enough: the Hub's BART configurations, for one, came to force a first token.
-    `weights` is the fingerprint of its network, where that is known already.
-    In bfloat16 the weights are others than in float32; in TF32 they are the same, so there is a mark.
+    The weights alone do not determine the answers. For example, the BART configurations on the Hub were
+    changed to force a first token. A model in bfloat16 has other weights than in float32; in TF32 it has the
+    same weights, so TF32 is added to the hash.
+
+    Args:
+        model: the base model.
+        weights: the fingerprint of its network, if it is known already.
     """
     config = model.network.config.to_diff_dict()
     generation = getattr(model.network, "generation_config", None)  # a classifier has none
@@ -37,7 +41,7 @@ def _tokenizer(model: AbstractModel) -> object:
     tokenizer = model.tokenizer
     if isinstance(tokenizer, PreTrainedTokenizerFast):
         state = json.loads(tokenizer.backend_tokenizer.to_str())
-        # Set by whoever tokenised last, and set again at every call.
+        # These two are set at every call, so they hold the settings of the last call.
         return {name: part for name, part in state.items() if name not in ("truncation", "padding")}
     return sorted(tokenizer.get_vocab().items())
 
@@ -47,7 +51,7 @@ def _tokens(generation: dict[str, object]) -> dict[str, object]:
 
 
 def fingerprint(network: nn.Module) -> str:
-    """SHA-256 over every parameter and buffer, names and bits: the same only if nothing changed."""
+    """Returns a SHA-256 over the names and bits of all parameters and buffers."""
     digest = hashlib.sha256()
     for name, tensor in sorted({**dict(network.named_parameters()), **dict(network.named_buffers())}.items()):
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())

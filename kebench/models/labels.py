@@ -1,4 +1,4 @@
-"""Which of a classifier's logits stands for which of a task's labels."""
+"""Finds out which of a classifier's logits belongs to which label of a task."""
 
 import re
 from collections.abc import Sequence
@@ -8,32 +8,33 @@ from transformers import PreTrainedConfig
 from kebench.errors import BadSetting
 
 ENDINGS = ("ations", "ation", "ments", "ment", "ions", "ion", "ory", "ing", "ed", "es", "e", "s")
-"""What tells inflections of a word apart: supports, supported; refutes, refutation."""
+"""Endings that are removed to compare words: supports, supported; refutes, refutation."""
 SHORTEST_STEM = 3
 SAME_MEANING = (
     frozenset({"support", "tru", "entail", "yes", "correct"}),
     frozenset({"refut", "fals", "contradict", "no", "incorrect"}),
 )
-"""Stems of words that fact checking and natural language inference use for one another."""
+"""Stems of words that mean the same in fact checking and in natural language inference."""
 SAYS_NOTHING = re.compile(r"LABEL_\d+")
-"""The names that transformers gives to labels that nobody has named."""
+"""The default names that transformers gives to labels."""
 
 
 def label_columns(name: str, config: PreTrainedConfig, labels: Sequence[str]) -> tuple[int, ...]:
-    """The column of the logits that belongs to each label of a task, in the task's order.
+    """Returns, for each label of a task, the column of the logits that belongs to it.
 
-    The configuration's `id2label` names the columns. Names are compared by meaning: without case, by their
-    stem, and `true`, `entailment` and `yes` are the same as `supports`. Where the names are transformers' own
-    (`LABEL_0`), the columns are taken in the task's order. A single logit z counts as the two
-    logits (0, z): so its column 1 belongs to the label that it is named after, by default the task's second.
+    The configuration's `id2label` names the columns. Names are compared by meaning: case is ignored, words
+    are compared by their stems, and `true`, `entailment` and `yes` mean the same as `supports`. If the names
+    are the defaults of transformers (`LABEL_0`), the columns are assumed to be in the task's order. A single
+    logit z is treated as the two logits (0, z): column 1 belongs to the label in `id2label`; if that has a
+    default name, to the task's second label.
 
     Args:
-        name: the model's, for errors.
-        config: of the network.
-        labels: the task's.
+        name: the name of the model, for errors.
+        config: the configuration of the network.
+        labels: the labels of the task.
 
     Raises:
-        BadSetting: there are more or fewer labels than the task has, or their names are not the task's.
+        BadSetting: the network's labels differ from the task's, in their number or in their names.
     """
     found = [label for _, label in sorted((config.id2label or {}).items())]
     if max(len(found), 2) != len(labels):
@@ -54,7 +55,7 @@ def label_columns(name: str, config: PreTrainedConfig, labels: Sequence[str]) ->
 
 
 def names_nothing(config: PreTrainedConfig) -> bool:
-    """Whether nobody has named a configuration's labels: so their order is anybody's guess."""
+    """Returns True if all labels of a configuration have default names, so that their order is not known."""
     return all(SAYS_NOTHING.fullmatch(label) for label in (config.id2label or {}).values())
 
 

@@ -1,4 +1,4 @@
-"""A model by its Hub name or folder, or from memory; its architecture says its family, never its name."""
+"""Loads a base model from the Hub, from a folder or from memory. Its architecture determines its family."""
 
 import copy
 import json
@@ -46,7 +46,7 @@ PACKAGE = "package:"
 Pair = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 """A network and its tokenizer."""
 MOST_NAMED = 4
-"""Weights that an error names; of the others it says how many there are."""
+"""The largest number of weights that an error names; it gives the number of the others."""
 
 FAMILIES: dict[Family, type[AbstractModel]] = {
     "classifier": Classifier,
@@ -61,7 +61,7 @@ LOADERS: dict[Family, Any] = {
 
 
 def family_of(config: PreTrainedConfig) -> Family | None:
-    """The family a configuration's architecture belongs to; None for an encoder without a head."""
+    """Returns the family of a configuration's architecture, or None, for example for an encoder alone."""
     return _family(config.architectures or ())
 
 
@@ -85,17 +85,25 @@ def load_model(
     batch_size: BatchSize = "auto",
     revision: str | None = None,
 ) -> AbstractModel:
-    """A base model ready to answer a task's prompts; its name says what it computes in, unless float32.
+    """Loads a base model for a task.
+
+    Args:
+        name: a folder, a Hub id, or `package:NAME/FOLDER` for a model in an installed package.
+        task: the task whose prompts the model will answer.
+        device: the device to compute on.
+        dtype: the type to compute in. If it is not float32, it is added to the model's name.
+        batch_size: the number of rows in a batch, or `auto`.
+        revision: the Hub commit.
 
     Raises:
-        NotFound: neither a folder nor a Hub model that can be reached.
-        BadFile: the folder holds no usable model, or not exactly the weights of one.
-        BadSetting: the model's family or its labels are not the task's.
+        NotFound: there is no such folder, and no such model on the Hub or the Hub cannot be reached.
+        BadFile: the folder holds no usable model, or weights are missing or superfluous.
+        BadSetting: the model's family or labels are not those of the task.
     """
     config = load_config(name, revision=revision)
     _check_family(name, family_of(config), task)
     if task.family == "classifier":
-        label_columns(name, config, task.labels)  # before the weights are read
+        label_columns(name, config, task.labels)  # raises an error before the weights are read
     network, tokenizer = load_pretrained(name, task.family, revision=revision, dtype=_weights(dtype))
     nn.Module.to(network, torch.device(device))
     return _model(display_name(name), network, tokenizer, task, dtype, batch_size)
@@ -109,14 +117,15 @@ def model_of(
     dtype: DType = "float32",
     batch_size: BatchSize = "auto",
 ) -> AbstractModel:
-    """A network in memory as a base model ready to answer a task's prompts, checked as a loaded one is.
+    """Makes a base model for a task from a network in memory, with the same checks as for a loaded one.
 
-    It is named after the place it was loaded from, else after its class, and computes where it is. Weights in
-    another type than `dtype` asks for, such as float16, are copied into that type; the network itself is then
-    left alone. Otherwise it is put into evaluation mode and its generation configuration is replaced.
+    Its name is that of the folder or Hub model that it was loaded from, or else that of its class. It stays
+    on its device. If its weights have another type than `dtype`, such as float16, a copy in that type is used
+    and the network itself is not changed. Otherwise the network is put into evaluation mode and its
+    generation configuration is replaced.
 
     Raises:
-        BadSetting: the network's family or its labels are not the task's, or the tokenizer has more tokens
+        BadSetting: the network's family or labels are not those of the task, or the tokenizer has more tokens
             than the network.
     """
     place = network.name_or_path
@@ -128,14 +137,14 @@ def model_of(
             f"model {name}: found {tokenizer.vocab_size} tokens in the tokenizer, wanted {known}"
         )
     if network.dtype != _weights(dtype):
-        logger.warning("model %s: its weights are %s, computed in a copy in %s", name, network.dtype, dtype)
+        logger.warning("model %s: its weights are %s; a copy in %s is used", name, network.dtype, dtype)
         network = copy.deepcopy(network)
         nn.Module.to(network, _weights(dtype))
     return _model(name, network, tokenizer, task, dtype, batch_size)
 
 
 def in_float32(model: AbstractModel) -> AbstractModel:
-    """A model that computes in another type, as one that computes in float32, with weights of its own."""
+    """Returns a copy of a model, with its own weights, that computes in float32."""
     network = copy.deepcopy(model.network).float()
     found = type(model)(
         model.name.removesuffix(f" ({model.dtype})"), network, model.tokenizer, model.prompt_format
@@ -145,10 +154,10 @@ def in_float32(model: AbstractModel) -> AbstractModel:
 
 
 def check_suits(model: AbstractModel, task: Task) -> None:
-    """Makes sure that a model is asked as a task says.
+    """Checks that a model's family and prompt format are those of a task.
 
     Raises:
-        BadSetting: it is of another family, or has other labels, another template or other lengths.
+        BadSetting: the model has another family, other labels, another template or other limits on lengths.
     """
     _check_family(model.name, model.family, task)
     wanted = PromptFormat.of(task)
@@ -180,7 +189,7 @@ def _model(
     batch_size: BatchSize,
 ) -> AbstractModel:
     if task.family == "classifier" and names_nothing(network.config):
-        logger.warning("model %s: its labels have no names: taken for %s", name, ", ".join(task.labels))
+        logger.warning("model %s: its labels have no names; assumed: %s", name, ", ".join(task.labels))
     shown = name + (f" ({dtype})" if dtype != "float32" else "")
     model = FAMILIES[task.family](shown, network, tokenizer, PromptFormat.of(task))
     model.tf32 = dtype == "tf32"
@@ -189,7 +198,7 @@ def _model(
 
 
 def label_fields(labels: Sequence[str]) -> dict[str, Any]:
-    """The fields of a configuration that name a classifier's labels, in the order of its logits."""
+    """Returns the configuration fields for a classifier with these labels, in the order of its logits."""
     return {
         "num_labels": len(labels),
         "id2label": dict(enumerate(labels)),
@@ -198,7 +207,7 @@ def label_fields(labels: Sequence[str]) -> dict[str, Any]:
 
 
 def load_config(name: str, *, revision: str | None = None) -> PreTrainedConfig:
-    """A model's configuration, by the same names as `load_pretrained`, with the same errors."""
+    """Loads a model's configuration. Names and errors are as for `load_pretrained`."""
     with _plain_errors(name) as place:
         if _is_local(place) and not (Path(place) / "config.json").is_file():
             raise BadFile(place, "found no config.json, wanted a folder with a transformers model")
@@ -215,20 +224,20 @@ def load_pretrained(
     new_head: bool = False,
     **options: Any,
 ) -> Pair:
-    """Network and tokenizer; safetensors only.
+    """Loads a network and its tokenizer. Only safetensors files are read.
 
     Args:
-        name: a folder, a Hub id, or `package:NAME/FOLDER` for a model that an installed package carries.
-        family: which head to load.
+        name: a folder, a Hub id, or `package:NAME/FOLDER` for a model in an installed package.
+        family: the family, which decides the head to load.
         revision: the Hub commit.
-        dtype: of the weights, whatever they are on file.
-        new_head: the network is to be trained, so its head may be random where the checkpoint has none, or
-            one of another task. Otherwise every weight must be on file.
+        dtype: the type of the loaded weights, which may differ from their type in the file.
+        new_head: True if the network will be trained. Then its head is random if the checkpoint has none, or
+            has that of another task. Otherwise all weights must be in the checkpoint.
         options: fields of the configuration to change.
 
     Raises:
-        NotFound: neither a folder nor a Hub model that can be reached.
-        BadFile: the folder holds no usable model, or not exactly the weights of one.
+        NotFound: there is no such folder, and no such model on the Hub or the Hub cannot be reached.
+        BadFile: the folder holds no usable model, or weights are missing or superfluous.
     """
     with _plain_errors(name) as place:
         network, found = LOADERS[family].from_pretrained(
@@ -237,19 +246,20 @@ def load_pretrained(
             dtype=dtype,
             use_safetensors=True,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are told in one line here, with what else is wrong
+            ignore_mismatched_sizes=True,  # reported below in one line, with all other problems
             **options,
         )
         if problems := _wrong_weights(network, found, new_head=new_head):
-            raise BadFile(place, f"the weights on file are not the model's: {problems}")
+            raise BadFile(place, f"the weights in the file do not fit the model: {problems}")
         return network, _tokenizer(place, revision)
 
 
 def _wrong_weights(network: PreTrainedModel, found: Mapping[str, Any], *, new_head: bool) -> str:
-    """What is wrong with a checkpoint, by the names of its weights; empty if nothing is.
+    """Describes the weights that are missing or superfluous in a checkpoint; empty if it is correct.
 
-    Left alone are missing buffers, which are not learnt, and weights below the head that this architecture
-    has no use for, such as a pooler. But a layer on file that the network lacks says that it has too few.
+    Missing buffers are accepted, because they are not learnt. Weights below the head that this architecture
+    does not use, such as a pooler, are accepted too. A layer that only the checkpoint has is an error,
+    because it shows that the network has too few layers.
     """
     base, output = network.base_model, network.get_output_embeddings()
     inside = {name for name, module in base.named_children() if module is not output}
@@ -264,14 +274,14 @@ def _wrong_weights(network: PreTrainedModel, found: Mapping[str, Any], *, new_he
         return numbered is not None and numbered[2] in places and numbered[1] not in places
 
     def in_use(names: Iterable[str]) -> list[str]:
-        # A pooler is a part of the head that is kept with the encoder.
+        # A pooler belongs to the head, although its weights are stored with the encoder.
         return [name for name in names if not (new_head and (in_head(name) or ".pooler." in name))]
 
     weights = {name for name, _ in network.named_parameters(remove_duplicate=False)}
     wrong = {
         "missing": in_use(weights & set(found["missing_keys"])),
         "of another shape": in_use(name for name, *_ in found["mismatched_keys"]),
-        "without a place": [
+        "superfluous": [
             name
             for name in found["unexpected_keys"]
             if is_a_further_layer(name) or (in_head(name) and not new_head)
@@ -287,17 +297,17 @@ def _some(names: Sequence[str]) -> str:
 
 def _tokenizer(place: str, revision: str | None) -> PreTrainedTokenizerBase:
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(place, revision=revision)
-    # Where there are no files, transformers makes one of the special tokens alone (T5's has a space too).
+    # If the files are missing, transformers makes a tokenizer with only special tokens (and a space, for T5).
     if len(tokenizer) - len(set(tokenizer.all_special_ids)) <= 1:
         raise BadFile(place, "found no tokenizer, wanted the files of one beside the weights")
     return tokenizer
 
 
 def tokenizer_of(network: PreTrainedModel) -> PreTrainedTokenizerBase:
-    """The tokenizer that lies where a network in memory was loaded from.
+    """Loads the tokenizer from the folder or Hub model from which a network in memory was loaded.
 
     Raises:
-        BadSetting: there is none, or the network does not say where it is from.
+        BadSetting: there is no tokenizer, or the network does not say from where it was loaded.
     """
     name, revision = network.name_or_path or "", getattr(network.config, "_commit_hash", None)
     try:
@@ -314,7 +324,7 @@ def tokenizer_of(network: PreTrainedModel) -> PreTrainedTokenizerBase:
 
 @contextmanager
 def _plain_errors(name: str) -> Iterator[str]:
-    """Gives the place a name means, and tells what transformers says of it in one line."""
+    """Gives the folder or Hub id that a name stands for, and turns errors of transformers into one line."""
     place = _in_package(name) if name.startswith(PACKAGE) else name
     try:
         yield place
@@ -330,7 +340,7 @@ def _is_local(name: str) -> bool:
 
 
 def _in_package(name: str) -> str:
-    """The folder that `package:NAME/FOLDER` means; the package itself is not imported."""
+    """Returns the folder of `package:NAME/FOLDER`, without importing the package."""
     package, _, folder = name.removeprefix(PACKAGE).partition("/")
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
@@ -341,7 +351,7 @@ def _in_package(name: str) -> str:
 
 
 def display_name(name: str) -> str:
-    """What tables call a model: its card's name if it has one, else its folder's or Hub name."""
+    """Returns the name of a model in tables: the one in its card, or else that of its folder or Hub model."""
     card = Path(name) / MODEL_CARD
     if card.is_file():
         return str(json.loads(card.read_text(encoding="utf-8"))["name"])

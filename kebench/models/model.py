@@ -1,4 +1,4 @@
-"""A base model as the harness and the editors see it: prompts in, answers out."""
+"""The interface of a base model for the harness and the editors: it takes prompts and returns answers."""
 
 import copy
 from abc import ABC, abstractmethod
@@ -35,13 +35,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class EditsInForce:
-    """Puts edits in force over one batch.
+    """The edits that are in force while a model answers a list of prompts.
 
     Attributes:
-        enter: inside `enter(indices)`, row i is answered by the model that prompt `indices[i]` asks for.
-        changed: every parameter that any of the edits changes.
-        not_finite: called with the indices of prompts whose logits are not finite; what the model gives for
-            them is no answer.
+        enter: a context manager. Inside `enter(indices)`, the edits of prompt `indices[i]` are in force for
+            row i of the batch.
+        changed: the names of all parameters that any of the edits changes.
+        not_finite: called with the indices of prompts whose logits are not finite. What the model returns for
+            them must not be used as an answer.
     """
 
     enter: Callable[[Sequence[int]], AbstractContextManager[None]]
@@ -53,7 +54,7 @@ class EditsInForce:
         return self.enter(indices)
 
     def of(self, rows: Sequence[int]) -> "EditsInForce":
-        """The same for a selection of its rows."""
+        """Returns the edits in force for some of the prompts."""
         return replace(
             self,
             enter=lambda indices: self.enter([rows[index] for index in indices]),
@@ -62,14 +63,14 @@ class EditsInForce:
 
 
 base_weights = EditsInForce(lambda _indices: nullcontext(), frozenset())
-"""No edit: the base model answers every row."""
+"""No edit is in force: the base model answers all prompts."""
 
 
 @dataclass(frozen=True)
 class Prefixed:
-    """A prompt with text that an editor puts before it.
+    """A prompt, and a text that an editor puts before it.
 
-    The limit on the length of prompts holds for the prompt alone.
+    The limit on the length of prompts applies to the prompt only, without the text before it.
     """
 
     context: str
@@ -77,12 +78,15 @@ class Prefixed:
 
 
 Prompt = str | Prefixed
-"""What a model can be asked."""
+"""A prompt, with or without a text before it."""
 
 
 @dataclass(frozen=True)
 class PromptFormat:
-    """How prompts are put and answers read: the part of a task that a model needs."""
+    """The part of a task that a model needs: how prompts are formatted, and the limits on lengths.
+
+    The fields have the same meaning as in `Task`.
+    """
 
     template: str = "{prompt}"
     max_prompt_tokens: int = 32
@@ -91,35 +95,37 @@ class PromptFormat:
 
     @staticmethod
     def of(task: Task) -> "PromptFormat":
-        """The task's."""
+        """Returns the prompt format of a task."""
         return PromptFormat(task.template, task.max_prompt_tokens, task.max_answer_tokens, task.labels)
 
 
 COMPUTED_IN = (torch.float32, torch.bfloat16, torch.float64)
-"""The types of weights that a model computes in. float16 is not one: its updates overflow and underflow."""
+"""The types of weights in which edits can be computed. In float16, updates overflow and underflow."""
 
 
 class AbstractModel(ABC):
-    """A frozen network with its tokenizer. Weights never change: edits come and go around a forward pass.
+    """A network with its tokenizer. Its weights never change; edits are in force only during a forward pass.
 
     Attributes:
-        name: what tables call it.
-        network: in evaluation mode, no parameter requiring a gradient.
-        tokenizer: its own.
-        prompt_format: how prompts are put to it.
-        one_pass: what one forward pass of it may hold.
-        batching: how many rows it is asked at once; less from the first time that memory runs out.
-        tf32: whether its float32 products are rounded to TF32 (`kebench.models.numerics`).
-        protocol: by whose decoding and equality an editor that stops early sees whether its target is the
-            answer (`kebench.edits.edited.reached`); None: by the argmax of its tokens.
+        name: the name of the model in tables.
+        network: the network, in evaluation mode. No parameter requires a gradient.
+        tokenizer: the tokenizer of the network.
+        prompt_format: how prompts are formatted.
+        reuse: keeps hidden states that edits do not change.
+        one_pass: says whether one forward pass can hold several rows and several edits.
+        batching: how many rows are in one forward pass. It is reduced when memory runs out.
+        tf32: True if float32 products are rounded to TF32 (`kebench.models.numerics`).
+        protocol: the protocol whose decoding and equality decide, for an editor that stops early, whether the
+            target is the answer (`kebench.edits.versions.reached`). If it is None, the target is the answer
+            when each of its tokens is the most likely one.
 
     Raises:
-        BadSetting: the network's weights are of a type in which no edit can be computed, such as float16.
+        BadSetting: the network's weights have a type in which edits cannot be computed, such as float16.
     """
 
     family: ClassVar[Family]
     ends: ClassVar[bool] = True
-    """Whether an answer is a sequence with an end; a classifier's is not."""
+    """True if answers are sequences that end with a token; False for a classifier."""
 
     def __init__(
         self,
@@ -136,7 +142,7 @@ class AbstractModel(ABC):
         self.network = network.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.prompt_format = prompt_format
-        self.reuse = Reuse(self.network, self.logits)
+        self.reuse = Reuse(name, self.network, self.logits)
         self.one_pass = OnePass(self)
         self.batching = Batching()
         self.tf32 = False
@@ -145,71 +151,82 @@ class AbstractModel(ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         device: torch.device = self.network.device
         return device
 
     @property
     def dtype(self) -> str:
-        """What it computes in: `float32`, `tf32` or `bfloat16`, as far as kebench loads it."""
+        """The type that the model computes in: `float32`, `tf32` or `bfloat16` if kebench has loaded it."""
         return "tf32" if self.tf32 else str(self.network.dtype).removeprefix("torch.")
 
     def judged(self, protocol: Protocol) -> Self:
-        """The same model, network and all, to whose editors an answer is what the protocol takes for one."""
+        """Returns a model with the same network and with this `protocol`, for editors that stop early."""
         model = copy.copy(self)
         model.protocol = protocol
         return model
 
     def with_weights(self, weights: Mapping[str, Tensor]) -> Self:
-        """A model like this one, but for other tensors in place of some parameters.
+        """Returns a model in which other tensors replace some parameters of this model.
 
-        It shares everything else with this model, which does not change, and can do whatever this one can:
-        it can be asked, edited, and handed to anything that takes a transformers network.
+        It shares everything else with this model, which does not change. It has the same interface: it can
+        answer and be edited, and its `network` can be passed to any code that takes a transformers network.
 
         Args:
-            weights: parameter name → what stands there, of the same shape.
+            weights: parameter name → its new value, of the same shape.
         """
         model = copy.copy(self)
         model.network = with_weights(self.network, weights)
-        model.reuse = Reuse(model.network, model.logits)
+        model.reuse = Reuse(model.name, model.network, model.logits)
         return model
 
     # What a family defines -----------------------------------------------------------------------------
 
     @abstractmethod
     def rows(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> Rows:
-        """The batch in which each answer is teacher-forced after its prompt.
+        """Returns a batch in which each answer is teacher-forced after its prompt.
 
         Raises:
-            ValueError: an answer is empty, or not one of a classifier's labels.
+            ValueError: an answer is empty, or is not one of a classifier's labels.
         """
 
     @abstractmethod
     def logits(self, rows: Rows) -> Float[Tensor, "scored vocab"]:
-        """The network's logits at the scored positions of `rows`; float32 or better (`at_least_float32`)."""
+        """Returns the network's logits at the scored positions of `rows`, in float32 or float64."""
 
     @abstractmethod
     def unanswered(self, prompts: Sequence[Prompt]) -> Rows | None:
-        """The batch that `decode` reads of prompts in one pass, before it says anything; None if no such."""
+        """Returns model inputs for prompts without answers, used to cache hidden states before decoding.
+
+        It returns None for causal models.
+        """
 
     @abstractmethod
     def decode(self, prompts: Sequence[Prompt], beams: int) -> list[list[str]]:
-        """Free answers to a batch of prompts, best first: one by greedy search, `beams` by beam search."""
+        """Decodes answers to a batch of prompts.
+
+        Args:
+            prompts: the prompts of one batch.
+            beams: 1 for greedy decoding; more for beam search.
+
+        Returns:
+            For each prompt `beams` answers, the best one first.
+        """
 
     @abstractmethod
     def canonical(self, prompt: Prompt, answer: str) -> str | None:
-        """`answer` as `decode` would print its tokens after `prompt`; None if that is no whole answer."""
+        """Returns `answer` as `decode` would print its tokens, or None if `decode` cannot return it."""
 
     # What every family shares --------------------------------------------------------------------------
 
     def prompt_ids(self, prompts: Sequence[Prompt]) -> list[list[int]]:
-        """The token ids of each prompt in its template, special tokens included; tokenised once a prompt.
+        """Returns the token ids of each prompt in the task's template, including special tokens.
 
-        A prompt is cut to the length that the task allows. What an editor puts before it (`Prefixed`) is not
-        counted, and never cut.
+        A prompt is truncated to the length that the task allows. A text that an editor puts before it
+        (`Prefixed`) is not counted and never truncated. The ids of each prompt are computed once and kept.
 
         Raises:
-            BadSetting: a prompt with its context is longer than the model can read.
+            BadSetting: a prompt with the text before it is longer than the model can read.
         """
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._prompt_ids]
         plain = [prompt for prompt in new if isinstance(prompt, str)]
@@ -223,18 +240,18 @@ class AbstractModel(ABC):
         return [self._prompt_ids[prompt] for prompt in prompts]
 
     def text(self, prompt: Prompt) -> str:
-        """A prompt in the task's template. The context of a `Prefixed` stands before it, in the template."""
+        """Returns a prompt in the task's template. The context of a `Prefixed` is inside the template too."""
         if isinstance(prompt, str):
             return self.prompt_format.template.format(prompt=prompt)
         return self.prompt_format.template.format(prompt=f"{prompt.context} {prompt.prompt}")
 
     def _prefixed_ids(self, prompt: Prefixed) -> list[int]:
-        """The token ids of the context and of as much of the prompt as the limit allows."""
+        """Returns the token ids of the context followed by the prompt, where only the prompt is truncated."""
         alone = self.prompt_format.template.format(prompt=prompt.prompt)
         limit = self.prompt_format.max_prompt_tokens
         if not self.tokenizer.is_fast:
             raise BadSetting(
-                f"model {self.name}: found a tokenizer that does not tell where its tokens stand in a text,"
+                f"model {self.name}: found a tokenizer that does not return the positions of tokens,"
                 " wanted a fast one for an editor that puts text before prompts"
             )
         cut = self.tokenizer(alone, truncation=True, max_length=limit, return_offsets_mapping=True)
@@ -244,16 +261,17 @@ class AbstractModel(ABC):
         longest = getattr(self.network.config, "max_position_embeddings", None)
         if isinstance(longest, int) and len(ids) > longest:
             raise BadSetting(
-                f"model {self.name}: found a prompt of {len(ids)} tokens with what an editor puts before it"
-                f" ('{prompt.prompt}'), wanted at most {longest}"
+                f"model {self.name}: found {len(ids)} tokens in the prompt '{prompt.prompt}' and the text"
+                f" that an editor puts before it, wanted at most {longest}"
             )
         return ids
 
     def batches(self, prompts: Sequence[Prompt]) -> Iterator[list[int]]:
-        """The prompts' indices, in batches of similar length, as large as `batching` lets them be.
+        """Yields the indices of the prompts in batches of similar length, as large as `batching` allows.
 
-        They ascend within a batch: prompts that came together, as those of one edit do, stay together. A
-        network in which the rows of a batch change each other's answers is asked them one by one.
+        Indices ascend within a batch. So prompts that are next to each other in the list, as those of one
+        edit are, stay next to each other. If the rows of a batch change each other's answers in this network,
+        each batch has one row.
         """
         if len(prompts) > 1 and not self.one_pass.holds_rows():
             self.batching = replace(self.batching, size=1, limit=1)
@@ -277,15 +295,16 @@ class AbstractModel(ABC):
         beams: int = 1,
         under: EditsInForce = base_weights,
     ) -> list[str]:
-        """What the model says to each prompt, decoding freely to its own end of sequence.
+        """Returns the model's decoded answer to each prompt.
 
         Args:
-            prompts: the questions.
-            guesses: an answer that each may well give. A guess changes the cost, never the result: the
-                greedy answer equals the guess exactly when, fed the guess, the model's argmax at every
-                position is the next token, end of sequence included. Only where it is not, decode.
-            beams: 1 for greedy search; otherwise beam search, whose result no single pass can check.
-            under: which edits are in force.
+            prompts: the prompts.
+            guesses: for each prompt, an answer that is likely. It makes greedy decoding faster and never
+                changes the result. The greedy answer equals the guess exactly if, with the guess
+                teacher-forced, the most likely token at every position is the next one, including the end of
+                sequence. One forward pass checks this; only if it is not so, the answer is decoded.
+            beams: 1 for greedy decoding; more for beam search, which does not use guesses.
+            under: the edits in force.
         """
         answers: list[str | None] = [None] * len(prompts)
         if guesses is not None and beams == 1 and self.ends:
@@ -306,14 +325,14 @@ class AbstractModel(ABC):
     def hypotheses(
         self, prompts: Sequence[Prompt], beams: int, *, under: EditsInForce = base_weights
     ) -> list[list[str]]:
-        """The best free answers to each prompt, best first: one by greedy search, `beams` by beam search."""
+        """Returns `beams` decoded answers to each prompt, the best one first (`decode`)."""
 
         def ask(indices: Sequence[int]) -> list[list[str]]:
             asked = [prompts[index] for index in indices]
             finite: list[Tensor] = []
 
-            def see(logits: Tensor) -> None:  # `generate` goes on with NaN as if nothing were
-                finite.append(is_finite(logits).view(len(asked), -1).all(1))  # a row of ours is several beams
+            def see(logits: Tensor) -> None:  # because `generate` continues even if logits are NaN
+                finite.append(is_finite(logits).view(len(asked), -1).all(1))  # (prompts, beams)
 
             with (
                 self.reuse.below(under.changed, self.unanswered(asked)),
@@ -329,19 +348,21 @@ class AbstractModel(ABC):
     def says(
         self, prompts: Sequence[Prompt], answers: Sequence[str], *, under: EditsInForce = base_weights
     ) -> list[bool]:
-        """Whether each answer's tokens, its end included, are what greedy search would say.
+        """Returns for each answer whether it is the greedy answer, including its end.
 
-        One pass, no decoding: so it is exactly when each token is the likeliest after those before it.
+        It needs one forward pass and no decoding: the answer is the greedy one exactly if each of its tokens
+        is the most likely one after the tokens before it.
         """
         return [value > 0 for value in self._teacher_forced(prompts, answers, all_argmax, under)]
 
     def prefers(
         self, prompts: Sequence[Prompt], targets: Sequence[str], *, under: EditsInForce = base_weights
     ) -> list[bool]:
-        """Whether each target's tokens are the likeliest one by one when the model is fed them.
+        """Returns for each target whether, teacher-forced, each of its tokens is the most likely one.
 
-        Success as much of the literature counts it: where the answer should end is given away with its
-        tokens, so going on after it is no fault. A classifier's label is both.
+        Much of the literature counts success in this way. Unlike in `says`, the end of the answer is not
+        checked: a model that would continue after the target succeeds too. For a classifier, both are the
+        same.
         """
         measure = all_argmax_before_the_end if self.ends else all_argmax
         return [value > 0 for value in self._teacher_forced(prompts, targets, measure, under)]
@@ -349,11 +370,11 @@ class AbstractModel(ABC):
     def log_odds(
         self, prompts: Sequence[Prompt], answers: Sequence[str], *, under: EditsInForce = base_weights
     ) -> list[float]:
-        """How strongly the model believes each answer, in nats: ln(p / (1 − p)) of it as a whole."""
+        """Returns ln(p / (1 − p)) for each answer, in nats; p is the probability of the whole answer."""
         return self._teacher_forced(prompts, answers, log_odds, under)
 
     def margins(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[float]:
-        """How far each answer is from flipping, in nats: the least lead of its tokens over their rivals."""
+        """Returns the margin of each answer, in nats: how far it is from changing (`least_margin`)."""
         return self._teacher_forced(prompts, answers, least_margin, base_weights)
 
     @torch.inference_mode()
@@ -364,7 +385,7 @@ class AbstractModel(ABC):
         measure: Callable[[Tensor, Rows], Tensor],
         under: EditsInForce,
     ) -> list[float]:
-        """One number a row, taken from its logits when the model is fed the answer."""
+        """Returns one number for each prompt, measured on the logits with the answer teacher-forced."""
 
         def ask(indices: Sequence[int]) -> list[float]:
             rows = self.rows([prompts[i] for i in indices], [answers[i] for i in indices])
@@ -378,10 +399,10 @@ class AbstractModel(ABC):
     def _tell(
         self, finite: Tensor, prompts: Sequence[Prompt], indices: Sequence[int], under: EditsInForce
     ) -> None:
-        """Tells whoever put edits in force which of `indices` have logits that are not finite.
+        """Reports the prompts whose logits are not finite (`EditsInForce.not_finite`).
 
         Raises:
-            BadSetting: it is the base model that gives none.
+            BadSetting: the logits of the base model are not finite.
         """
         rows = [index for index, good in zip(indices, finite.tolist(), strict=True) if not good]
         if rows and not under.changed:
@@ -394,7 +415,7 @@ class AbstractModel(ABC):
             under.not_finite(rows)
 
     def _in_batches(self, prompts: Sequence[Prompt], ask: Callable[[Sequence[int]], Sequence[T]]) -> list[T]:
-        """What `ask` finds for each prompt, asked of a batch of them at a time."""
+        """Calls `ask` for each batch of prompts and returns its results in the order of the prompts."""
         found: dict[int, T] = {}
         for indices in self.batches(prompts):
             found.update(zip(indices, self._fitting(prompts, indices, ask), strict=True))
@@ -403,17 +424,17 @@ class AbstractModel(ABC):
     def _fitting(
         self, prompts: Sequence[Prompt], indices: Sequence[int], ask: Callable[[Sequence[int]], Sequence[T]]
     ) -> list[T]:
-        """A batch's answers; where it does not fit in memory, those of its halves.
+        """Calls `ask` for a batch. If the batch does not fit in memory, calls it for each half.
 
         Raises:
-            torch.OutOfMemoryError: one row alone does not fit.
+            torch.OutOfMemoryError: a batch of one row does not fit in memory.
         """
         try:
             return list(ask(indices))
         except torch.OutOfMemoryError:
             if len(indices) == 1:
                 raise
-        # Outside the handler, which would keep what the failed attempt held alive.
+        # Outside the handler, in which the tensors of the failed attempt would stay in memory.
         longest = max(map(len, self.prompt_ids([prompts[index] for index in indices])))
         self.batching = self.batching.halved(len(indices), longest)
         half = (len(indices) + 1) // 2

@@ -1,4 +1,4 @@
-"""What decides the last bits of a number on an accelerator: set here, and put back afterwards."""
+"""Sets how an accelerator computes, because this decides the last bits of the results."""
 
 import os
 from collections.abc import Iterator
@@ -9,19 +9,20 @@ import torch
 
 @contextmanager
 def numerics(device: torch.device, *, tf32: bool = False) -> Iterator[None]:
-    """Deterministic kernels, and TF32 only where it is asked for; a CPU needs neither.
+    """Uses deterministic kernels inside the block, and TF32 only if requested. On a CPU it does nothing.
 
-    An operation that has no deterministic kernel warns, and runs all the same: an editor may need it.
+    Afterwards the settings are as before. An operation without a deterministic kernel runs with a warning,
+    because an editor may need it.
 
     Args:
-        device: where the numbers are computed.
-        tf32: let float32 products be rounded to TF32, 10 bits of mantissa; cuDNN would by default, so that
-            not even `float32` were float32.
+        device: the device on which numbers are computed.
+        tf32: if True, float32 products are rounded to TF32, which has 10 bits of mantissa. cuDNN does this by
+            default, so it has to be switched off for float32.
     """
     if device.type != "cuda":
         yield
         return
-    # Read when cuBLAS is first used; without it, not even a matrix product is deterministic.
+    # cuBLAS reads this when it is first used. Without it, even matrix products are not deterministic.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     products, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     before = (

@@ -1,9 +1,10 @@
-"""Proves, once a model, that one forward pass may hold several rows, and several edits.
+"""Tests, once for each model, whether one forward pass can hold several rows and several edits.
 
-Nothing is known of a network by its name. Some networks hand a layer more than (row, token, dim): position
-embeddings that all rows share, tokens before rows, the tokens that a router chose. Some read a layer's weight
-without calling the layer. An update that is added to the layer's output goes to the wrong rows there, or
-nowhere. Other networks let padding, or the other rows of a batch, change what a row says.
+Nothing is assumed from the name of a network. In some networks the input of a layer is not (row, token, dim):
+it may hold position embeddings that all rows share, or tokens before rows, or only the tokens that a router
+chose. Some networks read the weight of a layer without calling the layer. There, an update that is added to
+the layer's output affects the wrong rows, or nothing. In other networks the answer of a row depends on
+padding or on the other rows of the batch.
 """
 
 import logging
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from kebench.models.changes import LowRank, LowRankBatch, after, dense_weights, low_rank_applied, substituted
 from kebench.models.layers import linear_maps, map_shape
+from kebench.models.proofs import holds
 from kebench.models.rows import watching_logits
 
 if TYPE_CHECKING:
@@ -25,21 +27,21 @@ logger = logging.getLogger(__name__)
 
 PROMPTS = ("a", "b c d e", "f g", "h i j k l m n", "o p q")
 ANSWERS = ("r s", "t", "u v w", "x", "y z")
-"""What a generating model is fed after them."""
+"""The answers of a generative model, teacher-forced after the prompts."""
 ALONE = (0, 4)
-"""Probes also asked by themselves: the one that is padded most, and another."""
+"""Two probes that are also computed alone: the one with the most padding, and another one."""
 EDIT_OF = (0, 0, 1, 2, 2)
-"""The edit under which each probe is asked: runs of unequal length."""
+"""The edit in force for each probe. Edits have different numbers of probes."""
 MOVED = (3, 1, 4, 0, 2)
 """Another order of the probes."""
 
 
 class OnePass:
-    """What one forward pass of a model may hold. Each proof is made when it is first needed, and kept.
+    """Says what one forward pass of a model can hold. Each test runs when it is first needed, and is kept.
 
-    Two results count as the same if half of the digits of the model's number type agree: no number differs by
-    more than √ε times the range of all. Rounding stays well below that. A row that gets another row's update
-    is well above it.
+    Two results are considered the same if half of their digits agree: no number differs by more than √ε times
+    the range of all numbers, where ε is the precision of the model's number type. Rounding errors are well
+    below this. The effect of another row's update is well above it.
     """
 
     def __init__(self, model: "AbstractModel") -> None:
@@ -49,49 +51,55 @@ class OnePass:
 
     @property
     def refuted(self) -> bool:
-        """Whether several edits were wanted in one pass, and the proof failed."""
+        """True if a test of several edits in one pass has failed."""
         return not all(self._edits.values())
 
     def holds_rows(self) -> bool:
-        """Whether the base model answers several padded rows in one pass as it answers each by itself."""
+        """Returns True if several padded rows in one pass have the same answers as each row alone."""
         if self._rows is None:
             self._rows = self._rows_keep_apart()
             if not self._rows:
                 logger.info(
-                    "%s: padding or other rows change its answers: asked row by row", self._model.name
+                    "%s: padding or other rows change its answers, so rows are computed one by one",
+                    self._model.name,
                 )
         return self._rows
 
     def holds_edits(self, names: Iterable[str]) -> bool:
-        """Whether each row of one pass may be under an edit of its own of these weights.
+        """Returns True if each row of a pass can have its own edit of these weights in force.
 
-        If so, the gradient of each row's loss for these weights can be taken in one pass too. Proved on a few
-        probes under random updates: every named layer is fed the rows one after the other, while answers are
-        scored and while they are decoded; and the logits are those of each edit by itself, its edited weights
-        in place of the base model's.
+        Then the gradients of each row's loss with respect to these weights can be computed in one pass too.
+        It is tested on a few probes with random updates. The input of each named layer must hold the rows in
+        order, both when answers are scored and when they are decoded. And the logits must be the same as with
+        one edit at a time, where edited weights replace those of the base model.
+
+        Args:
+            names: the names of the weights.
         """
         wanted = frozenset(names)
         if not wanted:
             return True
-        if any(holds and wanted <= proved for proved, holds in self._edits.items()):
+        if any(proved and wanted <= others for others, proved in self._edits.items()):
             return True
         if wanted not in self._edits:
+            failed = f"{self._model.name}: several edits cannot share a pass, so they are computed one by one"
             try:
-                self._edits[wanted] = self.holds_rows() and self._edits_keep_apart(sorted(wanted))
-            except Exception:  # whatever a network says to what it was not made for, it is no proof
+                self._edits[wanted] = holds(
+                    lambda: self.holds_rows() and self._edits_keep_apart(sorted(wanted)), failed
+                )
+            except torch.OutOfMemoryError:  # the test needs a copy of the edited weights; the edits do not
+                logger.info("%s (out of memory)", failed)
                 self._edits[wanted] = False
-            if not self._edits[wanted]:
-                logger.info("%s: several edits cannot share a pass: asked one by one", self._model.name)
         return self._edits[wanted]
 
-    # The proofs ------------------------------------------------------------------------------------------
+    # The tests -------------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def _rows_keep_apart(self) -> bool:
         everyone, (shortest, other) = range(len(PROMPTS)), ALONE
         try:
             scored, decoded = self._logits(everyone), self._first_decoded(everyone)
-        except torch.OutOfMemoryError:  # then rows will be asked by themselves soon
+        except torch.OutOfMemoryError:  # then batches will be halved until they hold one row
             return True
         return (
             self._same(scored[shortest], self._logits([shortest])[0])
@@ -108,7 +116,7 @@ class OnePass:
         return fed_by_row and self._answers_agree(names, {name for name, _ in calls})
 
     def _answers_agree(self, names: Sequence[str], called: set[str]) -> bool:
-        """Whether edits in one pass, and the layers that are never called, do what edited weights do."""
+        """Tests that edits in one pass, and of layers that are never called, act as edited weights do."""
         network = self._model.network
         updates = [self._random_update(names, seed) for seed in range(max(EDIT_OF) + 1)]
         batches = {name: LowRankBatch.stack([update[name] for update in updates]) for name in names}
@@ -120,7 +128,7 @@ class OnePass:
                 alone += self._logits([probe for probe, asked_of in enumerate(EDIT_OF) if asked_of == edit])
         if not self._same(torch.cat(together), torch.cat(alone)):
             return False
-        # One that is not called may be read all the same, and what it does be too little to be seen above.
+        # The weight of a layer that is not called may still be used, with an effect too small to be seen yet.
         idle = {name: change for name, change in updates[0].items() if name not in called}
         if not idle:
             return True
@@ -129,7 +137,7 @@ class OnePass:
         return torch.equal(edited, self._logits([0])[0])
 
     def _random_update(self, names: Sequence[str], seed: int) -> dict[str, LowRank]:
-        """A change of each weight matrix by two random directions, half as large as the matrix."""
+        """Returns a random update of rank 2 for each weight matrix, with half of the norm of the matrix."""
         network, generator = self._model.network, torch.Generator().manual_seed(seed)
         maps = linear_maps(network)
         update = {}
@@ -141,10 +149,10 @@ class OnePass:
             update[name] = LowRank(b.to(weight) * size.to(weight), a.to(weight))
         return update
 
-    # Asking the probes -----------------------------------------------------------------------------------
+    # The probes ------------------------------------------------------------------------------------------
 
     def _logits(self, probes: Sequence[int]) -> list[Tensor]:
-        """The logits of each probe's answer, (scored, vocab)."""
+        """Returns the logits of each probe's answer, (scored, vocab)."""
         rows = self._model.rows(
             [PROMPTS[probe] for probe in probes], [self._answer(probe) for probe in probes]
         )
@@ -155,7 +163,7 @@ class OnePass:
         return labels[probe % len(labels)] if labels else ANSWERS[probe]
 
     def _first_decoded(self, probes: Sequence[int]) -> Tensor:
-        """The logits from which the first token of each free answer is chosen, (probes, vocab)."""
+        """Returns the logits from which the first token of each decoded answer is chosen, (probes, vocab)."""
         found: list[Tensor] = []
         with watching_logits(self._model.network, found.append):
             self._decode(probes, tokens=1)
@@ -170,7 +178,7 @@ class OnePass:
             self._model.prompt_format = prompt_format
 
     def _inputs(self, probes: Sequence[int], names: Sequence[str]) -> list[tuple[str, Tensor]]:
-        """What each call feeds the named layers, by row: (probes, tokens, d_in)."""
+        """Returns, for each call of a named layer, its name and its input as (probes, tokens, d_in)."""
         found: list[tuple[str, Tensor]] = []
 
         def see(name: str, x: Tensor, output: Tensor) -> None:
@@ -179,15 +187,15 @@ class OnePass:
 
         with after(self._model.network, names, see):
             self._logits(probes)
-            self._decode(probes, tokens=2)  # one from the prompt, one from what was kept of it
+            self._decode(probes, tokens=2)  # the first pass reads the prompt, the second one uses the cache
         return found
 
     def _same(self, one: Tensor, other: Tensor) -> bool:
-        """Whether two results agree in half of their digits."""
+        """Returns True if two results agree in half of their digits."""
         if one.shape != other.shape or one.numel() == 0:
             return one.shape == other.shape
         dtype = self._model.network.dtype
-        # Of a network in float64, some parts may well compute in float32.
+        # In a network in float64, some parts may compute in float32.
         rounding = (
             2**-10 if self._model.tf32 else max(torch.finfo(kind).eps for kind in (dtype, torch.float32))
         )

@@ -1,7 +1,8 @@
-"""Hidden states below the lowest edited layer: the same for every edit, so computed once a row.
+"""Keeps hidden states below the lowest edited layer. Edits do not change them, so they are computed once.
 
-An edit of layers L and above leaves what enters layer L as the base model has it. The network is cut there:
-in later passes over the same row, the layers below are not run, and layer L gets what was kept.
+If an edit changes only layer L and layers above it, the input of layer L is that of the base model. It is
+kept for each row. In later passes over the same row, the layers below L are not run, and layer L gets the
+kept input.
 """
 
 from collections import OrderedDict
@@ -18,24 +19,28 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
+from kebench.models.proofs import holds
 from kebench.models.rows import Rows
 
 STORE_BYTES = 2**30
-"""Hidden states kept for a model, on its device; the longest unused go first. BERT-base: 20,000 claims."""
+"""The largest size of the states kept for a model, on its device; enough for 20,000 claims with BERT-base.
+
+If there are more, those that were not used for the longest time are dropped.
+"""
 
 Key = tuple[Any, ...]
-"""A cut's name, and the tokens that one row's states depend on."""
+"""The name of a cut, and the tokens that the states of one row depend on."""
 
 
 @dataclass(frozen=True)
 class Cut:
-    """Modules that run one after the other before anything changed: what the last gives is the base's.
+    """Consecutive modules that run before all changed parameters, so that edits do not change their output.
 
     Attributes:
-        name: the last module's.
+        name: the name of the last module, whose output is kept.
         modules: consecutive layers, or one whole encoder.
-        reads: the inputs that the states depend on; the states are as long as the last of them.
-        encoder: the encoder that runs them; None where the network itself does.
+        reads: the names of the inputs that the output depends on. It has as many tokens as the last of them.
+        encoder: the encoder that runs the modules; None if the network itself runs them.
     """
 
     name: str
@@ -45,26 +50,34 @@ class Cut:
 
 
 class Reuse:
-    """Skips what edits leave unchanged.
+    """Skips the modules whose output no edit changes.
 
-    Nothing is known of a network by its name. A cut is used only after the network has given the very same
-    result on one row with and without it: so no layer that hands on more than its hidden states is skipped.
+    Nothing is assumed from the name of a network. A cut is used only after a test: with and without the cut,
+    the network must return exactly the same result for one row. So no layer is skipped that passes on more
+    than its hidden states.
+
+    Args:
+        name: the name of the model, for the log.
+        network: the network of the model.
+        run: computes the logits of rows.
     """
 
-    def __init__(self, network: PreTrainedModel, run: Callable[[Rows], Tensor]) -> None:
+    def __init__(self, name: str, network: PreTrainedModel, run: Callable[[Rows], Tensor]) -> None:
+        self.name = name
         self.network = network
         self.run = run
         self._forget(())
 
     @contextmanager
     def below(self, changed: frozenset[str], rows: Rows | None) -> Iterator[None]:
-        """Inside, passes over `rows` skip what runs before the changed parameters.
+        """Inside the block, passes over `rows` skip the modules that run before the changed parameters.
 
-        To be entered while the base weights are in force: what is not kept yet is computed here.
+        The base weights must be in force when the block is entered, because states that are not kept yet are
+        computed then.
 
         Args:
-            changed: the parameters that edits will change; if none, nothing is skipped.
-            rows: the batch; None for a pass that cannot be cut.
+            changed: the names of the parameters that edits will change. If it is empty, nothing is skipped.
+            rows: the batch. None for a pass that has to be computed as a whole.
         """
         cuts = self._usable(changed, rows) if rows is not None and changed else ()
         with ExitStack() as standing:
@@ -74,7 +87,7 @@ class Reuse:
 
     @contextmanager
     def _cut(self, cuts: Sequence[Cut], rows: Rows) -> Iterator[None]:
-        """The network with what each cut gives for these rows in place of the cut's modules."""
+        """Inside the block, the kept states of these rows replace the modules of each cut."""
         states = [self._states(cuts[: place + 1], rows) for place in range(len(cuts))]
         with ExitStack() as standing:
             for cut, given in zip(cuts, states, strict=True):
@@ -84,26 +97,26 @@ class Reuse:
             yield
 
     def _states(self, cuts: Sequence[Cut], rows: Rows) -> Float[Tensor, "batch tokens hidden"]:
-        """What the last of the cuts gives for each row, zero where a row is padded."""
+        """Returns the output of the last of the cuts for each row; it is zero where a row is padded."""
         *before, cut = cuts
         tokens = [rows.tokens(name) for name in cut.reads]
         keys: list[Key] = [(cut.name, *row) for row in zip(*tokens, strict=True)]
         found = {key: self._kept[key] for key in keys if key in self._kept}
-        # A question asked of several edits in one batch is one row here.
+        # If a question is in the batch several times, for several edits, its states are computed once.
         missing = sorted({key: row for row, key in enumerate(keys) if key not in found}.values())
         if missing:
             part = rows.part(missing)
             with self._cut(before, part):
                 computed = self._reach(cut, part)
             for row, states in zip(missing, computed, strict=True):
-                # A copy: a view would keep the whole batch alive.
+                # A copy, because a view would keep the whole batch in memory.
                 found[keys[row]] = states[: len(tokens[-1][row])].clone()
         self._keep(found)
         given = pad_sequence([found[key] for key in keys], batch_first=True)
         return pad(given, (0, 0, 0, rows.inputs[cut.reads[-1]].shape[1] - given.shape[1]))
 
     def _keep(self, found: dict[Key, Tensor]) -> None:
-        """Puts states that were just used at the end of the queue, and lets go of the front."""
+        """Keeps states, and drops those that were not used for the longest time if there are too many."""
         for key, states in found.items():
             self._bytes += 0 if key in self._kept else states.nbytes
             self._kept[key] = states
@@ -112,7 +125,7 @@ class Reuse:
             self._bytes -= self._kept.popitem(last=False)[1].nbytes
 
     def _reach(self, cut: Cut, rows: Rows) -> Float[Tensor, "batch tokens hidden"]:
-        """What the cut's last module gives; the pass goes no further."""
+        """Returns the output of the cut's last module. The pass stops there."""
         with cut.modules[-1].register_forward_hook(_stop):
             try:
                 self._pass(cut, rows)
@@ -121,7 +134,7 @@ class Reuse:
         raise LookupError(f"{cut.name} is not run")
 
     def _pass(self, cut: Cut, rows: Rows) -> Tensor:
-        """What comes of these rows: the network's logits, or the encoder's states."""
+        """Returns the result of a pass over these rows: the network's logits, or the encoder's states."""
         if cut.encoder is None:
             return self.run(rows)
         states: Tensor = cut.encoder(
@@ -132,8 +145,11 @@ class Reuse:
     # Where to cut ----------------------------------------------------------------------------------------
 
     def _usable(self, changed: frozenset[str], rows: Rows) -> tuple[Cut, ...]:
-        """The cuts that are proved and that these rows can take, in the order they run."""
-        # Weights written to, moved or cast have other addresses or versions: then nothing kept is true.
+        """Returns the cuts that passed their test and that these rows can use, in the order of running.
+
+        If the weights of the network have changed, all kept states are dropped and all tests run again.
+        """
+        # If weights were written to, moved or cast, their addresses or versions differ.
         weights = tuple((weight.data_ptr(), weight._version) for weight in self.network.parameters())
         if weights != self._weights:
             self._forget(weights)
@@ -146,18 +162,20 @@ class Reuse:
         return usable
 
     def _proved(self, cuts: tuple[Cut, ...], rows: Rows) -> bool:
-        """Whether the last cut changes no bit of what comes of one row; asked of the network once a cut."""
+        """Tests, once for each cut, that the last cut changes no bit of the result for one row."""
         cut = cuts[-1]
         if cut.name not in self._proofs:
             lengths = [len(tokens) for tokens in rows.tokens("input_ids")]
-            one = rows.part([lengths.index(max(lengths))])  # without padding, whose states do differ
-            try:
+            one = rows.part([lengths.index(max(lengths))])  # a row without padding, whose states would differ
+
+            def same() -> bool:
                 with self._cut(cuts[:-1], one):
                     plain = self._pass(cut, one)
                 with self._cut(cuts, one):
-                    self._proofs[cut.name] = torch.equal(plain, self._pass(cut, one))
-            except Exception:  # whatever a network says to a cut it was not made for, it cannot be cut there
-                self._proofs[cut.name] = False
+                    return torch.equal(plain, self._pass(cut, one))
+
+            failed = f"{self.name}: the hidden states of {cut.name} cannot be reused"
+            self._proofs[cut.name] = holds(same, failed)
         return self._proofs[cut.name]
 
     def _forget(self, weights: tuple[tuple[int, int], ...]) -> None:
@@ -169,9 +187,9 @@ class Reuse:
 
 
 def cuts_before(network: PreTrainedModel, changed: frozenset[str]) -> tuple[Cut, ...]:
-    """Where all that runs before the changed parameters can be cut off, in the order it runs.
+    """Returns the cuts below the changed parameters, in the order in which they run.
 
-    Nowhere, if one of them lies outside the stacks of layers: an embedding, or what nobody foresaw.
+    There is no cut if one of the parameters is outside the stacks of layers, as an embedding is.
     """
     places = [_place(network, name) for name in changed]
     lowest: dict[str, int] = {}
@@ -182,7 +200,7 @@ def cuts_before(network: PreTrainedModel, changed: frozenset[str]) -> tuple[Cut,
     in_encoder = {stack: layer for stack, layer in lowest.items() if stack.startswith(f"{path}.")}
     if None in places or len(in_encoder or lowest) != 1:
         return ()
-    # What the decoder reads of a changed encoder is changed.
+    # If the encoder is changed, its output is changed, and so is everything that the decoder computes.
     ((stack, layer),) = (in_encoder or lowest).items()
     cuts = []
     reads: tuple[str, ...] = ("input_ids",)
@@ -192,14 +210,14 @@ def cuts_before(network: PreTrainedModel, changed: frozenset[str]) -> tuple[Cut,
     if layer:
         layers = tuple(network.get_submodule(stack).children())[:layer]
         cuts.append(Cut(f"{stack}.{layer - 1}", layers, reads, encoder if in_encoder else None))
-    # A tensor may have two places.
+    # A tensor may be used in two modules.
     touched = {id(network.get_parameter(name)) for name in changed}
     left_out = (weight for cut in cuts for module in cut.modules for weight in module.parameters())
     return () if any(id(weight) in touched for weight in left_out) else tuple(cuts)
 
 
 def _place(network: nn.Module, parameter: str) -> tuple[str, int] | None:
-    """The outermost list of layers that a parameter is in, and its layer's number there."""
+    """Returns the outermost list of layers that a parameter is in, and the number of its layer."""
     for path, module in network.named_modules():
         if isinstance(module, nn.ModuleList) and parameter.startswith(f"{path}."):
             return path, int(parameter.removeprefix(f"{path}.").partition(".")[0])
@@ -208,11 +226,11 @@ def _place(network: nn.Module, parameter: str) -> tuple[str, int] | None:
 
 @contextmanager
 def _giving(modules: Sequence[nn.Module], output: Any) -> Iterator[None]:
-    """Modules that give `output` and do nothing; afterwards they are exactly as before."""
+    """Inside the block, the modules return `output` without computing. Afterwards they are as before."""
     before = [vars(module).get("forward") for module in modules]
     try:
         for module in modules:
-            # The module stays, with all that others may read of it.
+            # Only `forward` is replaced, because other code may read attributes of the module.
             vars(module)["forward"] = lambda *_, **__: output
         yield
     finally:
@@ -221,7 +239,7 @@ def _giving(modules: Sequence[nn.Module], output: Any) -> Iterator[None]:
 
 
 class _Reached(Exception):
-    """A pass has come as far as it should."""
+    """Ends a pass when the output of the last module of a cut is known."""
 
     def __init__(self, states: Tensor) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""Teacher-forced rows: a batch of prompts with the answers they are scored on.
+"""Teacher-forced rows: a batch of prompts with the answers on which they are scored.
 
-Only positions that have a label are ever scored, so logits come flat: (scored, vocab), where `Rows.row`
-says which row of the batch a position belongs to. A classifier scores one position a row.
+Only positions with a label are scored. So logits have the shape (scored, vocab), and `Rows.row` says to which
+row of the batch each scored position belongs. A classifier has one scored position in each row.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,15 +19,15 @@ IGNORE = -100
 
 @dataclass(frozen=True)
 class Rows:
-    """A batch as a network takes it.
+    """The inputs of a network for a batch, and the labels of the scored positions.
 
     Attributes:
-        inputs: the network's keyword arguments.
+        inputs: the keyword arguments of the network.
         labels: (scored,). The token, or class, that each scored position should predict.
-        row: (scored,). The row of the batch each of them belongs to.
-        mask: (batch, tokens). Where they lie; None for a classifier.
-        ends: the tokens that end an answer: any of them serves where a row's last label is one. Empty for a
-            classifier.
+        row: (scored,). The row of the batch to which each scored position belongs.
+        mask: (batch, tokens). True at scored positions; None for a classifier.
+        ends: the tokens that end an answer. At the last position of a row, any of them is as right as the
+            label. Empty for a classifier.
     """
 
     inputs: Mapping[str, Tensor]
@@ -38,19 +38,23 @@ class Rows:
 
     @property
     def batch(self) -> int:
-        """How many rows there are."""
+        """The number of rows."""
         return next(iter(self.inputs.values())).shape[0]
 
     def tokens(self, name: str) -> list[tuple[int, ...]]:
-        """Each row of an input without its padding: the encoder's or the only one, or the decoder's."""
+        """Returns the tokens of each row of an input, without padding.
+
+        Args:
+            name: `input_ids`, or `decoder_input_ids` for the decoder's input.
+        """
         real = self.inputs["attention_mask"] if name == "input_ids" else self.mask
         assert real is not None
-        # A decoder's rows have no mask, but their last token is always scored.
+        # The decoder's input has no attention mask, but the last token of a row is always scored.
         ends = (real * torch.arange(1, real.shape[1] + 1, device=real.device)).amax(1)
         return [tuple(ids[:end]) for ids, end in zip(self.inputs[name].tolist(), ends.tolist(), strict=True)]
 
     def part(self, indices: Sequence[int]) -> "Rows":
-        """Some of the rows, in their order here, as widely padded."""
+        """Returns some of the rows, in the order of this batch and with the same padding."""
         chosen = torch.tensor(indices, device=self.row.device)
         scored = torch.isin(self.row, chosen)
         return Rows(
@@ -63,7 +67,7 @@ class Rows:
 
     @staticmethod
     def unscored(inputs: Mapping[str, Tensor]) -> "Rows":
-        """Rows of which nothing is known yet but the question."""
+        """Returns rows without answers, so without scored positions."""
         nothing = inputs["input_ids"].new_zeros(0)
         return Rows(inputs, nothing, nothing)
 
@@ -71,26 +75,26 @@ class Rows:
     def of(
         inputs: Mapping[str, Tensor], labels: Int[Tensor, "batch tokens"], ends: tuple[int, ...] = ()
     ) -> "Rows":
-        """Rows with a label at every position that is not `IGNORE`."""
+        """Returns rows that are scored at every position whose label is not `IGNORE`."""
         mask = labels != IGNORE
         return Rows(inputs, labels[mask], mask.nonzero()[:, 0], mask, ends)
 
     @property
     def last(self) -> Bool[Tensor, " scored"]:
-        """Which scored positions are the last of their rows."""
+        """(scored,). True at the last scored position of each row."""
         last = torch.ones_like(self.row, dtype=torch.bool)
         last[:-1] = self.row[1:] != self.row[:-1]
         return last
 
     def says_end(self, tokens: Int[Tensor, " scored"]) -> Bool[Tensor, " scored"]:
-        """Which of the tokens end an answer."""
+        """Returns which of the tokens end an answer."""
         return torch.isin(tokens, torch.tensor(self.ends, dtype=tokens.dtype, device=tokens.device))
 
 
 def pad(
     sequences: Sequence[Sequence[int]], value: int, device: torch.device, *, left: bool = False
 ) -> Int[Tensor, "batch tokens"]:
-    """The sequences as one tensor, the shorter ones filled up with `value`."""
+    """Returns the sequences as one tensor, in which shorter ones are padded with `value`."""
     width = max(map(len, sequences))
     fill = [[value] * (width - len(row)) for row in sequences]
     rows = [[*f, *row] if left else [*row, *f] for row, f in zip(sequences, fill, strict=True)]
@@ -99,7 +103,10 @@ def pad(
 
 @contextmanager
 def only_at(network: nn.Module, mask: Bool[Tensor, "batch tokens"]) -> Iterator[None]:
-    """Lets the output layer see the masked positions alone: it is most of a short answer's cost."""
+    """Inside the block, the output layer computes logits only at positions where the mask is True.
+
+    Computing the output layer at every position dominates the cost of short answers.
+    """
     output = network.get_output_embeddings()  # type: ignore[operator]
     handle = output.register_forward_pre_hook(lambda _, inputs: (inputs[0][mask],))
     try:
@@ -112,7 +119,7 @@ def only_at(network: nn.Module, mask: Bool[Tensor, "batch tokens"]) -> Iterator[
 def watching_logits(
     network: nn.Module, see: Callable[[Float[Tensor, "batch vocab"]], None]
 ) -> Iterator[None]:
-    """Calls `see` with the logits of every pass of a network; with the last position's, if it generates."""
+    """Inside the block, calls `see` with the logits of every pass, or with those of its last position."""
 
     def after_pass(_module: nn.Module, _inputs: object, output: ModelOutput) -> None:
         logits: Tensor = output["logits"]
@@ -126,23 +133,23 @@ def watching_logits(
 
 
 def is_finite(logits: Float[Tensor, "rows vocab"]) -> Bool[Tensor, " rows"]:
-    """Which rows of logits are a distribution: none of them is NaN or +∞, and not all are -∞."""
-    return logits.amax(-1).isfinite()  # NaN is the largest of whatever it is among
+    """Returns which rows of logits define a distribution: no logit is NaN or +∞, and not all are -∞."""
+    return logits.amax(-1).isfinite()  # the maximum is NaN if any logit is NaN
 
 
 def at_least_float32(logits: Float[Tensor, "rows vocab"]) -> Float[Tensor, "rows vocab"]:
-    """Logits to reckon with: of a bfloat16 network, in float32; else as they are."""
+    """Converts logits of a lower precision, such as bfloat16, to float32. Others are returned unchanged."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def target_loss(
     logits: Float[Tensor, "scored vocab"], rows: Rows, *, smoothing: float = 0.0
 ) -> Float[Tensor, " batch"]:
-    """The negative log-likelihood of each row's target, a mean over its tokens, in nats.
+    """Returns the negative log-likelihood of each row's target, as a mean over its tokens, in nats.
 
     Args:
         logits: (scored, vocab).
-        rows: what they are scored on; every row has at least one label.
+        rows: the rows with their labels; every row has at least one.
         smoothing: label smoothing ε: (1 − ε)·NLL + ε·(mean NLL over the vocabulary).
     """
     normaliser = logits.logsumexp(-1)
@@ -156,19 +163,19 @@ def target_loss(
 def kl_divergence(
     base: Float[Tensor, "scored vocab"], edited: Float[Tensor, "scored vocab"]
 ) -> Float[Tensor, ""]:
-    """KL(p_θ ‖ p_θ'), a mean over scored positions, in nats.
+    """Returns KL(p_θ ‖ p_θ'), as a mean over scored positions, in nats.
 
-    Source: De Cao et al. 2021, the constraint of Eq. 3; the base distribution comes first, as in their code.
+    Source: De Cao et al. 2021, the constraint of Eq. 3. The base distribution comes first, as in their code.
     """
     p, q = base.log_softmax(-1), edited.log_softmax(-1)
     return (p.exp() * (p - q)).sum(-1).mean()
 
 
 def log_odds(logits: Float[Tensor, "scored vocab"], rows: Rows) -> Float[Tensor, " batch"]:
-    """ln(p / (1 − p)) of each row's whole answer, its end included, where p is the product over its tokens.
+    """Returns ln(p / (1 − p)) for each row, where p is the probability of its answer, including the end.
 
-    The probability of the end is the sum over all tokens that end an answer. In float64, where p is at most
-    1 − 10⁻¹⁶: so no value is above 36.8 nats.
+    The probability of the end is the sum over all tokens that end an answer. It is computed in float64, with
+    p limited to 1 − 10⁻¹⁶, so no value is above 36.8 nats.
     """
     labels, row = rows.labels.cpu(), rows.row.cpu()  # not every device has float64
     log_probs = logits.cpu().double().log_softmax(-1)
@@ -180,10 +187,10 @@ def log_odds(logits: Float[Tensor, "scored vocab"], rows: Rows) -> Float[Tensor,
 
 
 def all_argmax(logits: Float[Tensor, "scored vocab"], rows: Rows) -> Bool[Tensor, " batch"]:
-    """Whether the likeliest token is the label at every scored position of a row.
+    """Returns for each row whether the most likely token is the label at all of its scored positions.
 
-    Where answers end, greedy search stops at any token of `rows.ends`: so at a row's last position any of
-    them is as good as the label, and at earlier ones none is, the label itself included.
+    Greedy decoding stops at any token in `rows.ends`. So at the last position of a row any of them is right,
+    and at an earlier position all of them are wrong, even if one is the label.
     """
     said = logits.argmax(-1)
     right = said == rows.labels
@@ -194,21 +201,22 @@ def all_argmax(logits: Float[Tensor, "scored vocab"], rows: Rows) -> Bool[Tensor
 
 
 def all_argmax_before_the_end(logits: Float[Tensor, "scored vocab"], rows: Rows) -> Bool[Tensor, " batch"]:
-    """The same, but for each row's last position, where the sequence should end."""
+    """As `all_argmax`, but without the last position of each row, where the sequence should end."""
     return none_in_row((logits.argmax(-1) != rows.labels) & ~rows.last, rows)
 
 
 def none_in_row(misses: Bool[Tensor, " scored"], rows: Rows) -> Bool[Tensor, " batch"]:
-    """Whether none of a row's scored positions is a miss."""
+    """Returns for each row whether none of its scored positions is a miss."""
     count = torch.zeros(rows.batch, dtype=torch.long, device=misses.device)
     return count.index_add(0, rows.row, misses.long()) == 0
 
 
 def least_margin(logits: Float[Tensor, "scored vocab"], rows: Rows) -> Float[Tensor, " batch"]:
-    """How near a greedy answer is to another, in nats: a row's least lead over its scored positions.
+    """Returns the margin of each row, in nats: how far its greedy answer is from changing.
 
-    The lead at a position is its largest logit minus its second largest, whatever the label. Tokens that end
-    an answer are no rivals of each other: together they count as one, with the largest of their logits.
+    It is the minimum, over the scored positions of the row, of the largest logit minus the second largest.
+    The labels are not used. All tokens that end an answer are treated as one token, with the largest of their
+    logits.
     """
     if len(rows.ends) > 1:
         first, *others = rows.ends

@@ -1,4 +1,4 @@
-"""Sequence-to-sequence models (BART, T5): the answer is what the decoder says."""
+"""Sequence-to-sequence models (BART, T5): the answer is the output of the decoder."""
 
 from collections.abc import Sequence
 from typing import ClassVar
@@ -15,13 +15,13 @@ from kebench.task import Family
 
 
 class Seq2Seq(AbstractModel):
-    """An encoder-decoder.
+    """An encoder-decoder model.
 
-    The decoder reads its start token, then the answer without a BOS, then EOS, as in De Cao et al. What it
-    says ends with the first token of `ends_with`; a target ends with `ends_with[0]`. A checkpoint whose
-    generation configuration forces a first token (recent BART ones force BOS) was trained to say it, so there
-    it stands first in targets too. Nothing else of that configuration is kept: no n-gram blocking, no minimal
-    length, no early stopping.
+    The decoder reads its start token, the answer without a BOS token, and EOS, as in De Cao et al. A decoded
+    answer ends before the first token that is in `ends_with`; a target ends with `ends_with[0]`. Some
+    generation configurations force a first token (recent ones of BART force BOS). Such a model was trained to
+    begin with this token, so its targets begin with it too. Nothing else in the configuration is used: no
+    n-gram blocking, no minimum length, no early stopping.
     """
 
     family: ClassVar[Family] = "seq2seq"
@@ -40,7 +40,7 @@ class Seq2Seq(AbstractModel):
         pad_ids = (getattr(network.config, "pad_token_id", None), tokenizer.pad_token_id, self.ends_with[0])
         self.pad: int = next(token for token in pad_ids if isinstance(token, int))
         self._target_ids: dict[str, list[int]] = {}
-        # `generate` fills every setting left out from here, so the checkpoint's own must go.
+        # `generate` takes all settings that are not passed to it from here, so the checkpoint's are replaced.
         network.generation_config = GenerationConfig(
             decoder_start_token_id=self.start,
             forced_bos_token_id=self.forced,
@@ -53,7 +53,7 @@ class Seq2Seq(AbstractModel):
         targets = [self.target_ids(answer) for answer in answers]
         decoder = [[self.start, *target[:-1]] for target in targets]
         inputs = {**self._inputs(prompts), "decoder_input_ids": pad(decoder, self.pad, self.device)}
-        # A forced token is said whatever its logit, so it is not scored.
+        # A forced token does not depend on its logit, so it is not scored.
         labels = targets if self.forced is None else [[IGNORE, *target[1:]] for target in targets]
         return Rows.of(inputs, pad(labels, IGNORE, self.device), self.ends_with)
 
@@ -65,7 +65,7 @@ class Seq2Seq(AbstractModel):
         return at_least_float32(logits)
 
     def unanswered(self, prompts: Sequence[Prompt]) -> Rows:
-        """See `AbstractModel.unanswered`; the encoder's."""
+        """See `AbstractModel.unanswered`. Returns the inputs of the encoder."""
         return Rows.unscored(self._inputs(prompts))
 
     def decode(self, prompts: Sequence[Prompt], beams: int) -> list[list[str]]:
@@ -85,13 +85,13 @@ class Seq2Seq(AbstractModel):
         if not answer.strip():
             return None
         ids = self.target_ids(answer)
-        # Fed back, the printed text must give the same tokens, or the proof would be of another string.
+        # The printed text must have the same tokens; otherwise `says` would check a different answer.
         text = self._text(ids)
         same = text != "" and self.target_ids(text) == ids
         return text if same and len(ids) <= self.prompt_format.max_answer_tokens else None
 
     def target_ids(self, answer: str) -> list[int]:
-        """The tokens the decoder should say, the one that ends an answer last.
+        """Returns the token ids that the decoder should generate; the last one ends an answer.
 
         Raises:
             ValueError: the answer is empty.
@@ -116,9 +116,9 @@ class Seq2Seq(AbstractModel):
 
 
 def _start(name: str, network: PreTrainedModel) -> int:
-    """The token that the decoder reads first, as in `network.generate()`."""
+    """Returns the token that the decoder reads first, as in `network.generate()`."""
     for field in ("decoder_start_token_id", "bos_token_id"):
         for place in (network.generation_config, network.config):
             if isinstance(found := getattr(place, field, None), int):
                 return found
-    raise BadSetting(f"model {name}: found no decoder_start_token_id, with which its decoder would begin")
+    raise BadSetting(f"model {name}: found no decoder_start_token_id, the first token of its decoder")

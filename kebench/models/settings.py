@@ -1,4 +1,4 @@
-"""The settings of a base model: what it computes in, and how many rows it is asked at once."""
+"""The types of two settings of a base model: the type that it computes in, and its batch size."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Records in and out: the pack format, one importer a published format, and the split. No torch here."""
+"""Packs: their file format, an importer for each published data format, and the split."""

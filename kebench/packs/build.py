@@ -1,4 +1,4 @@
-"""Packs out of published files: read the sources, merge, settle the facts, split, write."""
+"""Builds packs from published files: reads the sources, merges their records and splits them by fact."""
 
 from __future__ import annotations
 
@@ -32,23 +32,23 @@ def import_pack(
     licence: str = "not stated",
     seed: int = 0,
 ) -> Pack:
-    """Makes a pack of one format's files, or of a data set of the Hub.
+    """Builds a pack from files of one format, or from a data set on the Hub.
 
     Args:
-        format: an importer's name (`kebench.packs.formats.format_names()`).
-        sources: paths; or, as text, Hub ids `owner/name`. Or such lists by split: every record then stays in
-            the split of its source, as published, and nothing is merged or split anew.
-        out: the pack's folder.
-        configuration: of the Hub data set, or of a local folder laid out like it.
-        revision: the Hub commit; a data set of the Hub needs one.
-        answers_are: `truth` or `counterfactual`, for a format whose rows need not say.
-        split: the fractions of `train`, `dev` and `test`.
-        name: of the pack; by default the folder's.
-        licence: of the records.
-        seed: of the split.
+        format: the name of an importer (`kebench.packs.formats.format_names()`).
+        sources: paths of files, or Hub ids `owner/name` as text. A mapping from split to such a list keeps
+            the splits as published: nothing is merged, and no record moves to another split.
+        out: the folder of the pack.
+        configuration: the configuration of the Hub data set, or of a local folder with the same layout.
+        revision: the commit of the Hub data set, which must be given.
+        answers_are: `truth` or `counterfactual`, for a format whose rows do not always say which.
+        split: the fraction of records in `train`, `dev` and `test`.
+        name: the name of the pack; by default the name of its folder.
+        licence: the licence of the records.
+        seed: the seed of the split.
 
     Raises:
-        KebenchError: a source cannot be used; nothing is written.
+        KebenchError: a source cannot be used. Nothing is written then.
     """
     check_fractions(split)
     by_split: list[tuple[SplitName | None, Sequence[Path | str]]] = (
@@ -63,20 +63,20 @@ def import_pack(
 
 
 def build_pack(task: Task, pack_name: str, data_dir: Path, out: Path, *, seed: int = 0) -> Pack:
-    """Makes a task's pack as its recipe says.
+    """Builds a pack by the recipe in its task.
 
     Args:
-        task: holds the recipe.
+        task: the task that holds the recipe.
         pack_name: a name in `task.packs`.
-        data_dir: the folder below which the recipe's paths lie; a Hub source that lies there too (a
-            clone) is read there.
-        out: the pack's folder.
-        seed: of the split.
+        data_dir: the folder to which the recipe's paths are relative. If it holds a clone of a Hub data set,
+            the clone is read.
+        out: the folder of the pack.
+        seed: the seed of the split.
 
     Raises:
-        NotFound: there is no such pack, or no such file.
-        BadFile: a source is not the file that the recipe pins, or does not hold what its format says.
-        KebenchError: a source cannot be used. In all cases nothing is written.
+        NotFound: the recipe or a file does not exist.
+        BadFile: a source does not have the hash in the recipe, or its contents do not have its format.
+        KebenchError: a source cannot be used for another reason. In all cases nothing is written.
     """
     if pack_name not in task.packs:
         raise NotFound(f"pack of the task {task.name}", pack_name, task.packs)
@@ -87,7 +87,7 @@ def build_pack(task: Task, pack_name: str, data_dir: Path, out: Path, *, seed: i
 
 
 def _located(source: PackSource, data_dir: Path) -> Path | str:
-    """The file (checked against its hash) or folder below `data_dir`, else the Hub id."""
+    """Returns the source's path below `data_dir` if it exists, otherwise its Hub id. Checks a file's hash."""
     local = data_dir / source.path
     if not local.exists():
         if source.revision is None:
@@ -100,7 +100,7 @@ def _located(source: PackSource, data_dir: Path) -> Path | str:
 
 @dataclass(frozen=True)
 class _Source:
-    """A source that was read."""
+    """What was read from a source, and a description of the source."""
 
     reading: Reading
     origin: Origin

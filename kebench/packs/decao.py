@@ -1,20 +1,21 @@
-"""What De Cao et al. add to KILT's rows: paraphrases, and what their base model said.
+"""Reads the fields that De Cao et al. add to KILT rows: paraphrases, and the answers of their base model.
 
     {…a KILT row…, "rephrases": ["…", …], "filtered_rephrases": ["…", …],
      "prediction": "…", "alternatives": ["…", …], "logit": …}
 
-`rephrases` are back-translations; `filtered_rephrases` those on which the authors' base model answered as
-on the input, and the only ones their evaluation reads. Each paraphrase's source says which list it is from.
-The filtered list is taken whole: it may hold the input itself, or one text twice. Of the other list, what is
-neither is added; the protocol `decao2021` leaves it aside.
+`rephrases` holds back-translations of the input. `filtered_rephrases` holds those for which the authors' base
+model gave the same answer as for the input; their evaluation uses only these. The `source` of each paraphrase
+says from which list it comes. The filtered list is kept as published, even if it holds the input itself or
+the same text twice. From the other list, only texts that are new are added; the protocol `decao2021` does not
+use them.
 
-`prediction`, `alternatives` and `logit` are that base model's: what it answered, what an edit may ask for
-instead, and (FEVER) its logit. All three are kept; only `decao2021` takes the prediction for the base
-model's answer. Spaces around them go; blank alternatives, which no model can be taught, are left out and
-counted.
+`prediction`, `alternatives` and `logit` come from the authors' base model: its answer, other answers that may
+be the target of an edit, and (for FEVER) its logit. All three are kept. Only the protocol `decao2021` uses
+the prediction as the base model's answer. Surrounding spaces are removed. Blank alternatives are left out and
+counted, because no model can be trained to give an empty answer.
 
 Source: De Cao, Aziz and Titov 2021, "Editing Factual Knowledge in Language Models", arXiv:2104.08164;
-https://github.com/nicola-decao/KnowledgeEditor (the files lie on mega.nz).
+https://github.com/nicola-decao/KnowledgeEditor (the files are on mega.nz).
 """
 
 from __future__ import annotations
@@ -32,15 +33,15 @@ BLANK_ALTERNATIVES = "blank alternatives"
 
 
 def annotated(record: Record, row: Row, labels: tuple[str, ...] = ()) -> tuple[Record, Counter[str]]:
-    """The record with what the authors' row adds to it, and what was left out.
+    """Returns the record with the fields that the authors add, and counts of what was left out.
 
     Args:
-        record: of the same row.
-        row: as the file has it.
-        labels: a classifier's; its prediction and alternatives must be among them.
+        record: the record read from the KILT fields of the row.
+        row: the row of the file.
+        labels: a classifier's labels; the prediction and the alternatives must be among them.
 
     Raises:
-        BadFile: `filtered_rephrases` is missing, or a field holds something else than this module says.
+        BadFile: `filtered_rephrases` is missing, or a field does not have the form described above.
     """
     found = [(text, AS_PUBLISHED) for text in row.texts(AS_PUBLISHED, blank=True)]
     if row.has(ALL):

@@ -1,8 +1,9 @@
-"""Which records ask about the same fact.
+"""Finds out which records ask about the same fact.
 
-An importer names, for each record, the *clues* to the fact it asks about: a subject with an answer, or a
-sentence of Wikipedia. Records that share a clue, directly or through others, have one fact key: the
-smallest clue of their group. The group does not depend on the order in which records arrive.
+For each record an importer names *clues* that identify its fact: a subject with an answer, or a sentence of
+Wikipedia. Records that share a clue, directly or through other records, form a group. All records of a group
+have the same fact key, which is the smallest clue of the group in alphabetical order. The order in which
+records are read does not matter.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from kebench.scoring.normalise import normalise
 
 
 def answer_clues(prompt: str, subject: str | None, answers: Iterable[str]) -> frozenset[str]:
-    """The clues of a question: its subject together with each gold answer; or itself, the subject unknown.
+    """Returns the clues of a question: its subject with each gold answer; if it has no subject, the question.
 
-    Two questions about one subject with the same answer are taken to ask the same fact ("Where was she
-    born?", "Which is her native town?"). This errs on the safe side: it also joins two relations that
-    happen to share an answer (born in Paris, died in Paris), which costs a retain question, whereas
-    missing a second wording of the edited fact would count a right generalisation as damage.
+    Two questions with the same subject and the same answer are assumed to ask for the same fact ("Where was
+    she born?", "Which is her native town?"). This can also join two relations whose answers happen to be
+    equal (born in Paris, died in Paris). Then a retain question is lost, which does little harm. If two
+    wordings of the edited fact were not joined, a correct generalisation would be counted as damage.
     """
     if subject is None:
         return frozenset({f"?{normalise(prompt)}"})
@@ -27,12 +28,16 @@ def answer_clues(prompt: str, subject: str | None, answers: Iterable[str]) -> fr
 
 
 def sentence_clue(page: str, sentence: int) -> str:
-    """The clue of a claim that one sentence of a page proves or refutes."""
+    """Returns the clue of a claim that is supported or refuted by one sentence of a Wikipedia page."""
     return f"{page}#{sentence}"
 
 
 def fact_keys(clues: Mapping[str, frozenset[str]]) -> dict[str, str]:
-    """The fact key of every record, from the clues by record id (at least one clue each)."""
+    """Returns the fact key of each record.
+
+    Args:
+        clues: record id → the clues of the record, at least one.
+    """
     components: Components[str] = Components()
     for found in clues.values():
         first, *others = sorted(found)

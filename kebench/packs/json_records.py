@@ -1,7 +1,7 @@
-"""JSON objects out of a file, with the line each begins on: JSON Lines, or one array of objects.
+"""Reads JSON objects from JSON Lines files and from files with one array, with the line of each object.
 
-Which of the two it is shows in the first character, so a `.json` that holds lines (as several published
-files do) needs no flag.
+The first character of a file shows which of the two it is. So a `.json` file that holds JSON Lines, as
+several published files do, needs no option.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ SPACE = " \t\r\n"
 
 
 def json_rows(path: Path) -> Iterator[Row]:
-    """The objects in `path`, in order.
+    """Returns the objects in the file `path`, in order.
 
     Raises:
-        BadFile: the file cannot be read, is not UTF-8 or not JSON, ends too early, repeats a key within
-            an object, or holds something that is not an object; with the line.
+        BadFile: the file cannot be read, is not UTF-8, is not JSON, ends too early, repeats a key within an
+            object, or holds a value that is not an object. The message names the line.
     """
     text = _text(path)
     return _array(path, text) if text.lstrip(SPACE).startswith("[") else _lines(path, text)
 
 
 def json_row(path: Path) -> Row:
-    """The one object that the whole file is.
+    """Returns the object in a file that holds exactly one.
 
     Raises:
-        BadFile: as `json_rows` says.
+        BadFile: as for `json_rows`.
     """
     text = _text(path)
     value, end = _value(path, text, _skip(text, 0), 1)
@@ -60,7 +60,7 @@ def _text(path: Path) -> str:
 
 
 def _lines(path: Path, text: str) -> Iterator[Row]:
-    # Not splitlines(): a text may hold U+2028 or a form feed, which end no line of JSON Lines.
+    # Not splitlines(): it also splits at U+2028 and form feeds, which may be inside a text of JSON Lines.
     for number, line in enumerate(text.split("\n"), start=1):
         if stripped := line.strip(SPACE):
             value, end = _value(path, stripped, 0, number)
@@ -85,7 +85,7 @@ def _array(path: Path, text: str) -> Iterator[Row]:
             break
         line += text.count("\n", counted, position)
         found = shown(text[position]) if position < len(text) else "the end of the file"
-        raise BadFile(path, f"found {found}, wanted ',' or ']' and an object between", place=line)
+        raise BadFile(path, f"found {found}, wanted ',' and an object, or ']'", place=line)
     if rest := text[position + 1 :].strip(SPACE):
         line += text.count("\n", counted, position)
         raise BadFile(path, f"found {shown(rest)} after the array", place=line)
@@ -98,10 +98,10 @@ def _value(path: Path, text: str, position: int, line: int) -> tuple[Any, int]:
         line += text.count("\n", position, error.pos)
         found = shown(text[error.pos : error.pos + 20]) if error.pos < len(text) else "the end"
         raise BadFile(path, f"not JSON: {error.msg.lower()}; found {found}", place=line) from None
-    except ValueError as error:  # from the two hooks below, or a number of more digits than Python reads
+    except ValueError as error:  # from the two hooks below, or a number with more digits than Python reads
         raise BadFile(path, str(error), place=line) from None
     except RecursionError:
-        raise BadFile(path, "not JSON that can be read: nested too deeply", place=line) from None
+        raise BadFile(path, "not readable JSON: nested too deeply", place=line) from None
 
 
 def _object(path: Path, value: Any, line: int) -> Row:
@@ -121,7 +121,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(value) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key {shown(twice)} stands twice")
+        raise ValueError(f"the key {shown(twice)} appears twice")
     return value
 
 

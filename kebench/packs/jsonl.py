@@ -1,7 +1,7 @@
-"""Records as lines of a pack's files and back.
+"""Converts records to lines of a pack's files and back.
 
-One record has one spelling (sorted keys, nothing empty, no escapes beyond JSON's need), so that equal
-packs are equal bytes.
+Each record has exactly one representation (sorted keys, no empty fields, only the escapes that JSON
+requires), so that equal packs have equal bytes.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ FIELDS = tuple(field.name for field in fields(Record))
 
 
 def canonical(value: Any) -> str:
-    """`value` as JSON on one line, keys sorted."""
+    """Returns `value` as JSON on one line, with sorted keys."""
     return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def to_lines(records: Iterable[Record]) -> bytes:
-    """The records as the contents of a file."""
+    """Returns the contents of a file with these records."""
     return "".join(f"{canonical(_fields(record))}\n" for record in records).encode()
 
 
 def from_lines(path: Path) -> tuple[Record, ...]:
-    """The records in a file; none in an empty one.
+    """Returns the records in a file; an empty file has none.
 
     Raises:
-        BadFile: a line is not a record as `to_lines` writes it.
+        BadFile: a line is not a record as written by `to_lines`.
     """
-    if path.is_file() and path.stat().st_size == 0:  # a split that got no record
+    if path.is_file() and path.stat().st_size == 0:  # the file of a split without records
         return ()
     return tuple(_record(row) for row in json_rows(path))
 
@@ -57,7 +57,7 @@ def _fields(record: Record) -> dict[str, Any]:
         "alternatives": list(record.alternatives),
         "held_out": record.held_out,
     }
-    stored = {"prediction": record.prediction, "logit": record.logit}  # "" and 0.0 are something
+    stored = {"prediction": record.prediction, "logit": record.logit}  # here "" and 0.0 are values
     return {name: value for name, value in values.items() if value} | {
         name: value for name, value in stored.items() if value is not None
     }

@@ -1,11 +1,11 @@
-"""KILT rows, from a JSON Lines file, a Parquet file, a local copy of the Hub's folder, or the Hub.
+"""Reads KILT rows from a JSON Lines file, a Parquet file, a local copy of the Hub's folder, or the Hub.
 
     {"id": "…", "input": "…", "meta": {…},
      "output": [{"answer": "…", "provenance": [{"wikipedia_id": "…", "start_paragraph_id": 1,
                                                 "meta": {"fever_page_id": "…", "fever_sentence_id": 0}}]}]}
 
-As a table (Parquet, the Hub) every field is there, and what JSON leaves out is null, "", -1 or []. The
-test splits are published without `output`.
+In a table (Parquet, the Hub) every row has every field; a field that JSON leaves out is null, "", -1 or [].
+The test splits are published without `output`.
 
 Source: Petroni et al. 2021, "KILT: a Benchmark for Knowledge Intensive Language Tasks", arXiv:2009.02252;
 https://huggingface.co/datasets/facebook/kilt_tasks.
@@ -28,18 +28,18 @@ SUFFIXES = (".jsonl", ".json", ".parquet")
 
 
 def kilt_rows(source: Path | str, configuration: str, revision: str | None = None) -> Iterator[Row]:
-    """Every row of every split of a source.
+    """Returns all rows of all splits of a source.
 
     Args:
         source: a file; a folder that holds `<configuration>/*.parquet` or `*.jsonl`; or a Hub id
             `owner/name`.
-        configuration: of a folder or a Hub data set.
-        revision: the Hub commit, 40 hex digits: a branch's data may change under one's feet.
+        configuration: the configuration to read, if the source is a folder or a Hub data set.
+        revision: the Hub commit, 40 hex digits. A branch is not accepted, because its data can change.
 
     Raises:
-        NotFound: there is no such file.
+        NotFound: the file does not exist.
         BadFile: a file cannot be read, or a folder does not hold the configuration.
-        BadSetting: a Hub id without its owner or its commit, or the Hub does not give the data set.
+        BadSetting: a Hub id has no owner or no commit, or the data set cannot be loaded from the Hub.
     """
     path = Path(source)
     if path.is_dir():
@@ -50,7 +50,7 @@ def kilt_rows(source: Path | str, configuration: str, revision: str | None = Non
     if isinstance(source, Path) or path.suffix in SUFFIXES or name.count("/") > 1:
         raise NotFound("file", name)
     if not HUB_ID.fullmatch(name):
-        raise BadSetting(f"'{name}': no such file; a Hub id has its owner before it, as facebook/kilt_tasks")
+        raise BadSetting(f"'{name}': no such file; a Hub id begins with its owner, as facebook/kilt_tasks")
     if revision is None or not COMMIT.fullmatch(revision):
         found = "no revision" if revision is None else f"the revision '{revision}'"
         raise BadSetting(f"{name}: found {found}, wanted the commit's 40 hex digits")
@@ -58,23 +58,24 @@ def kilt_rows(source: Path | str, configuration: str, revision: str | None = Non
 
 
 def answers_of(row: Row) -> tuple[str, ...]:
-    """The gold answers in `output`, each once, in order; none in a row of a test split.
+    """Returns the gold answers in `output`, in order and without repetitions; a test split has none.
 
     Raises:
-        BadFile: `output` or an answer in it is of the wrong type.
+        BadFile: `output` or an answer in it has the wrong type.
     """
     outputs = row.rows("output") if row.has("output") else []
-    # An output may be provenance alone: without `answer`, or in a table with an empty one.
+    # An output may hold provenance only: it then has no `answer`, or in a table an empty one.
     return tuple(dict.fromkeys(each.text("answer") for each in outputs if each.value.get("answer")))
 
 
 def provenance_clues(row: Row) -> frozenset[str]:
-    """The clues in `output`'s provenance: FEVER's own sentence where it is named, else the paragraph.
+    """Returns the clues in the provenance of `output`: FEVER's sentences where given, otherwise paragraphs.
 
-    The sentence is finer: most evidence about a page lies in one paragraph of it, the introduction.
+    Sentences tell facts apart better, because most evidence about a page is in one paragraph, its
+    introduction.
 
     Raises:
-        BadFile: provenance is of the wrong type.
+        BadFile: the provenance has the wrong type.
     """
     clues = set()
     for output in row.rows("output"):
@@ -102,7 +103,7 @@ def _file_rows(path: Path) -> Iterator[Row]:
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:
-    # pyarrow comes with `datasets`, which would copy the file into its cache before giving the same rows.
+    # Read with pyarrow, a dependency of `datasets`: that would first copy the file into its cache.
     import pyarrow  # type: ignore[import-untyped]
     from pyarrow.parquet import ParquetFile  # type: ignore[import-untyped]
 
@@ -114,7 +115,7 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
                     place += 1
                     yield Row(path, place, value)
     except (OSError, pyarrow.ArrowException) as error:
-        raise BadFile(path, f"not Parquet that can be read ({error.__class__.__name__})") from None
+        raise BadFile(path, f"not a readable Parquet file ({error.__class__.__name__})") from None
 
 
 def _hub_rows(name: str, configuration: str, revision: str) -> Iterator[Row]:
@@ -125,7 +126,7 @@ def _hub_rows(name: str, configuration: str, revision: str) -> Iterator[Row]:
     except Exception as error:  # the Hub client's errors share no base class
         reason = (str(error).splitlines() or [""])[0] or error.__class__.__name__
         raise BadSetting(
-            f"{name} ({configuration}, {revision[:7]}): not had from the Hub: {reason}"
+            f"{name} ({configuration}, {revision[:7]}): cannot be loaded from the Hub: {reason}"
         ) from None
     for split, rows in splits.items():
         for place, value in enumerate(rows, start=1):

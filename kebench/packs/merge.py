@@ -1,4 +1,4 @@
-"""One record a question, out of several sources that may repeat one another."""
+"""Merges the records of several sources, so that each question is one record."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from kebench.scoring.normalise import normalise
 
 @dataclass(frozen=True)
 class Merged:
-    """Records with distinct ids and settled facts, and what was left out.
+    """Records with distinct ids and their fact keys, and counts of what was left out.
 
     Attributes:
-        records: sorted by id.
-        set_aside: reason → how many.
+        records: the records, sorted by id.
+        set_aside: the reason for leaving something out → how often it applied.
     """
 
     records: tuple[Record, ...]
@@ -28,12 +28,13 @@ class Merged:
 
 
 def merge(readings: Sequence[Reading]) -> Merged:
-    """Joins what the sources say about the same question.
+    """Merges what the sources say about the same question into one record.
 
-    Entries with one id, or with one normalised prompt, are one record: the smallest id, the first-read
-    prompt and canonical answer, all answers and all paraphrases; held out if any of them is. Where answers
-    are labels, entries whose labels differ contradict each other and are set aside, all of them. Additions
-    join by id; one that finds no record, or contradicts its label, is set aside and counted.
+    Entries with the same id, or with the same normalised prompt, become one record. It has the smallest of
+    their ids, the prompt and canonical answer of the entry read first, and all of their answers and
+    paraphrases. It is held out if one of them is. If answers are labels and the labels of such entries
+    differ, all of these entries are left out and counted. An addition goes to the record with its id; it is
+    left out and counted if there is no such record or if its label differs.
     """
     set_aside: Counter[str] = Counter()
     for reading in readings:
@@ -71,7 +72,7 @@ def merge(readings: Sequence[Reading]) -> Merged:
 
 
 def _groups(entries: Sequence[Entry]) -> list[list[Entry]]:
-    """The entries that are one record, in the order of reading."""
+    """Returns the entries grouped by the record that they become, in the order in which they were read."""
     same: Components[tuple[str, str]] = Components()
     for entry in entries:
         same.link(("id", entry.record.id), ("prompt", normalise(entry.record.prompt)))

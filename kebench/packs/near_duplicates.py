@@ -1,13 +1,14 @@
-"""Texts that say nearly the same: pairs whose sets of content words overlap by nine tenths or more.
+"""Finds near-duplicate texts: pairs whose sets of content words have a Jaccard index of at least 0.9.
 
-A text is taken as the set of its normalised words without function words, so word order, repetition,
-"is"/"was" and "the"/"a" do not count. Two sets A, B are near duplicates when their Jaccard index
-|A ∩ B| / |A ∪ B| is at least 0.9: below ten content words they must be equal, and longer texts may differ by
-about one word in ten. Whole words are compared, not letters: a letter-based ratio would call questions of
-one template about NGC 1234 and NGC 1235 duplicates, and chain a template's questions into one group.
+A text is represented by the set of its normalised words without function words. So word order, repetition,
+"is"/"was" and "the"/"a" do not matter. Two sets A, B are near duplicates if |A ∩ B| / |A ∪ B| is at least
+0.9: texts with fewer than ten content words must have equal sets, longer ones may differ in about one word in
+ten. Whole words are compared, not letters. A similarity of letters would call two questions of one template,
+about NGC 1234 and NGC 1235, duplicates, and would put all questions of the template into one group.
 
-Candidates come from an inverted index over each set's rarest words (prefix filtering: sets that overlap
-that much must share one of them), which keeps this near linear where all pairs would be quadratic.
+Candidates are found with an inverted index over the rarest words of each set (prefix filtering: two sets that
+overlap so much share one of these words). The cost is nearly linear in the number of texts; comparing all
+pairs would be quadratic.
 
 Source of the filter: Bayardo, Ma and Srikant 2007, "Scaling Up All Pairs Similarity Search".
 """
@@ -32,13 +33,13 @@ FUNCTION_WORDS = frozenset(
 
 
 def content_words(text: str) -> frozenset[str]:
-    """The words of `text` that carry its content; all of its words where none does."""
+    """Returns the words of `text` without function words; if no word is left, all words of `text`."""
     words = frozenset(normalise(text).split())
     return words - FUNCTION_WORDS or words
 
 
 def overlap_enough(one: frozenset[str], other: frozenset[str]) -> bool:
-    """Whether the Jaccard index is at least 0.9; in integers, for an exact limit."""
+    """Returns True if the Jaccard index is at least 0.9, computed in integers so that the limit is exact."""
     common = len(one & other)
     return 10 * common >= 9 * (len(one) + len(other) - common)
 
@@ -46,14 +47,14 @@ def overlap_enough(one: frozenset[str], other: frozenset[str]) -> bool:
 def near_duplicates(
     sets: Iterable[frozenset[str]],
 ) -> Iterator[tuple[frozenset[str], frozenset[str]]]:
-    """Every unordered pair of different sets that overlap enough, once each.
+    """Yields every unordered pair of different sets that are near duplicates, once.
 
-    Equal sets make no pair: the caller sees those by equality.
+    Equal sets are not a pair; the caller finds those itself.
     """
     distinct = set(sets)
     frequency = Counter(word for words in distinct for word in words)
     index: defaultdict[str, list[frozenset[str]]] = defaultdict(list)
-    # Shorter first, so that an indexed set is never longer than the one that looks for it.
+    # Shorter sets first, so that no set in the index is longer than the one that is compared with it.
     for words in sorted(distinct, key=lambda words: (len(words), sorted(words))):
         rarest = sorted(words, key=lambda word: (frequency[word], word))
         shortest = (9 * len(words) + 9) // 10  # a shorter set cannot reach 0.9

@@ -1,9 +1,9 @@
-"""A pack: the records of one or more sources, split, with a lock that says what they are.
+"""Reads and writes packs. A pack holds the records of one or more sources, split into train, dev and test.
 
-    <folder>/train.jsonl  dev.jsonl  test.jsonl   one record a line, in the spelling of `jsonl.py`
-    <folder>/pack.lock                            JSON: their origin, how they were split, their hashes
+    <folder>/train.jsonl  dev.jsonl  test.jsonl   one record on each line, in the format of `jsonl.py`
+    <folder>/pack.lock                            JSON: their sources, how they were split, their hashes
 
-A pack is read only as its lock describes it, and written whole or not at all.
+A pack whose files do not agree with its lock is refused. A pack is written atomically.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ class Origin:
     """One source of a pack.
 
     Attributes:
-        format: the importer that read it.
-        path: the file's name, without its folder; or the Hub id.
-        records: how many it gave, before merging.
-        sha256: of the file.
-        configuration: of the Hub data set.
-        revision: the Hub commit.
-        answers_are: what the importer was told of the answers, where the format's rows need not say.
-        split: the split that its records were put in, as published; None where the pack was split by fact.
+        format: the name of the importer that read it.
+        path: the name of the file without its folder, or the Hub id.
+        records: the number of records read from it, before merging.
+        sha256: the SHA-256 hash of the file.
+        configuration: the configuration of the Hub data set.
+        revision: the commit of the Hub data set.
+        answers_are: what the importer was told about the answers, for a format whose rows do not always say.
+        split: the split in which its records were published; None if the pack was split by fact.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID_EXTRA
@@ -60,7 +60,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class FileLock:
-    """What one split's file holds."""
+    """The hash of one split's file, and how many records, paraphrases and facts it holds."""
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID_EXTRA
 
@@ -72,17 +72,17 @@ class FileLock:
 
 @dataclass(frozen=True)
 class Lock:
-    """What `pack.lock` says.
+    """The contents of `pack.lock`.
 
     Attributes:
-        format: of the pack itself; this module writes and reads `FORMAT`.
-        name: of the pack.
-        licence: under which its records may be used.
+        format: the version of the pack format; this module reads and writes `FORMAT`.
+        name: the name of the pack.
+        licence: the licence of its records.
         origin: its sources.
-        split: the fractions asked for; none where the sources keep their own splits.
-        seed: of the split.
-        files: by name.
-        set_aside: what the sources held and the pack does not: reason → how many.
+        split: the requested fraction of each split; empty if the sources keep their own splits.
+        seed: the seed of the split.
+        files: the name of each file → its hash and counts.
+        set_aside: what was left out of the pack: the reason → how often it applied.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID_EXTRA
@@ -98,18 +98,18 @@ class Lock:
 
     @property
     def keeps_splits(self) -> bool:
-        """Whether the splits are the sources' own: then facts and wordings may cross them."""
+        """True if the splits are those of the sources. A fact or text may then be in several splits."""
         return any(origin.split is not None for origin in self.origin)
 
 
 @dataclass(frozen=True)
 class Pack:
-    """A pack that agrees with its lock.
+    """A pack whose files agree with its lock.
 
     Attributes:
-        folder: where it lies.
-        lock: what it is.
-        splits: its records by split.
+        folder: the folder of the pack.
+        lock: the contents of its lock.
+        splits: the name of each split → its records.
     """
 
     folder: Path
@@ -118,23 +118,23 @@ class Pack:
 
     @property
     def name(self) -> str:
-        """The pack's name."""
+        """The name of the pack."""
         return self.lock.name
 
     @property
     def sha256(self) -> str:
-        """The identity of the contents: a hash over the hashes of the three files.
+        """A hash that identifies the records: the SHA-256 of the hashes of the three files.
 
-        Name, licence and origin are not in it: the same records are the same pack.
+        It does not depend on the name, licence or sources: packs with the same records have the same hash.
         """
         hashes = {name: each.sha256 for name, each in self.lock.files.items()}
         return sha256(canonical(hashes).encode()).hexdigest()
 
     def records(self, split: str) -> tuple[Record, ...]:
-        """The records of `train`, `dev` or `test`, sorted by id.
+        """Returns the records of `train`, `dev` or `test`, sorted by id.
 
         Raises:
-            NotFound: there is no such split.
+            NotFound: the split does not exist.
         """
         if split not in self.splits:
             raise NotFound("split", split, SPLITS)
@@ -152,14 +152,14 @@ def write_pack(
     seed: int,
     set_aside: Mapping[str, int] | None = None,
 ) -> Pack:
-    """Writes a pack: beside its place first, then by renaming. A pack that lies there already is replaced.
+    """Writes a pack atomically: to a temporary folder, which is then renamed. An existing pack is replaced.
 
     Raises:
-        BadSetting: something else lies there.
+        BadSetting: the folder exists and holds something else.
         BadFile: the folder cannot be written.
     """
     if folder.exists() and not (folder / LOCK).is_file() and not _is_empty(folder):
-        raise BadSetting(f"{folder}: is there and is not a pack; remove it or choose another folder")
+        raise BadSetting(f"{folder}: exists and is not a pack; remove it or choose another folder")
     records = {part: tuple(splits.get(part, ())) for part in SPLITS}
     contents = {f"{part}.jsonl": to_lines(records[part]) for part in SPLITS}
     files = {f"{part}.jsonl": _file_lock(contents[f"{part}.jsonl"], records[part]) for part in SPLITS}
@@ -173,11 +173,11 @@ def write_pack(
 
 
 def read_pack(path: Path) -> Pack:
-    """The pack in the folder `path`, after its files are checked against its lock.
+    """Returns the pack in the folder `path`, after its files are checked against its lock.
 
     Raises:
-        NotFound: there is no pack.
-        BadFile: a file is missing, or is not what the lock says.
+        NotFound: the folder holds no pack.
+        BadFile: a file is missing, or does not agree with the lock.
     """
     if not (path / LOCK).is_file():
         raise NotFound("pack", str(path))
@@ -188,31 +188,31 @@ def read_pack(path: Path) -> Pack:
         if not file.is_file():
             raise BadFile(file, f"missing, wanted {locked.records} records")
         if (found := file_sha256(file)) != locked.sha256:
-            raise BadFile(file, f"found sha256 {found[:12]}…, wanted {locked.sha256[:12]}… as {LOCK} says")
+            raise BadFile(file, f"found sha256 {found[:12]}…, wanted {locked.sha256[:12]}… as in {LOCK}")
         splits[part] = from_lines(file)
         counted = _file_lock(b"", splits[part])
         for what in ("records", "paraphrases", "facts"):
             if (found_n := getattr(counted, what)) != (wanted := getattr(locked, what)):
-                raise BadFile(file, f"found {found_n} {what}, wanted {wanted} as {LOCK} says")
+                raise BadFile(file, f"found {found_n} {what}, wanted {wanted} as in {LOCK}")
     return Pack(path, lock, splits)
 
 
 def verify_pack(path: Path) -> Pack:
-    """The pack, after everything that can be checked is: `read_pack`, distinct ids, and sound splits.
+    """Returns the pack in the folder `path`, after all checks: those of `read_pack`, its ids, and its splits.
 
-    Where the sources keep their own splits, facts and wordings may cross them, and that is not checked.
+    If the sources keep their own splits, a fact or text may be in several splits, and this is not checked.
 
     Raises:
-        NotFound: there is no pack.
-        BadFile: as `read_pack` says; or an id stands twice; or a record that is held out is not in test; or a
-            fact, subject or text crosses splits.
+        NotFound: the folder holds no pack.
+        BadFile: as for `read_pack`; or two records have the same id; or a held-out record is not in the test
+            split; or a fact, subject or text is in several splits.
     """
     pack = read_pack(path)
     seen: dict[str, str] = {}
     for part, records in pack.splits.items():
         for line, record in enumerate(records, start=1):
             if record.id in seen:
-                problem = f"the id {record.id} stands in {seen[record.id]} too"
+                problem = f"the id {record.id} is also in {seen[record.id]}"
                 raise BadFile(path / f"{part}.jsonl", problem, place=line)
             seen[record.id] = f"{part}.jsonl:{line}"
             if record.held_out and part != "test":
@@ -225,7 +225,7 @@ def verify_pack(path: Path) -> Pack:
 
 
 def file_sha256(path: Path) -> str:
-    """The hash of a file, as 64 hex digits."""
+    """Returns the SHA-256 hash of a file, as 64 hex digits."""
     with path.open("rb") as file:
         digest = sha256()
         while block := file.read(1 << 20):
@@ -261,7 +261,7 @@ def _write_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
         fresh.mkdir()
         for name, content in contents.items():
             (fresh / name).write_bytes(content)
-        if (folder / LOCK).is_file():  # a folder that is not empty cannot be renamed over
+        if (folder / LOCK).is_file():  # rename() does not replace a folder that is not empty
             folder.rename(old)
         fresh.rename(folder)
     except BaseException:

@@ -1,4 +1,4 @@
-"""A record's paraphrases, each once."""
+"""Removes repeated paraphrases of a record."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from kebench.packs.record import Paraphrase
 from kebench.scoring.normalise import normalise
 
 AS_PUBLISHED = "filtered_rephrases"
-"""The source of De Cao et al.'s list, which their evaluation takes as it stands (`decao.py`)."""
+"""The `source` of paraphrases in De Cao et al.'s list, which their evaluation uses unchanged (`decao.py`)."""
 
 
 def distinct(prompt: str, candidates: Iterable[Paraphrase]) -> tuple[Paraphrase, ...]:
-    """`candidates` without those that normalise to the prompt or to an earlier one; order kept.
+    """Returns `candidates` without those that, normalised, equal the prompt or an earlier candidate.
 
     A "paraphrase" that only changes case or punctuation would measure success a second time and call it
-    generalisation. What is kept is held out if any candidate equal to it is. The list `AS_PUBLISHED` alone
-    stays whole: whether the prompt and repetitions count there, the protocol of a run says.
+    generalisation. A paraphrase that is kept is held out if one of the candidates equal to it is held out.
+    The list `AS_PUBLISHED` is kept as it is: the protocol of a run decides whether repetitions in it count.
     """
     x = normalise(prompt)
     kept: list[Paraphrase] = []
-    first: dict[str, int] = {}  # normalised text → its place in `kept`
+    first: dict[str, int] = {}  # normalised text → its index in `kept`
     for candidate in candidates:
         key = normalise(candidate.text)
         if candidate.source != AS_PUBLISHED and (key == x or key in first):

@@ -1,7 +1,7 @@
-"""Records as their source publishes them: one a row, in the source's own split, nothing merged.
+"""Keeps records as their source publishes them: one record for each row, in the source's own split.
 
-So that an evaluation that reads a file row by row can be run again: identical questions stay several
-records, and facts may cross the splits.
+This allows an evaluation that reads a file row by row to be repeated. Identical questions stay separate
+records, and a fact may be in several splits.
 """
 
 from __future__ import annotations
@@ -18,13 +18,16 @@ from kebench.scoring.normalise import normalise
 
 
 def as_published(readings: Mapping[str, Sequence[Reading]]) -> tuple[dict[str, tuple[Record, ...]], Merged]:
-    """The records by split, sorted by id, and all of them with what was left out.
+    """Gives records their fact keys and makes their ids distinct.
 
-    An id that stands more than once is followed by `-2`, `-3`, … in the order of reading. Paraphrases for
-    other sources' records join none, and are counted.
+    If an id appears more than once, `-2`, `-3`, … is added to it in the order in which the records are read.
+    Additions for records of other sources are left out and counted.
 
     Args:
-        readings: the sources of each split.
+        readings: the name of each split → what was read from its sources.
+
+    Returns:
+        The name of each split → its records, sorted by id; and all records, with counts of what was left out.
     """
     seen: Counter[str] = Counter()
     set_aside: Counter[str] = Counter()

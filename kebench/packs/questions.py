@@ -1,4 +1,4 @@
-"""Records of questions: their ids, and what the zsRE importers share."""
+"""Makes records from questions and gives them ids; used by all importers of zsRE."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kebench.scoring.normalise import normalise
 
 
 def question_id(prompt: str) -> str:
-    """`zsre-` and ten hex digits of the normalised question: the same in whichever file it stands."""
+    """Returns `zsre-` and ten hex digits of a hash of the normalised question."""
     return f"zsre-{sha1(normalise(prompt).encode()).hexdigest()[:10]}"
 
 
@@ -25,7 +25,7 @@ def question(
     subject: str | None = None,
     relation: str | None = None,
 ) -> Entry:
-    """A question as an entry, with repeated answers and paraphrases dropped."""
+    """Returns an entry for a question, without repeated answers and paraphrases."""
     gold = tuple(dict.fromkeys(answers))
     record = Record(
         question_id(prompt),

@@ -1,4 +1,4 @@
-"""What an importer makes of one source."""
+"""What an importer returns after reading one source."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from kebench.packs.record import Paraphrase, Record
 
 @dataclass(frozen=True)
 class Entry:
-    """A record with the clues to its fact (`facts.py`); its `fact` is settled when all sources are read."""
+    """A record and the clues that identify its fact (`facts.py`).
+
+    The record's `fact` is still empty; it is filled in when all sources have been read.
+    """
 
     record: Record
     clues: frozenset[str] = frozenset()
@@ -18,12 +21,12 @@ class Entry:
 
 @dataclass(frozen=True)
 class Addition:
-    """Paraphrases for a record that another source holds.
+    """Paraphrases of a record that is in another source.
 
     Attributes:
-        id: of that record.
-        answers: what this source takes for its gold answers; they must agree.
-        paraphrases: what is added.
+        id: the id of that record.
+        answers: its gold answers according to this source; they must agree with the record's.
+        paraphrases: the paraphrases to add.
     """
 
     id: str
@@ -33,13 +36,13 @@ class Addition:
 
 @dataclass(frozen=True)
 class Reading:
-    """One source, read.
+    """What was read from one source.
 
     Attributes:
-        entries: its records, with repetitions as the source has them.
+        entries: its records, including repeated ones.
         additions: paraphrases for records of other sources.
-        set_aside: what was left out by rule: reason → how many.
-        one_answer: answers are labels, so a record has exactly one and sources must agree on it.
+        set_aside: what was left out: the reason → how often it applied.
+        one_answer: True if answers are labels; then a record has exactly one, and sources must agree on it.
     """
 
     entries: tuple[Entry, ...]

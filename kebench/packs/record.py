@@ -11,8 +11,8 @@ class Paraphrase:
 
     Attributes:
         text: the sentence.
-        source: where it came from.
-        held_out: whether its wording is kept from every editor's training, whatever it is about.
+        source: where the sentence comes from.
+        held_out: True if no editor is trained on this wording, of this or of any other fact.
     """
 
     text: str
@@ -22,23 +22,23 @@ class Paraphrase:
 
 @dataclass(frozen=True)
 class Record:
-    """A gold-labelled question. With paraphrases it can be edited; with or without, it tests.
+    """A question with its gold answers. A record with paraphrases can be edited; every record can be a test.
 
     Attributes:
-        id: unique within the pack.
-        fact: records with the same key ask about the same fact; no key crosses a split, and no record
-            that shares an edit's key is in its retain set.
+        id: the id of the record, unique within the pack.
+        fact: the fact key. Records with the same key ask about the same fact. All records with one key are in
+            the same split, and none of them is in the retain set of an edit with that key.
         prompt: the question or claim x.
-        answers: every gold answer, the canonical one first; a classifier's is one label.
-        paraphrases: P^x, never equal to `prompt`, but for De Cao et al.'s own list (`decao.py`).
-        subject: what the prompt is about, where known.
-        relation: the relation asked for, where known.
-        alternatives: wrong answers of the right kind that an edit may ask for; where there are none, the
-            base model's own second thoughts are asked for.
-        held_out: whether its whole relation is kept from every editor's training: it is in `test`.
-        prediction: what the base model of the pack's authors answered, where the pack stores it; it may be
-            empty. A protocol says whether it counts.
-        logit: that model's logit, where stored; no protocol reads it.
+        answers: all gold answers, the canonical one first; for a classifier, one label.
+        paraphrases: P^x. No paraphrase equals `prompt`, except in De Cao et al.'s own list (`decao.py`).
+        subject: what the prompt is about, if known.
+        relation: the relation that the prompt asks for, if known.
+        alternatives: wrong answers of the right type, which may be targets of edits. If there are none,
+            targets are taken from the base model's beam search.
+        held_out: True if no editor is trained on the record's relation; the record is then in `test`.
+        prediction: the answer of the base model of the pack's authors, if the pack stores it; it may be
+            empty. The protocol decides whether it is used.
+        logit: that model's logit, if stored; no protocol uses it.
     """
 
     id: str

@@ -1,4 +1,4 @@
-"""One row of a source, with checked access: errors say where, what was found and what was wanted."""
+"""One row of a source. Fields are checked when they are read; errors say where, what was found and wanted."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from kebench.errors import BadFile
 
 @dataclass(frozen=True)
 class Row:
-    """A JSON object and its place.
+    """A JSON object, and where it was found.
 
     Attributes:
-        path: of the file, or the name of the Hub data set.
+        path: the path of the file, or the name of the Hub data set.
         place: the line of the file, or the row of the table.
-        value: the object's fields.
-        prefix: the field that holds this object, for objects inside objects.
+        value: the fields of the object.
+        prefix: for an object inside another one, the field that holds it; used in errors.
     """
 
     path: Path | str
@@ -27,43 +27,47 @@ class Row:
     prefix: str = ""
 
     def wrong(self, name: str, found: Any, wanted: str) -> NoReturn:
-        """Raises BadFile about the field `name`."""
+        """Raises BadFile with what was found in the field `name` and what was wanted."""
         raise BadFile(
             self.path, f"{self.prefix}{name}: found {shown(found)}, wanted {wanted}", place=self.place
         )
 
     def get(self, name: str, wanted: str) -> Any:
-        """The field `name`, which must be there.
+        """Returns the field `name`.
+
+        Args:
+            name: the name of the field.
+            wanted: what the field should hold, for the error.
 
         Raises:
-            BadFile: it is missing.
+            BadFile: the field is missing.
         """
         if name not in self.value:
             raise BadFile(self.path, f"{self.prefix}{name}: missing, wanted {wanted}", place=self.place)
         return self.value[name]
 
     def text(self, name: str) -> str:
-        """The field `name`, a text with something in it, without the spaces around it.
+        """Returns the field `name`, a text that is not blank, without surrounding spaces.
 
         Raises:
-            BadFile: it is missing, of another type, blank, or no valid Unicode.
+            BadFile: the field is missing, has another type, is blank, or is not valid Unicode.
         """
         return self._text(name, self.get(name, "text"))
 
     def said(self, name: str) -> str:
-        """The field `name`, a model's answer: a text without the spaces around it, or nothing.
+        """Returns the field `name`, a model's answer, without surrounding spaces; it may be empty.
 
         Raises:
-            BadFile: it is missing, of another type, or no valid Unicode.
+            BadFile: the field is missing, has another type, or is not valid Unicode.
         """
         found = self.get(name, "text")
         return "" if isinstance(found, str) and not found.strip() else self._text(name, found)
 
     def number(self, name: str) -> float:
-        """The field `name`, a number.
+        """Returns the field `name`, a number.
 
         Raises:
-            BadFile: it is missing or of another type.
+            BadFile: the field is missing or has another type.
         """
         found = self.get(name, "a number")
         if isinstance(found, bool) or not isinstance(found, int | float):
@@ -71,10 +75,10 @@ class Row:
         return float(found)
 
     def texts(self, name: str, *, blank: bool = False) -> tuple[str, ...]:
-        """The field `name`, a list (it may be empty) of texts; with `blank`, they may be blank.
+        """Returns the field `name`, a list of texts, which may be empty; with `blank`, a text may be blank.
 
         Raises:
-            BadFile: as `text` says, for the list or for one of its items.
+            BadFile: as for `text`, for the list or for one of its items.
         """
         return tuple(
             "" if blank and isinstance(item, str) and not item.strip() else self._text(f"{name}[{i}]", item)
@@ -82,10 +86,10 @@ class Row:
         )
 
     def items(self, name: str) -> list[Any]:
-        """The field `name`, a list.
+        """Returns the field `name`, a list.
 
         Raises:
-            BadFile: it is missing or of another type.
+            BadFile: the field is missing or has another type.
         """
         found = self.get(name, "a list")
         if not isinstance(found, list):
@@ -93,10 +97,10 @@ class Row:
         return found
 
     def rows(self, name: str) -> list[Row]:
-        """The field `name`, a list of objects.
+        """Returns the field `name`, a list of objects.
 
         Raises:
-            BadFile: it is missing or of another type.
+            BadFile: the field is missing or has another type.
         """
         for i, item in enumerate(self.items(name)):
             if not isinstance(item, dict):
@@ -107,10 +111,10 @@ class Row:
         ]
 
     def row(self, name: str) -> Row:
-        """The field `name`, an object.
+        """Returns the field `name`, an object.
 
         Raises:
-            BadFile: it is missing or of another type.
+            BadFile: the field is missing or has another type.
         """
         found = self.get(name, "an object")
         if not isinstance(found, dict):
@@ -118,14 +122,14 @@ class Row:
         return Row(self.path, self.place, found, f"{self.prefix}{name}.")
 
     def has(self, name: str) -> bool:
-        """Whether the field is there and not null (tables give null where JSON has no field)."""
+        """Returns True if the field exists and is not null (in a table, a missing field is null)."""
         return self.value.get(name) is not None
 
     def flag(self, name: str) -> bool:
-        """The field `name`, true or false; false where it is missing.
+        """Returns the field `name`, true or false; False if it is missing.
 
         Raises:
-            BadFile: it is of another type.
+            BadFile: the field has another type.
         """
         found = self.value.get(name, False)
         if not isinstance(found, bool):
@@ -133,10 +137,10 @@ class Row:
         return found
 
     def choice(self, name: str, known: tuple[str, ...]) -> str:
-        """The field `name`, one of the known words.
+        """Returns the field `name`, one of the known words.
 
         Raises:
-            BadFile: it is missing or none of them.
+            BadFile: the field is missing or holds something else.
         """
         found = self.get(name, one_of(known))
         if found not in known:
@@ -144,10 +148,10 @@ class Row:
         return str(found)
 
     def identifier(self, name: str) -> str:
-        """The field `name`, a number or a text, as text.
+        """Returns the field `name`, a number or a text, as text.
 
         Raises:
-            BadFile: it is missing, blank or of another type.
+            BadFile: the field is missing, is blank or has another type.
         """
         found = self.get(name, "a number or text")
         if isinstance(found, int) and not isinstance(found, bool):
@@ -163,12 +167,12 @@ class Row:
 
 
 def one_of(known: tuple[str, ...]) -> str:
-    """`a, b or c`."""
+    """Returns a text such as `a, b or c`."""
     return known[0] if len(known) == 1 else f"{', '.join(known[:-1])} or {known[-1]}"
 
 
 def shown(found: Any) -> str:
-    """`found` in a few characters, on one line, in ASCII where it must be escaped anyway."""
+    """Returns `found` as at most 60 characters on one line, for an error message."""
     text = repr(found)
     if any("\ud800" <= letter <= "\udfff" for letter in text):
         text = ascii(found)

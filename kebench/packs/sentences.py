@@ -1,11 +1,11 @@
-"""Facts put into words: the sentences of the embedded pack `mini`, all of them written for kebench.
+"""Makes sentences from the facts of the pack `mini`, which is shipped with kebench.
 
-    <folder>/facts.tsv        relation, subject, object, false object, tense: one fact a line
-    <folder>/relations.yaml   relation → its name, questions and claims with [X] and [Y] in them
+    <folder>/facts.tsv        one fact on each line: relation, subject, object, false object, tense
+    <folder>/relations.yaml   relation → its name, and patterns for questions and claims
 
-In a pattern `[X]` is the subject and `[Y]` the object, `[a Y]` the object with its indefinite article, and
-`[is|was]` a choice by the fact's tense. Of each relation's patterns the last `HELD_OUT` are for testing: no
-editor is trained on them; nor on anything of a relation marked `held_out`.
+In a pattern, `[X]` is the subject, `[Y]` the object, and `[a Y]` the object with its indefinite article. Of
+`[is|was]`, the word that fits the fact's tense is chosen. The last `HELD_OUT` patterns of each relation are
+for testing: no editor is trained on them, nor on any sentence of a relation marked `held_out`.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ _CHOICE = re.compile(r"\[([^][|]*)\|([^][|]*)\]")
 
 @dataclass(frozen=True)
 class Relation:
-    """How one relation is asked for and stated.
+    """The patterns of the questions and claims about one relation.
 
     Attributes:
-        name: in words.
-        questions: patterns with one [X]; the object answers them.
+        name: the name of the relation in words.
+        questions: patterns with one [X]; the object is the answer.
         claims: patterns with one [X] and one [Y].
-        held_out: whether no editor is trained on its facts.
+        held_out: True if no editor is trained on the facts of this relation.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID_EXTRA
@@ -52,10 +52,10 @@ class Fact:
     """One line of `facts.tsv`.
 
     Attributes:
-        relation: its key in `relations.yaml`.
-        subject, object: as they stand inside an English sentence, article included.
-        false: an object of the same type that makes the claim false.
-        tense: which of a pattern's choices suits the subject.
+        relation: the key of the relation in `relations.yaml`.
+        subject, object: as they are written inside an English sentence, with the article.
+        false: another object of the same type, with which the claim is false.
+        tense: the tense in which sentences about the subject are written.
     """
 
     relation: str
@@ -66,29 +66,29 @@ class Fact:
 
     @property
     def id(self) -> str:
-        """The same wherever the fact stands in the file."""
+        """The id of the fact; it does not depend on the place of the fact in the file."""
         digest = sha256(f"{self.relation}\n{self.subject}".encode()).hexdigest()
         return f"mini-{self.relation}-{digest[:8]}"
 
     @property
     def clue(self) -> str:
-        """What records about this fact share (`facts.py`)."""
+        """The clue that all records about this fact share (`facts.py`)."""
         return f"{self.relation}|{self.subject}"
 
 
 @dataclass(frozen=True)
 class Wording:
-    """One sentence in all its wordings: one stands for the others as the prompt."""
+    """One statement in all its wordings: one is the prompt, the others are its paraphrases."""
 
     prompt: str
     paraphrases: tuple[Paraphrase, ...]
 
 
 def read_facts(path: Path) -> tuple[Mapping[str, Relation], tuple[Fact, ...]]:
-    """The relations and facts of the folder that the file `path`, facts.tsv, lies in.
+    """Reads the facts in the file `path` (facts.tsv) and the relations in the same folder.
 
     Raises:
-        BadFile: a line or a pattern is not as this module says.
+        BadFile: a line or a pattern does not have the form described above.
     """
     beside = path.with_name("relations.yaml")
     found = as_mapping(read_yaml(beside), beside)
@@ -99,9 +99,9 @@ def read_facts(path: Path) -> tuple[Mapping[str, Relation], tuple[Fact, ...]]:
 
 
 def wording(patterns: Sequence[str], fact: Fact, object_: str) -> Wording:
-    """The sentence that the patterns make of a fact: as prompt one of those that are not held out.
+    """Makes a sentence about a fact from each pattern. One that is not held out is the prompt.
 
-    Which one is drawn by the fact, so that a relation's prompts are worded differently.
+    Which one it is depends on a hash of the fact, so that the prompts of a relation are worded differently.
     """
     texts = [sentence(pattern, fact, object_) for pattern in patterns]
     n_seen = len(texts) - HELD_OUT
@@ -117,7 +117,7 @@ def wording(patterns: Sequence[str], fact: Fact, object_: str) -> Wording:
 
 
 def sentence(pattern: str, fact: Fact, object_: str) -> str:
-    """The pattern filled in; an article at its start is capitalised, a name is left as it is."""
+    """Fills in a pattern. An article at the start is capitalised; a name is left as it is."""
     text = _CHOICE.sub(r"\2" if fact.tense == "past" else r"\1", pattern)
     article = "an" if object_[0].lower() in "aeiou" else "a"
     text = text.replace("[a Y]", f"{article} [Y]").replace("[Y]", object_).replace("[X]", fact.subject)
@@ -134,7 +134,7 @@ def _facts(path: Path, relations: Mapping[str, Relation]) -> Iterator[Fact]:
             continue
         if len(cells) != len(COLUMNS) or not all(cell and cell == cell.strip() for cell in cells):
             raise BadFile(path, f"found {len(cells)} cells, wanted {', '.join(COLUMNS)}", place=number)
-        fact = Fact(*cells)  # type: ignore[arg-type]  # the tense is looked at below
+        fact = Fact(*cells)  # type: ignore[arg-type]  # the tense is checked below
         if fact.relation not in relations:
             raise BadFile(path, f"relation: found '{fact.relation}', not in relations.yaml", place=number)
         if fact.tense not in ("present", "past"):
@@ -142,7 +142,7 @@ def _facts(path: Path, relations: Mapping[str, Relation]) -> Iterator[Fact]:
         if fact.object == fact.false:
             raise BadFile(path, f"false: found the object itself, '{fact.false}'", place=number)
         if (earlier := seen.setdefault((fact.relation, fact.subject), number)) != number:
-            raise BadFile(path, f"the subject '{fact.subject}' stands in line {earlier} too", place=number)
+            raise BadFile(path, f"the subject '{fact.subject}' is also in line {earlier}", place=number)
         yield fact
 
 

@@ -1,8 +1,8 @@
-"""Which split a record goes to. What belongs together stays together.
+"""Splits records into train, dev and test, so that related records are in the same split.
 
-Records are linked that have the same fact key, the same subject, the same normalised text among their
-prompts and paraphrases, or near-duplicate texts (`near_duplicates.py`). Each group of linked records goes
-to one split, so an editor trained on `train` has met neither the facts of `test` nor their wordings.
+Two records are linked if they have the same fact key, the same subject, the same normalised text among their
+prompts and paraphrases, or near-duplicate texts (`near_duplicates.py`). Each group of linked records goes to
+one split. So an editor trained on `train` has seen neither the facts of `test` nor their wordings.
 """
 
 from __future__ import annotations
@@ -19,18 +19,19 @@ from kebench.packs.record import Record
 from kebench.scoring.normalise import normalise
 
 SPLITS = ("train", "dev", "test")
-MUCH = 0.05  # of all records in one group: then that group alone moves the fractions, and a link may be wrong
+MUCH = 0.05
+"""The largest share of records in one group without a warning: a larger group may be due to a wrong link."""
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Crossing:
-    """Something that two splits share and should not.
+    """Something that two splits share but should not share.
 
     Attributes:
         kind: `fact`, `subject`, `text` or `near duplicate`.
-        what: the fact key, subject or text (of a near duplicate: its content words).
-        places: `split/record id` on either side.
+        what: the fact key, subject or text; for a near duplicate, its content words.
+        places: `split/record id` of one record in each split.
     """
 
     kind: str
@@ -42,12 +43,12 @@ class Crossing:
 
 
 def texts_of(record: Record) -> tuple[str, ...]:
-    """The prompt and every paraphrase."""
+    """Returns the prompt and all paraphrases of a record."""
     return (record.prompt, *(paraphrase.text for paraphrase in record.paraphrases))
 
 
 def marks(record: Record) -> Iterator[tuple[str, Hashable]]:
-    """What links a record to others, as (kind, value): records with an equal mark belong together."""
+    """Yields the marks of a record, as (kind, value). Two records with an equal mark are linked."""
     yield "fact", record.fact
     if record.subject is not None:
         yield "subject", normalise(record.subject)
@@ -57,7 +58,7 @@ def marks(record: Record) -> Iterator[tuple[str, Hashable]]:
 
 
 def linked(records: Iterable[Record]) -> list[list[str]]:
-    """The groups of linked records, as sorted ids; the groups in the order of their smallest ids."""
+    """Returns the groups of linked records: each as sorted ids, in the order of their smallest ids."""
     components: Components[Hashable] = Components()
     word_sets = set()
     ids = []
@@ -78,17 +79,17 @@ def linked(records: Iterable[Record]) -> list[list[str]]:
 def split_records(
     records: Sequence[Record], fractions: Mapping[str, float], seed: int = 0
 ) -> dict[str, tuple[Record, ...]]:
-    """The records by split, each split sorted by id.
+    """Splits records and returns the name of each split → its records, sorted by id.
 
-    The groups are walked in the order of a hash of their smallest id and the seed, and each goes to the split
-    that is furthest behind its share. So the fractions hold to within a group's size, large and small groups
-    spread alike, and neither the order of the records nor that of the files matters. A group with a record
-    that is held out from training goes to `test`, and counts there.
+    Groups of linked records are taken in the order of a hash of their smallest id and the seed. Each goes to
+    the split that is furthest below its fraction. So the fractions are right to within the size of a group,
+    large and small groups are spread evenly, and the order of records and files does not matter. A group with
+    a record that is held out from training goes to `test`, and counts towards the fraction of `test`.
 
     Args:
-        records: with distinct ids.
-        fractions: of `train`, `dev` and `test`; one left out gets nothing.
-        seed: a different one gives a different split.
+        records: the records, with distinct ids.
+        fractions: the fraction of records in `train`, `dev` and `test`; a split that is not given is empty.
+        seed: another seed makes another split.
 
     Raises:
         BadSetting: the fractions name another split, are negative, or do not add up to 1.
@@ -115,10 +116,10 @@ def split_records(
 
 
 def check_fractions(fractions: Mapping[str, float]) -> None:
-    """Refuses fractions that are no split.
+    """Checks the fractions of a split.
 
     Raises:
-        BadSetting: as `split_records` says.
+        BadSetting: as for `split_records`.
     """
     for name, fraction in fractions.items():
         if name not in SPLITS:
@@ -130,7 +131,7 @@ def check_fractions(fractions: Mapping[str, float]) -> None:
 
 
 def crossings(splits: Mapping[str, Sequence[Record]]) -> list[Crossing]:
-    """Everything that two splits share and should not; empty for a sound pack."""
+    """Returns everything that two splits share but should not share; an empty list if the pack is correct."""
     seen: dict[tuple[str, Hashable], dict[str, str]] = {}
     for split, records in splits.items():
         for record in records:
@@ -141,7 +142,7 @@ def crossings(splits: Mapping[str, Sequence[Record]]) -> list[Crossing]:
     found = [
         Crossing(kind, _words(what), tuple(places.values()))
         for (kind, what), places in shared.items()
-        if not (kind == "near duplicate" and what in told)  # once, as a text
+        if not (kind == "near duplicate" and what in told)  # already reported as an equal text
     ]
     for one, other in near_duplicates(what for _, what in seen if isinstance(what, frozenset)):
         here, there = seen["near duplicate", one], seen["near duplicate", other]

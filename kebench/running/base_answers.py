@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import os
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -13,6 +12,7 @@ from rapidfuzz.distance import Levenshtein
 
 from kebench.files.home import home
 from kebench.files.json import write_json
+from kebench.files.writing import write_text
 from kebench.models.model import AbstractModel
 from kebench.models.numerics import numerics
 from kebench.packs.record import Record
@@ -103,11 +103,8 @@ def answered(
         return tuple(_from_line(line) for line in path.read_text(encoding="utf-8").splitlines())
     with numerics(model.device, tf32=model.tf32):
         found = tuple(_answer_all(model, records, protocol, report, targets))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}")
     lines = (json.dumps(asdict(record), ensure_ascii=True, sort_keys=True) for record in found)
-    partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    partial.replace(path)
+    write_text("".join(f"{line}\n" for line in lines), path)
     return found
 
 

@@ -1,1 +1,1 @@
-"""Training of base models and of editors: schedules, checkpoints, and the card of what was trained."""
+"""Training of base models, and what the training of editors shares with it: schedules, checkpoints, cards."""

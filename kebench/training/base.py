@@ -1,4 +1,4 @@
-"""Fine-tuning a base model on a task, the paper's way: AdamW, linear warm-up and decay."""
+"""Fine-tunes a base model on a task as the paper does: with AdamW, linear warm-up and linear decay."""
 
 import hashlib
 import logging
@@ -37,34 +37,35 @@ from kebench.training.schedule import warmup_then_decay
 logger = logging.getLogger(__name__)
 
 MEASURED = 1000
-"""Questions that an accuracy is measured on, at most, where there are many."""
+"""The largest number of questions on which a training accuracy is measured."""
 GROWS_FROM = 0.03
-"""Of the facts, where the training set grows (`Training.growing_steps`)."""
+"""The share of the facts that a growing training set has at the first step (`Training.growing_steps`)."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """Settings of one fine-tuning; the defaults are De Cao et al.'s for FEVER (`reference`: their code).
+    """Settings of a fine-tuning. The defaults are those of De Cao et al.'s code for FEVER.
 
     Attributes:
-        learning_rate: the peak.
-        weight_decay: of matrices; biases and normalisation weights have none.
-        warmup_steps: linear, from 0.
-        decay_steps: the step at which the rate would reach 0; 0 means `max_steps`.
-        max_steps: optimiser steps.
-        batch_size: rows a step.
-        label_smoothing: for generating models.
-        dropout: as the checkpoint has it when None.
-        evaluate_every: steps between evaluations on dev and checkpoints.
-        paraphrases: train on the records' paraphrases too.
-        shown: the share of (record, wording) pairs trained on, drawn by hash. Below 1 the model is to know
-            the facts of every split by heart, and accuracy is measured on the pairs it was not shown.
-        growing_steps: over so many steps the training set grows from `GROWS_FROM` of the facts to all of
-            them, by the same factor each step; 0: all are there from the first. Whether a claim is true
-            depends on its subject and object together, and a new network that is shown thousands of them at
-            once finds nothing to begin with; a hundred facts it learns by heart, and goes on from there.
-        save_as: the type of the weights on file; training is in float32.
-        seed: of weights made from scratch and of the batches.
+        learning_rate: the highest learning rate.
+        weight_decay: the weight decay of matrices; biases and normalisation weights have none.
+        warmup_steps: the number of steps in which the learning rate rises linearly from 0.
+        decay_steps: the step at which the learning rate would reach 0; 0 means `max_steps`.
+        max_steps: the number of optimiser steps.
+        batch_size: the number of questions in each step.
+        label_smoothing: the label smoothing ε of generative models.
+        dropout: the dropout rate; None keeps that of the checkpoint.
+        evaluate_every: the number of steps between evaluations on the dev split, and between checkpoints.
+        paraphrases: if True, the model is trained on the paraphrases of records too.
+        shown: the share of (record, wording) pairs used for training, chosen by hash. If it is below 1, the
+            model learns the facts of all splits, and accuracy is measured on the pairs not used for training.
+        growing_steps: the number of steps in which the training set grows from the share `GROWS_FROM` of the
+            facts to all of them, by the same factor in each step. 0 uses all facts from the first step. A new
+            network that is trained on thousands of claims at once makes no progress, because the truth of a
+            claim depends on its subject and object together. It can memorise a hundred facts, and then learn
+            more and more.
+        save_as: the type in which the weights are saved; training is in float32.
+        seed: the seed of new weights and of the batches.
     """
 
     learning_rate: float = 3e-5
@@ -94,7 +95,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Question:
-    """One wording of a record, with the record's gold answers and fact."""
+    """One wording of a record, with the record's gold answers and fact key."""
 
     prompt: str
     answers: tuple[str, ...]
@@ -103,14 +104,16 @@ class Question:
 
 @dataclass(frozen=True)
 class Trained:
-    """What came of a training.
+    """The result of a training.
 
     Attributes:
-        folder: where the model is.
-        dev_accuracy: free answers equal to a gold one, over the dev split; with `Training.shown` below 1,
-            over up to `MEASURED` (record, wording) pairs of all splits that were not shown.
-        train_accuracy: the same over up to `MEASURED` pairs that were.
-        seconds: in all, over every attempt.
+        folder: the folder of the model.
+        dev_accuracy: the share of dev questions whose decoded answer is a gold answer. If `Training.shown` is
+            below 1, it is measured on up to `MEASURED` (record, wording) pairs that were not used for
+            training.
+        train_accuracy: the same on up to `MEASURED` pairs that were used for training.
+        seconds: the total training time, including attempts that were interrupted.
+        history: step, loss and dev accuracy at each evaluation.
     """
 
     folder: Path
@@ -134,21 +137,32 @@ def train_base(
     device: str = "cpu",
     report: Report = lambda _step, _steps, _words: None,
 ) -> Trained:
-    """Fine-tunes a base model, and writes it (safetensors) with a card to `out`.
+    """Fine-tunes a base model and writes it (as safetensors) with a card to the folder `out`.
 
-    An attempt cut off leaves a checkpoint beside `out` and goes on from there, to the same weights.
+    A training that is interrupted leaves a checkpoint beside `out`. The next call continues from it and ends
+    with the same weights as a training that was not interrupted.
+
+    Args:
+        name: the name of the model.
+        recipe: how the model is made.
+        task: the task that it is trained for.
+        splits: the name of each split → the records of the pack.
+        out: the folder to write.
+        pack_sha256: the hash of the pack, for the card.
+        device: the device to train on.
+        report: called after each step with the step, the number of steps, and the progress in words.
 
     Raises:
         BadSetting: the recipe has neither a start nor an architecture.
     """
     settings = validated(Training, dict(recipe.training), f"model {name}: training")
-    torch.manual_seed(settings.seed)  # the weights of a new head or a whole new network
+    torch.manual_seed(settings.seed)  # for the weights of a new head or a new network
     shown, unshown = _pairs(splits, settings)
     network, tokenizer = _start(name, recipe, task, settings, shown)
     nn.Module.to(network, torch.device(device))
     model = FAMILIES[task.family](name, network, tokenizer, PromptFormat.of(task))
     network.requires_grad_(True)
-    # A fact comes with all its records and wordings; which come first is drawn by hash.
+    # A growing training set takes facts, with all their records and wordings, in the order of a hash.
     lessons = sorted(shown, key=lambda each: _digest(each.fact)) if settings.growing_steps else shown
 
     optimizer = torch.optim.AdamW(
@@ -182,7 +196,7 @@ def train_base(
         report(step + 1, settings.max_steps, told)
 
     if settings.save_as == "float16":
-        network.half().float()  # what is measured is what will be read
+        network.half().float()  # so that accuracy is measured with the weights as they are saved
     result = Trained(
         folder=out,
         dev_accuracy=accuracy_of(model, unshown),
@@ -198,7 +212,7 @@ def train_base(
 def _pairs(
     splits: Mapping[str, Sequence[Record]], settings: Training
 ) -> tuple[list[Question], list[Question]]:
-    """What is trained on, and what accuracy is measured on meanwhile."""
+    """Returns the questions used for training, and those on which dev accuracy is measured."""
     if settings.shown == 1:
         train, dev = splits["train"], splits["dev"]
         return list(_questions(train, settings.paraphrases)), list(_questions(dev, False))
@@ -207,7 +221,7 @@ def _pairs(
     for question in _questions((r for part in splits.values() for r in part), settings.paraphrases):
         draw = _digest(question.prompt) % 1_000_000
         (shown if draw < settings.shown * 1_000_000 else unshown).append(question)
-    random.Random(settings.seed).shuffle(shown)  # so that the first ones are a sample
+    random.Random(settings.seed).shuffle(shown)  # so that the first ones are a random sample
     random.Random(settings.seed).shuffle(unshown)
     return shown, unshown[:MEASURED]
 
@@ -223,7 +237,7 @@ def _digest(text: str) -> int:
 
 
 def accuracy_of(model: AbstractModel, questions: Sequence[Question | Record]) -> float:
-    """The share of questions that the model answers with a gold answer; NaN of none."""
+    """Returns the share of questions whose decoded answer is a gold answer; NaN if there are no questions."""
     if not questions:
         return float("nan")
     model.network.eval()
@@ -242,7 +256,7 @@ def _loss(model: AbstractModel, batch: Sequence[Question], settings: Training) -
 
 
 def _batch(pairs: Sequence[Question], settings: Training, step: int) -> list[Question]:
-    """The step's rows: a pure function of the step, so that a resumed run sees the same ones."""
+    """Returns the questions of a step, which depend only on the step, so that a training can be resumed."""
     if step < settings.growing_steps:
         share = GROWS_FROM ** (1 - step / settings.growing_steps)
         there = range(max(settings.batch_size, int(share * len(pairs))))
@@ -250,9 +264,9 @@ def _batch(pairs: Sequence[Question], settings: Training, step: int) -> list[Que
     else:
         a_pass, place = divmod(step * settings.batch_size, len(pairs))
         chosen = _order(settings.seed, a_pass, len(pairs))[place : place + settings.batch_size]
-        if len(chosen) < settings.batch_size:  # the pass ends inside this batch
+        if len(chosen) < settings.batch_size:  # the epoch ends inside this batch
             chosen += _order(settings.seed, a_pass + 1, len(pairs))[: settings.batch_size - len(chosen)]
-    # Dropout is drawn from the global generator: seeded by the step, it too survives an interruption.
+    # Dropout uses the global random generator. It is seeded for each step, so a resumed training is the same.
     torch.manual_seed(settings.seed * 1_000_003 + step)
     return [pairs[index] for index in chosen]
 
@@ -276,7 +290,7 @@ def _parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str,
 def _start(
     name: str, recipe: ModelRecipe, task: Task, settings: Training, shown: Sequence[Question]
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The network before its first step, with its tokenizer."""
+    """Returns the network before the first training step, and its tokenizer."""
     if recipe.start is None:
         if not recipe.architecture:
             raise BadSetting(f"model {name}: found neither start nor architecture, wanted one of them")
@@ -288,13 +302,13 @@ def _start(
     network, tokenizer = load_pretrained(
         recipe.start, task.family, revision=recipe.revision, new_head=True, **options
     )
-    if network.can_generate():  # what the checkpoint forces at decoding is not what our targets teach
+    if network.can_generate():  # the training targets do not begin with a forced BOS token
         network.generation_config.forced_bos_token_id = None
     return network, tokenizer
 
 
 def _dropout(config: PreTrainedConfig, rate: float | None) -> dict[str, float]:
-    """The fields for it that this architecture's configuration has: BERT, BART, T5 and GPT-2 differ."""
+    """Returns the configuration fields that set the dropout rate; each architecture has its own names."""
     names = (
         "hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "dropout_rate",
         "attn_pdrop", "embd_pdrop", "resid_pdrop",
@@ -305,7 +319,7 @@ def _dropout(config: PreTrainedConfig, rate: float | None) -> dict[str, float]:
 def _from_scratch(
     recipe: ModelRecipe, task: Task, settings: Training, shown: Sequence[Question]
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A new network of the recipe's architecture, and a byte-level BPE tokenizer of its vocabulary size."""
+    """Returns a new network of the recipe's architecture and a new byte-level BPE tokenizer."""
     fields = dict(recipe.architecture)
     texts = (text for each in shown for text in (each.prompt, *each.answers))
     tokenizer = bpe_tokenizer(texts, int(fields.pop("vocab_size")))
@@ -325,7 +339,7 @@ def _from_scratch(
 
 
 def bpe_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerBase:
-    """A BART-like byte-level BPE tokenizer learnt from texts."""
+    """Returns a byte-level BPE tokenizer, with BART's special tokens, trained on texts."""
     learner = ByteLevelBPETokenizer()
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
     learner.train_from_iterator(texts, vocab_size=vocab_size, special_tokens=special, show_progress=False)
@@ -342,7 +356,7 @@ def bpe_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerB
 def _write(
     model: AbstractModel, recipe: ModelRecipe, settings: Training, task: Task, pack: str, result: Trained
 ) -> None:
-    """The model folder: weights, tokenizer, and a card for people (README.md) and programs (kebench.json)."""
+    """Writes the model's folder: weights, tokenizer and card."""
     folder = result.folder
     if settings.save_as == "float16":
         model.network.half()

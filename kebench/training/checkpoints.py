@@ -1,4 +1,4 @@
-"""A training run put down and taken up again: weights, optimiser and counters, as safetensors and JSON."""
+"""Saves and loads the state of a training: weights, optimiser state and counters, in one safetensors file."""
 
 import json
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from kebench.files.tensors import save_tensors
 
 
 def save_checkpoint(path: Path, module: nn.Module, optimizer: Optimizer, counters: Mapping[str, Any]) -> None:
-    """Writes a training run's whole state to one file, all or nothing."""
+    """Writes the whole state of a training to one file, atomically."""
     tensors = {f"module.{name}": tensor for name, tensor in module.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
         for name, value in state.items():
@@ -23,7 +23,11 @@ def save_checkpoint(path: Path, module: nn.Module, optimizer: Optimizer, counter
 
 
 def load_checkpoint(path: Path, module: nn.Module, optimizer: Optimizer) -> dict[str, Any] | None:
-    """Puts a saved state back; returns its counters, or None when there is no such file."""
+    """Loads a saved state into a module and its optimiser.
+
+    Returns:
+        The saved counters, or None if the file does not exist; then nothing is changed.
+    """
     if not path.is_file():
         return None
     tensors = load_file(path)

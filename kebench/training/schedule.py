@@ -2,7 +2,10 @@
 
 
 def warmup_then_decay(step: int, warmup: int, decay: int) -> float:
-    """The share of the peak rate: linear from 0 over `warmup` steps, then linear to 0 at `decay`."""
+    """Returns the factor of the highest learning rate at a step.
+
+    It rises linearly from 0 to 1 in the first `warmup` steps, then falls linearly to 0 at step `decay`.
+    """
     if step < warmup:
         return (step + 1) / warmup
     return max(0.0, (decay - step) / max(1, decay - warmup))

@@ -107,7 +107,7 @@ def test_an_editor_without_probabilities_is_told_so(
         "beliefs", "--editor", "oracle", "--task", classifier.task, "--out", tmp_path / "x"
     )
     assert status == 2
-    assert "editor oracle: it looks answers up, so there are no probabilities to draw" in err
+    assert "editor oracle: its models return answers, but no probabilities to plot" in err
 
 
 def test_without_matplotlib_the_command_says_what_to_install(

@@ -72,7 +72,7 @@ def test_a_number_where_a_name_should_be_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_a_repeated_key_is_refused(text: str, line: int, key: str, tmp_path: Path) -> None:
-    with pytest.raises(BadFile, match=rf"outer.yaml:{line}: the key '{key}' stands twice"):
+    with pytest.raises(BadFile, match=rf"outer.yaml:{line}: the key '{key}' appears twice"):
         read(text, tmp_path)
 
 
@@ -130,8 +130,8 @@ def test_any_text_is_read_or_refused(text: str) -> None:
         ("{}", "outer.yaml: name: missing"),
         ("{name: x, inner: {rate: fast}}", "outer.yaml: inner.rate: found 'fast', wanted: "),
         ("{name: x, kind: c}", "outer.yaml: kind: found 'c', wanted: Input should be 'a' or 'b'"),
-        ("[]", "outer.yaml: the whole of it: found [], wanted: "),
-        ("", "outer.yaml: the whole of it: found None, wanted: "),
+        ("[]", "outer.yaml: the whole file: found [], wanted: "),
+        ("", "outer.yaml: the whole file: found None, wanted: "),
     ],
 )
 def test_a_wrong_field_is_named_with_its_place(text: str, said: str, tmp_path: Path) -> None:

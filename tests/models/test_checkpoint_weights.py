@@ -51,7 +51,7 @@ def without(prefix: str) -> Callable[[Weights], None]:
 def refusal(folder: Path, kind: str) -> str:
     with pytest.raises(BadFile) as caught:
         load_model(str(folder), tiny.task(kind))
-    start = f"{folder}: the weights on file are not the model's: "
+    start = f"{folder}: the weights in the file do not fit the model: "
     assert str(caught.value).startswith(start)
     assert "\n" not in str(caught.value)
     return str(caught.value).removeprefix(start)
@@ -89,7 +89,7 @@ def test_a_layer_too_many_is_named(kind: str, tmp_path: Path) -> None:
             config[field] = 1
     config.pop("layer_types", None)
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    assert refusal(folder, kind).startswith(f"without a place: {A_LAYER[kind]}")
+    assert refusal(folder, kind).startswith(f"superfluous: {A_LAYER[kind]}")
 
 
 def test_weights_of_another_shape_are_named(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_weights_of_another_shape_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("kind", "name"), [("bert", "cls.predictions.bias"), ("t5", "v_head.weight")])
 def test_weights_of_another_head_are_named(kind: str, name: str, tmp_path: Path) -> None:
     folder = changed(tiny.save(kind, tmp_path / "m"), lambda weights: weights.update({name: torch.zeros(3)}))
-    assert refusal(folder, kind) == f"without a place: {name}"
+    assert refusal(folder, kind) == f"superfluous: {name}"
 
 
 @pytest.mark.parametrize(

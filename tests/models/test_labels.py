@@ -132,7 +132,7 @@ def test_labels_without_names_are_taken_in_the_tasks_order_with_a_warning(
     with caplog.at_level(logging.WARNING):
         unnamed = load_model(str(saved(tmp_path / "m", "LABEL_0", "LABEL_1")), TASK)
         assert [record.message for record in caplog.records] == [
-            f"model {unnamed.name}: its labels have no names: taken for REFUTES, SUPPORTS"
+            f"model {unnamed.name}: its labels have no names; assumed: REFUTES, SUPPORTS"
         ]
         caplog.clear()
         named = load_model(str(saved(tmp_path / "named", *tiny.LABELS)), TASK)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from functools import partial
 
@@ -219,8 +220,48 @@ def test_a_network_that_reads_padding_is_asked_row_by_row(name: str) -> None:
 
 def test_proofs_leave_no_trace() -> None:
     base = tiny.model("bart")
-    asking = base.prompt_format
+    prompt_format = base.prompt_format
     assert base.one_pass.holds_edits(editable(base.network))
-    assert base.prompt_format is asking
+    assert base.prompt_format is prompt_format
     assert not [module for module in base.network.modules() if module._forward_hooks]
     assert "edits_in_one_pass" not in execution(base)
+
+
+def fails_once(base: AbstractModel, error: Exception) -> None:
+    """Lets the first layer raise the error in its next pass."""
+    left = [error]
+
+    def fail(*_: object) -> None:
+        if left:
+            raise left.pop()
+
+    base.network.get_submodule("bert.encoder.layer.0").register_forward_pre_hook(fail)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (RuntimeError("shapes\ndiffer"), "RuntimeError: shapes differ"),
+        (torch.OutOfMemoryError("full"), "out of memory"),
+    ],
+)
+def test_a_network_that_refuses_the_probes_is_told(
+    error: Exception, told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    base = tiny.model("bert")
+    assert base.one_pass.holds_rows()
+    fails_once(base, error)
+    with caplog.at_level(logging.INFO, logger="kebench"):
+        assert not base.one_pass.holds_edits(editable(base.network))
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{base.name}: several edits cannot share a pass, so they are computed one by one ({told})"
+    ]
+
+
+def test_an_error_that_no_network_raises_by_itself_is_passed_on_and_proves_nothing() -> None:
+    base = tiny.model("bert")
+    assert base.one_pass.holds_rows()
+    fails_once(base, OSError("the disk is gone"))
+    with pytest.raises(OSError, match="the disk is gone"):
+        base.one_pass.holds_edits(editable(base.network))
+    assert base.one_pass.holds_edits(editable(base.network))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -191,7 +192,7 @@ def test_a_pass_that_fails_leaves_the_network_as_it_was(
     prompts, targets = tiny.prompts(kind, 4), [tiny.LABELS[0] if kind == "bert" else "Oslo"] * 4
     right = edited.prefers(prompts, [0] * 4, targets)
     if where == "never kept":
-        base.reuse = Reuse(base.network, base.logits)
+        base.reuse = Reuse(base.name, base.network, base.logits)
     parts = {name: dict(vars(module)) for name, module in base.network.named_modules()}
     hooks = {name: len(module._forward_hooks) for name, module in base.network.named_modules()}
 
@@ -327,3 +328,56 @@ def test_two_stacks_whose_order_is_unknown_are_not_cut() -> None:
     layer = "bert.encoder.layer.2.output.dense.weight"
     assert cuts_before(network, frozenset([layer])) != ()
     assert cuts_before(network, frozenset([layer, "adapters.1.weight"])) == ()
+
+
+def fails_once(base: AbstractModel, error: Exception, parameter: str) -> list[Exception]:
+    """Lets the module of a parameter raise the error in its next pass; returns a list, empty after that."""
+    left = [error]
+
+    def fail(*_: Any) -> None:
+        if left:
+            raise left.pop()
+
+    base.network.get_submodule(parameter.rpartition(".")[0]).register_forward_pre_hook(fail)
+    return left
+
+
+LAST_LAYER = "bert.encoder.layer.2.output.dense.weight"
+
+
+def last_layer_edited() -> tuple[AbstractModel, Versions, list[str]]:
+    base = deep("bert")
+    edited = Versions(base, [edit_of(base, [LAST_LAYER], 0)])
+    prompts = tiny.prompts("bert", 4)
+    assert base.one_pass.holds_edits([LAST_LAYER])  # before passes are counted
+    assert base.one_pass.holds_rows()
+    return base, edited, prompts
+
+
+def test_memory_that_runs_out_in_a_proof_does_not_end_reuse() -> None:
+    base, edited, prompts = last_layer_edited()
+    left = fails_once(base, torch.OutOfMemoryError("full"), LAST_LAYER)
+    edited.prefers(prompts, [0] * 4, [tiny.LABELS[0]] * 4)
+    assert not left, "the error must have come"
+    assert base.reuse._proofs == {"bert.encoder.layer.1": True}
+    assert base.batching.backed_off == 1
+
+
+def test_an_error_that_no_network_raises_by_itself_is_passed_on_by_a_proof() -> None:
+    base, edited, prompts = last_layer_edited()
+    fails_once(base, OSError("the disk is gone"), LAST_LAYER)
+    with pytest.raises(OSError, match="the disk is gone"):
+        edited.prefers(prompts, [0] * 4, [tiny.LABELS[0]] * 4)
+    edited.prefers(prompts, [0] * 4, [tiny.LABELS[0]] * 4)
+    assert base.reuse._proofs == {"bert.encoder.layer.1": True}
+
+
+def test_a_cut_that_a_network_refuses_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    base, edited, prompts = last_layer_edited()
+    fails_once(base, TypeError("wants a tuple"), LAST_LAYER)
+    with caplog.at_level(logging.INFO, logger="kebench"):
+        edited.prefers(prompts, [0] * 4, [tiny.LABELS[0]] * 4)
+    assert base.reuse._proofs == {"bert.encoder.layer.1": False}
+    assert [record.getMessage() for record in caplog.records] == [
+        "bert: the hidden states of bert.encoder.layer.1 cannot be reused (TypeError: wants a tuple)"
+    ]

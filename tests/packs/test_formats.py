@@ -362,7 +362,7 @@ def test_kilt_hub_failure_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ConnectionError("no route\nand a long story")
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    text = r"^owner/name \(fever, 0123456\): not had from the Hub: no route$"
+    text = r"^owner/name \(fever, 0123456\): cannot be loaded from the Hub: no route$"
     with pytest.raises(BadSetting, match=text):
         read_source("kilt_fever", "owner/name", revision=COMMIT)
 
@@ -373,7 +373,7 @@ def test_kilt_hub_failure_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
         (
             "kilt_tasks",
             COMMIT,
-            "'kilt_tasks': no such file; a Hub id has its owner before it, as facebook/kilt_tasks",
+            "'kilt_tasks': no such file; a Hub id begins with its owner, as facebook/kilt_tasks",
         ),
         ("owner/name", None, "owner/name: found no revision, wanted the commit's 40 hex digits"),
         ("owner/name", "main", "owner/name: found the revision 'main', wanted the commit's 40 hex digits"),
@@ -388,7 +388,7 @@ def test_kilt_sources_that_cannot_work(source: str, revision: str | None, text: 
 
 def test_broken_parquet_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_bytes(b"PAR1 but not really")
-    with pytest.raises(BadFile, match=r"a.parquet: not Parquet that can be read"):
+    with pytest.raises(BadFile, match=r"a.parquet: not a readable Parquet file"):
         read_source("kilt_fever", tmp_path / "a.parquet")
 
 
@@ -520,17 +520,17 @@ def test_broken_records(
         (b"", ": found nothing, wanted JSON objects"),
         (b'{"a": 1}\n\n{"a": \xff}\n', ":3: found the byte 0xff, wanted UTF-8"),
         (b'{"a": 1}\n{"a": 1', ":2: not JSON: expecting ',' delimiter; found the end"),
-        (b'{"a": 1, "b": 2, "a": 3}', ":1: the key 'a' stands twice"),
+        (b'{"a": 1, "b": 2, "a": 3}', ":1: the key 'a' appears twice"),
         (b'{"a": NaN}', ":1: found NaN, wanted a number"),
         (b'{"a": 1} {"a": 2}', ":1: found ' {\"a\": 2}' after the object"),
         (b"3\n", ":1: found 3, wanted an object"),
-        (b"[\n{}\n", ":3: found the end of the file, wanted ',' or ']' and an object between"),
-        (b"[\n{},\n]", ":3: found ']', wanted ',' or ']' and an object between"),
-        (b"[\n{}\n{}]", ":3: found '{', wanted ',' or ']' and an object between"),
+        (b"[\n{}\n", ":3: found the end of the file, wanted ',' and an object, or ']'"),
+        (b"[\n{},\n]", ":3: found ']', wanted ',' and an object, or ']'"),
+        (b"[\n{}\n{}]", ":3: found '{', wanted ',' and an object, or ']'"),
         (b'[\n{},\n{"a":\n  1 2}]', ":4: not JSON: expecting ',' delimiter; found '2}]'"),
         (b"[\n\n4]", ":3: found 4, wanted an object"),
         (b"[{}]\nmore", ":1: found 'more' after the array"),
-        (b'{"a":' * 100_000, ":1: not JSON that can be read: nested too deeply"),
+        (b'{"a":' * 100_000, ":1: not readable JSON: nested too deeply"),
     ],
 )
 def test_broken_json(content: bytes, text: str, tmp_path: Path) -> None:

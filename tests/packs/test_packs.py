@@ -185,15 +185,15 @@ SPOILT: list[tuple[Callable[[Path], object], str]] = [
     (edit_lock(lambda lock: lock["files"].pop("dev.jsonl")), "pack.lock: files: found ['test.jsonl', 'train"),
     (
         edit_lock(lambda lock: lock["files"]["train.jsonl"].update(records=2)),
-        "train.jsonl: found 1 records, wanted 2 as pack.lock says",
+        "train.jsonl: found 1 records, wanted 2 as in pack.lock",
     ),
     (
         edit_lock(lambda lock: lock["files"]["train.jsonl"].update(paraphrases=0)),
-        "train.jsonl: found 1 paraphrases, wanted 0 as pack.lock says",
+        "train.jsonl: found 1 paraphrases, wanted 0 as in pack.lock",
     ),
     (
         edit_lock(lambda lock: lock["files"]["train.jsonl"].update(facts=0)),
-        "train.jsonl: found 1 facts, wanted 0 as pack.lock says",
+        "train.jsonl: found 1 facts, wanted 0 as in pack.lock",
     ),
 ]
 
@@ -217,7 +217,7 @@ def test_verify_refuses_an_id_that_stands_twice(tmp_path: Path) -> None:
     twice = replace(RECORDS["test"][0], id="1")
     written(tmp_path / "pack", RECORDS | {"test": (twice,)})
     assert read_pack(tmp_path / "pack")
-    with pytest.raises(BadFile, match=r"test.jsonl:1: the id 1 stands in train.jsonl:1 too$"):
+    with pytest.raises(BadFile, match=r"test.jsonl:1: the id 1 is also in train.jsonl:1$"):
         verify_pack(tmp_path / "pack")
 
 
@@ -254,7 +254,7 @@ def test_a_pack_replaces_a_pack_but_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter").write_text("years of work")
     before = everything_in(tmp_path)
-    with pytest.raises(BadSetting, match=r"thesis: is there and is not a pack; remove it or choose another"):
+    with pytest.raises(BadSetting, match=r"thesis: exists and is not a pack; remove it or choose another"):
         written(tmp_path / "thesis")
     assert everything_in(tmp_path) == before
 

@@ -79,7 +79,7 @@ GOOD = (
         (HEADER + "P2\tAda\tOslo\tRome\tpast\n", GOOD, "facts.tsv:2: relation: found 'P2'"),
         (HEADER + "P1\tAda\tOslo\tRome\tfuture\n", GOOD, "facts.tsv:2: tense: found 'future'"),
         (HEADER + "P1\tAda\tOslo\tOslo\tpast\n", GOOD, "facts.tsv:2: false: found the object itself"),
-        (HEADER + LINE + LINE, GOOD, "facts.tsv:3: the subject 'Ada' stands in line 2 too"),
+        (HEADER + LINE + LINE, GOOD, "facts.tsv:3: the subject 'Ada' is also in line 2"),
         (HEADER, GOOD.replace("'A [X]?', ", ""), "P1: questions: found 4, wanted more than 4"),
         (HEADER, GOOD.replace("'A [X]?'", "'A?'"), "P1: questions: 'A?': found [X], [Y] (0, 0) times"),
         (HEADER, GOOD.replace("A [X] [Y].", "A [X]."), "P1: claims: 'A [X].': found [X], [Y] (1, 0) times"),

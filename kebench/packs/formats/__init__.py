@@ -1,9 +1,9 @@
-"""The importers, one published format a module. Adding one touches no other file.
+"""The importers: one module for each published format. A new importer needs no change in any other file.
 
-A module describes its format in its docstring and has a function `read(path) -> Reading`, or, where the
-source may also be a data set of the Hub, `read(source, configuration=…, revision=…) -> Reading`. A format
-whose rows need not say whether their answers are true has `answers_are=…` as well. `GOLD` names the field
-of a row that is taken for the truth.
+A module describes its format in its docstring and defines `read(path) -> Reading`. If the source can also be
+a data set on the Hub, it is `read(source, configuration=…, revision=…) -> Reading`. If the rows of the format
+do not always say whether their answers are true, `read` also takes `answers_are=…`. `GOLD` is the name of the
+field that holds the gold answers.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from kebench.task import AnswersAre
 
 
 def format_names() -> tuple[str, ...]:
-    """The formats, by name, without importing any."""
+    """Returns the names of the formats, without importing their modules."""
     return tuple(sorted(module.name for module in iter_modules(__path__)))
 
 
 def gold_answers(format: str, answers_are: AnswersAre | None = None) -> str:
-    """What a format takes for the gold answers, in words; empty where the format says nothing of it."""
+    """Returns in words which field holds a format's gold answers; empty if its module does not say."""
     if format not in format_names():
         return ""
     field: str = getattr(import_module(f"{__name__}.{format}"), "GOLD", "")
@@ -39,19 +39,19 @@ def read_source(
     revision: str | None = None,
     answers_are: AnswersAre | None = None,
 ) -> Reading:
-    """Reads a file, or a data set of the Hub where the format is published there.
+    """Reads a source: a file, or a data set on the Hub if the format is published there.
 
     Args:
-        format: a name among `format_names()`.
-        source: a path; or, as text, a Hub id `owner/name`.
-        configuration: of the Hub data set.
-        revision: the Hub commit.
-        answers_are: whether the answers are true or counterfactual, for a format whose rows need not say.
+        format: one of `format_names()`.
+        source: a path, or a Hub id `owner/name` as text.
+        configuration: the configuration of the Hub data set.
+        revision: the commit of the Hub data set.
+        answers_are: `truth` or `counterfactual`, for a format whose rows do not always say which.
 
     Raises:
-        NotFound: there is no such format or no such file.
-        BadFile: the source does not hold what the format says.
-        BadSetting: a configuration, a revision or `answers_are` was given for a format that has none.
+        NotFound: the format or the file does not exist.
+        BadFile: the contents of the source do not have the format.
+        BadSetting: the format does not use the given `configuration`, `revision` or `answers_are`.
     """
     if format not in format_names():
         raise NotFound("format", format, format_names())

@@ -1,7 +1,7 @@
-"""FEVER as De Cao et al. annotated it (`fever-train-kilt.jsonl`, `fever-dev-kilt.jsonl`).
+"""FEVER with De Cao et al.'s annotations (`fever-train-kilt.jsonl`, `fever-dev-kilt.jsonl`).
 
-A KILT row (`kebench.packs.kilt`), one a line, with what they add to it (`kebench.packs.decao`). Where a row
-has several answers, the first is the label, as in their code.
+Each line is a KILT row (`kebench.packs.kilt`) with the fields that the authors add (`kebench.packs.decao`).
+If a row has several answers, the first is the label, as in the authors' code.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ GOLD = "output"
 
 
 def read(path: Path) -> Reading:
-    """The claims in `path`.
+    """Reads the claims in the file `path`.
 
     Raises:
-        BadFile: a line lacks a field or holds a wrong one.
+        BadFile: a field is missing or wrong.
     """
     entries = []
     set_aside: Counter[str] = Counter()

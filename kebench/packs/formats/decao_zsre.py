@@ -1,11 +1,11 @@
-"""zsRE as De Cao et al. annotated it (`structured_zeroshot-train-new_annotated_final.jsonl`, `-dev-…`).
+"""zsRE with De Cao et al.'s annotations (`structured_zeroshot-train-new_annotated_final.jsonl`, `-dev-…`).
 
-A KILT row (`kebench.packs.kilt`), one a line, but one *template question* a row: `input` is the question,
-and the rows of one fact share KILT's `id`. With what the authors add (`kebench.packs.decao`). The subject is
-not named, so `id` is the clue to the fact.
+Each line is a KILT row (`kebench.packs.kilt`) with the fields that the authors add (`kebench.packs.decao`).
+Unlike in KILT, each row has one *template question*, in `input`, and the rows of one fact share KILT's `id`.
+The subject is not given, so `id` is used as the clue that identifies the fact.
 
-The same authors' `…-new.jsonl`, before annotation, has KILT's "subject [SEP] relation" as `input` and is
-refused: `kilt_zsre` reads it.
+The same authors' `…-new.jsonl`, the file without annotations, has KILT's "subject [SEP] relation" as `input`.
+It is refused here; the format `kilt_zsre` reads it.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ GOLD = "output"
 
 
 def read(path: Path) -> Reading:
-    """The questions in `path`.
+    """Reads the questions in the file `path`.
 
     Raises:
-        BadFile: a line lacks a field or holds a wrong one.
+        BadFile: a field is missing or wrong.
     """
     entries = []
     set_aside: Counter[str] = Counter()

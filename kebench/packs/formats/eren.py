@@ -1,16 +1,17 @@
-"""EREN's cleaned FEVER editing set (`fever_filtered.json`): an array, one edit an object.
+"""EREN's cleaned FEVER editing set (`fever_filtered.json`): an array with one object for each edit.
 
     {"_id": "1", "edit_statement": "…", "edit_scope": [["…", "yes"], ["…", "no"], …],
      "edit_scope_true_ans": ["yes", …], …}
 
-`_id` is the FEVER claim's. The first entry of `edit_scope` is the statement that is edited in; the others
-are back-translated paraphrases *of the claim*, each with the answer wanted once the statement is believed.
-Where that is "yes", the statement says what the claim says: it is the claim, and the row is a record.
-Where it is "no", the statement contradicts the claim, whose own text the file does not hold: the row is an
-addition, paraphrases for the FEVER record of the same id. `edit_scope_true_ans[0]` is the gold answer of the
-claim (not of a contradicting statement), "yes" for SUPPORTS; the list may be longer than `edit_scope`.
+`_id` is the id of a FEVER claim. The first entry of `edit_scope` is the statement that the edit should make
+the model believe. The other entries are back-translated paraphrases *of the claim*, each with the answer that
+is right if the statement is believed. If that answer is "yes", the statement agrees with the claim: it is the
+claim, and the row is a record. If it is "no", the statement contradicts the claim, whose text is not in the
+file: then the row is an addition, which holds paraphrases for the FEVER record with the same id.
+`edit_scope_true_ans[0]` is the gold answer of the claim (not of a contradicting statement); "yes" means
+SUPPORTS. The list may be longer than `edit_scope`.
 
-A row without paraphrases tells neither way whether its statement is the claim, and is set aside.
+If a row has no paraphrases, one cannot tell whether its statement is the claim. Such a row is left out.
 
 Source: Chen et al. 2024, "Robust and Scalable Model Editing for Large Language Models", arXiv:2403.17431;
 https://github.com/thunlp/EREN.
@@ -28,14 +29,14 @@ from kebench.packs.rows import Row
 
 GOLD = "edit_scope_true_ans"
 LABELS = {"yes": "SUPPORTS", "no": "REFUTES"}
-SOURCE = "eren"  # back-translation, cleaned by EREN's authors
+SOURCE = "eren"  # back-translations, cleaned by EREN's authors
 
 
 def read(path: Path) -> Reading:
-    """The claims in `path` that are edited as they stand, and paraphrases for the others.
+    """Reads the statements in the file `path` that are claims, and paraphrases of the other claims.
 
     Raises:
-        BadFile: an object lacks a field or holds a wrong one.
+        BadFile: a field is missing or wrong.
     """
     entries, additions = [], []
     n_bare = 0
@@ -56,7 +57,7 @@ def read(path: Path) -> Reading:
 
 
 def _scope(row: Row) -> tuple[str, tuple[Paraphrase, ...]]:
-    """The answer wanted for the claim's paraphrases, and the paraphrases."""
+    """Returns the answer to the claim's paraphrases if the statement is believed, and the paraphrases."""
     scope = row.items("edit_scope")
     for i, item in enumerate(scope):
         match item:

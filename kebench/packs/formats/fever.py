@@ -1,11 +1,11 @@
-"""FEVER 1.0 as published (`paper_dev.jsonl`, `train.jsonl`, …): one claim a line.
+"""FEVER 1.0 as published (`paper_dev.jsonl`, `train.jsonl`, …): one claim on each line.
 
     {"id": 1, "label": "SUPPORTS", "claim": "…",
      "evidence": [[[annotation, evidence, page, sentence], …], …], …}
 
-`label` is SUPPORTS, REFUTES or NOT ENOUGH INFO; claims of the last kind state no fact that could be edited
-and are left out by rule. Each evidence set lists sentences of Wikipedia pages; all of them are clues to the
-fact.
+`label` is SUPPORTS, REFUTES or NOT ENOUGH INFO. Claims with the last label are left out, because they state
+no fact that could be edited. Each set in `evidence` lists sentences of Wikipedia pages; all of these
+sentences are clues that identify the fact.
 
 Source: Thorne et al. 2018, "FEVER: a large-scale dataset for Fact Extraction and VERification",
 arXiv:1803.05355; https://fever.ai.
@@ -27,10 +27,10 @@ UNDECIDED = "NOT ENOUGH INFO"
 
 
 def read(path: Path) -> Reading:
-    """The supported and refuted claims in `path`.
+    """Reads the supported and refuted claims in the file `path`.
 
     Raises:
-        BadFile: a line lacks a field or holds a wrong one.
+        BadFile: a field is missing or wrong.
     """
     entries = []
     n_undecided = 0

@@ -1,8 +1,8 @@
-"""FEVER as KILT distributes it: a claim as `input`, SUPPORTS or REFUTES as `output[].answer`.
+"""FEVER as distributed by KILT: `input` is a claim, `output[].answer` is SUPPORTS or REFUTES.
 
-KILT holds no paraphrases: its records test, and are edited only once paraphrases are merged in (`eren`,
-`decao_fever`; a claim keeps FEVER's id in all of them). What a row looks like and where it may come from:
-`kebench.packs.kilt`.
+KILT has no paraphrases. So its records are test questions, and can be edited only if paraphrases from another
+source are merged in (`eren`, `decao_fever`; a claim has the same id, that of FEVER, in all of them). The
+fields of a row and the possible sources are described in `kebench.packs.kilt`.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ UNLABELLED = "rows without output"
 
 
 def read(source: Path | str, configuration: str = "fever", revision: str | None = None) -> Reading:
-    """The labelled claims of a source; those without a label (KILT's test split) are counted.
+    """Reads the labelled claims of a source; claims without a label (KILT's test split) are counted.
 
     Raises:
-        BadFile: a row lacks a field or holds a wrong one.
-        NotFound, BadSetting: as `kilt_rows` says.
+        BadFile: a field is missing or wrong.
+        NotFound, BadSetting: as for `kilt_rows`.
     """
     entries = []
     n_unlabelled = 0
@@ -38,14 +38,15 @@ def read(source: Path | str, configuration: str = "fever", revision: str | None 
 
 
 def claim(row: Row, *, first: bool = False) -> Entry | None:
-    """The claim in a row, or None where it has no label.
+    """Returns the claim in a row, or None if it has no label.
 
     Args:
-        row: of KILT, or of files made from it.
-        first: the first answer is the label, whatever follows; otherwise two are an error.
+        row: a row of KILT, or of a file made from KILT.
+        first: if True, the first answer is the label and others are ignored; otherwise two answers are an
+            error.
 
     Raises:
-        BadFile: the row lacks a field or holds a wrong one.
+        BadFile: a field is missing or wrong.
     """
     id_, prompt, answers = f"fever-{row.identifier('id')}", row.text("input"), answers_of(row)
     if not answers:

@@ -1,11 +1,11 @@
-"""zsRE as KILT distributes it (`structured_zeroshot`): one fact a row.
+"""zsRE as distributed by KILT (`structured_zeroshot`): one fact in each row.
 
     {"id": "…", "input": "subject [SEP] relation", "meta": {"template_questions": ["…?", …], …},
      "output": [{"answer": "…", …}, …]}
 
-The first template question is the prompt, the others are its paraphrases (written by people, with the
-subject put in: Levy et al. 2017); every answer is gold. What a row looks like and where it may come from:
-`kebench.packs.kilt`.
+The first template question is the prompt, the others are its paraphrases. They are templates written by
+people, with the subject filled in (Levy et al. 2017). All answers are gold answers. The other fields of a row
+and the possible sources are described in `kebench.packs.kilt`.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ SEPARATOR = " [SEP] "
 def read(
     source: Path | str, configuration: str = "structured_zeroshot", revision: str | None = None
 ) -> Reading:
-    """The facts of a source; rows without an answer (KILT's test split) or a question are counted.
+    """Reads the facts of a source; rows without an answer (KILT's test split) or a question are counted.
 
     Raises:
-        BadFile: a row lacks a field or holds a wrong one.
-        NotFound, BadSetting: as `kilt_rows` says.
+        BadFile: a field is missing or wrong.
+        NotFound, BadSetting: as for `kilt_rows`.
     """
     entries = []
     set_aside: Counter[str] = Counter()

@@ -3,12 +3,13 @@
     {"subject": "…", "prompt": "…?", "ground_truth": ["…"], "rephrase_prompt": "…?",
      "generate_prompt": ["…?", …], "target_new": "…", "locality": {…}, "portability": {…}}
 
-`rephrase_prompt` is zsRE's back-translated paraphrase; `generate_prompt`, in the variant that has it, holds
-about ten more written by a language model (the notebook beside that file loads Meta-Llama-3-8B-Instruct):
-each paraphrase's source says which. A few generated ones are blank; they are dropped and counted.
-`ground_truth` is the truth: it equals MEND's `answers` for all 791 questions that both hold. `target_new` is
-a counterfactual to edit in and is left out, as are `locality` and `portability`. (In KnowEdit's recent
-facts, `wiki_recent`, it is `target_new` that is true; that file has no `ground_truth` and is refused here.)
+`rephrase_prompt` is zsRE's back-translated paraphrase. `generate_prompt`, which only one variant of the file
+has, holds about ten more paraphrases written by a language model (the notebook published with that file loads
+Meta-Llama-3-8B-Instruct). The `source` of each paraphrase says from which field it comes. A few generated
+paraphrases are blank; they are left out and counted. `ground_truth` holds true answers: it equals MEND's
+`answers` for all 791 questions that are in both. `target_new` is a counterfactual target and is left out, as
+are `locality` and `portability`. (In KnowEdit's recent facts, `wiki_recent`, `target_new` is the true answer.
+That file has no `ground_truth` and is refused here.)
 
 Source: Zhang et al. 2024, "A Comprehensive Study of Knowledge Editing for Large Language Models",
 arXiv:2401.01286; https://huggingface.co/datasets/zjunlp/KnowEdit.
@@ -29,10 +30,10 @@ GENERATED = "generate_prompt"
 
 
 def read(path: Path) -> Reading:
-    """The questions in `path`.
+    """Reads the questions in the file `path`.
 
     Raises:
-        BadFile: an object lacks a field or holds a wrong one.
+        BadFile: a field is missing or wrong.
     """
     entries = []
     n_blank = 0

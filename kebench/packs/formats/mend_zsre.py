@@ -1,19 +1,20 @@
-"""zsRE as MEND, ROME and EasyEdit distribute it (`zsre_mend_train.json`, `…_eval.json`): an array of objects.
+"""zsRE as distributed by MEND, ROME and EasyEdit (`zsre_mend_train.json`, `…_eval.json`): a JSON array.
 
     {"subject": "…", "src": "…?", "rephrase": "…?", "answers": ["…"], "pred": "…", "alt": "…",
      "loc": "nq question: …", "loc_ans": "…", "cond": "pred >> alt || src"}
 
-`src` is the question, `rephrase` its one back-translated paraphrase, `answers` the gold. `pred` is MEND's
-base model's answer and `alt` the false target drawn from that model's beam; neither is about the world, and
-both are left out.
+`src` is the question, `rephrase` its one back-translated paraphrase, `answers` the gold answers. `pred` is
+the answer of MEND's base model, and `alt` is a false target taken from that model's beam search. Both are
+left out, because they depend on that model.
 
-**But** files go round without `answers` and `pred`. In some (BMIKE-53's 10,000) `alt` holds the true answer;
-in others it is the false one, as in MEND. Nothing in a row tells which. So such a row is refused unless
-`answers_are` says what `alt` holds: as `truth` it is gold; as `counterfactual` the row has no gold answer and
-is set aside. With `pred` and without `answers`, `alt` is MEND's false target, and `truth` is refused too.
+There are also files without `answers` and `pred`. In some of them (the 10,000 records of BMIKE-53) `alt`
+holds the true answer; in others it holds a false one, as in MEND. A row does not show which. So such a row is
+refused unless `answers_are` says what `alt` holds. With `truth`, `alt` is the gold answer. With
+`counterfactual`, the row has no gold answer and is left out. In a row with `pred` but without `answers`,
+`alt` is MEND's false target, and `truth` is refused.
 
-`loc`, an unrelated Natural Questions question, is left out too: what must not change is drawn from the
-task's own test set, the same for every editor.
+`loc`, an unrelated question from Natural Questions, is left out too. Retain questions are drawn from the
+task's own test set, which is the same for all editors.
 
 Source: Mitchell et al. 2022, "Fast Model Editing at Scale", arXiv:2110.11309, after Levy et al. 2017,
 arXiv:1706.04115, and De Cao et al. 2021, arXiv:2104.08164.
@@ -42,15 +43,14 @@ UNTOLD = (
 
 
 def read(path: Path, answers_are: AnswersAre | None = None) -> Reading:
-    """The questions in `path`.
+    """Reads the questions in the file `path`.
 
     Args:
         path: the file.
-        answers_are: what `alt` holds in rows that have no `answers`.
+        answers_are: what `alt` holds in rows without `answers`.
 
     Raises:
-        BadFile: an object lacks a field or holds a wrong one; or has `alt` alone, and `answers_are` does not
-            say what it holds.
+        BadFile: a field is missing or wrong; or `answers_are` is needed and not given.
     """
     entries = []
     set_aside: Counter[str] = Counter()
@@ -64,7 +64,7 @@ def read(path: Path, answers_are: AnswersAre | None = None) -> Reading:
 
 
 def _answers(row: Row, answers_are: AnswersAre | None) -> tuple[str, ...]:
-    """The gold answers; none where the row holds a false one alone."""
+    """Returns the gold answers; none if the row holds only a false one."""
     if "answers" not in row.value:
         if answers_are == "counterfactual":
             return ()

@@ -1,4 +1,4 @@
-"""Claims about the facts of the embedded pack `mini`: see `kebench.packs.sentences`."""
+"""Claims about the facts of the pack `mini`, from the files described in `kebench.packs.sentences`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from kebench.packs.sentences import read_facts, wording
 
 
 def read(path: Path) -> Reading:
-    """A true and a false claim a fact, in all the wordings of its relation; both are about that one fact.
+    """Makes a true and a false claim about each fact, in all wordings of its relation.
 
     Raises:
-        BadFile: the facts or their patterns are not well formed.
+        BadFile: a fact or a pattern does not have the right form.
     """
     relations, facts = read_facts(path)
     entries = []

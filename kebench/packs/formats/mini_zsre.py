@@ -1,4 +1,4 @@
-"""Questions about the facts of the embedded pack `mini`: see `kebench.packs.sentences`."""
+"""Questions about the facts of the pack `mini`, from the files described in `kebench.packs.sentences`."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from kebench.packs.sentences import read_facts, wording
 
 
 def read(path: Path) -> Reading:
-    """One question a fact, answered by its object, in all the wordings of its relation.
+    """Makes one question about each fact, in all wordings of its relation. The object is the answer.
 
-    The false object is the alternative: an edit to it says something false that could be true.
+    The false object is the alternative: as the target of an edit it is wrong, but plausible.
 
     Raises:
-        BadFile: the facts or their patterns are not well formed.
+        BadFile: a fact or a pattern does not have the right form.
     """
     relations, facts = read_facts(path)
     entries = []
