@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import ConfigDict
 
 from kebench.errors import BadFile, NotFound, did_you_mean
+from kebench.files.outside import TASKS, plugin_file, plugins
 from kebench.files.yaml import FORBID_EXTRA, folder_of, read_yaml, validated
 from kebench.scoring.protocols import STRATA
 
@@ -25,7 +26,8 @@ class PackSource:
     """One file, or one Hub data set, that a pack is built from.
 
     Attributes:
-        format: the importer, a module of `kebench.packs.formats`.
+        format: the importer: a module of `kebench.packs.formats`, the name under which an installed package
+            announces one, or `module:function`.
         path: below the folder given to `kebench data build`, or a Hub id `owner/name`.
         sha256: of the file; a different file is refused. Hub sources pin `revision` instead.
         configuration: the Hub data set's configuration.
@@ -144,18 +146,21 @@ class Task:
 
 
 def task_names() -> tuple[str, ...]:
-    """The tasks in `tasks/`, by name, without reading any."""
-    return tuple(sorted(path.stem for path in folder_of("kebench.tasks").glob("*.yaml")))
+    """The names of the tasks in `tasks/` and of those that installed packages announce; none is read."""
+    ours = {path.stem for path in folder_of("kebench.tasks").glob("*.yaml")}
+    return tuple(sorted(ours | {*plugins(TASKS)}))
 
 
 def load_task(name: str) -> Task:
-    """Reads a task by its name in `tasks/`, or by the path of a YAML file.
+    """Reads a task by its name in `tasks/`, by that of a plug-in, or by the path of a YAML file.
 
     Raises:
         NotFound: there is no such task; the nearest name is offered.
         BadFile: the file holds a wrong field, named with its place.
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else folder_of("kebench.tasks") / f"{name}.yaml"
+    if not path.is_file() and name in (announced := plugins(TASKS)):
+        path = plugin_file(announced[name])
     if not path.is_file():
         raise NotFound("task", name, task_names())
     task = validated(Task, read_yaml(path), path)

@@ -55,6 +55,24 @@ def read_yaml(path: Path) -> Any:
         raise BadFile(path, f"not YAML ({' '.join(str(error).split())})") from None
 
 
+def yaml_value(text: str, place: str) -> Any:
+    """What `text` stands for as a value in a YAML file: `1`, `true`, `[a, b]`, `a word`.
+
+    Raises:
+        BadFile: it is not YAML; `place` says whose value it is.
+    """
+    try:
+        return yaml.load(text, Loader=_UniqueKeyLoader)
+    except (yaml.YAMLError, ValueError):
+        raise BadFile(place, f"found '{text}', wanted a value as a YAML file has it") from None
+
+
+def as_yaml(value: Any) -> str:
+    """A value as a YAML file spells it, on one line: `3.0e-05`, `[1, 2]`."""
+    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6)
+    return text.removesuffix("...\n").strip()
+
+
 def validated(kind: type[T], value: Any, path: Path | str) -> T:
     """`value` as a `kind`, a dataclass (strings like `1e-4`, which YAML keeps as text, become numbers).
 
