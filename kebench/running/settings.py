@@ -60,8 +60,8 @@ class RunSettings:
     ] = "test"
     regime: Annotated[
         str,
-        "single (default): every edit starts from the base model; batch: --batch edits are put into one model at"
-        " once; sequential: a model is edited again and again.",
+        "single (default): every edit starts from the base model; batch: --batch edits are put into one model"
+        " at once; sequential: a model is edited again and again.",
     ] = "single"
     edits: Annotated[int | None, "How many edits follow each other in one model, in sequential."] = None
     batch: Annotated[int | None, "How many edits are put into a model at once. Default: 1 in sequential."] = (
