@@ -14,6 +14,8 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from kebench.errors import BadFile, BadSetting, did_you_mean
 
 T = TypeVar("T")
+_UNKNOWN = ("unexpected_keyword_argument", "extra_forbidden")
+"""What pydantic calls the mistake of a field that is not there."""
 FORBID_EXTRA = ConfigDict(extra="forbid")
 """The `__pydantic_config__` of a dataclass that is read from a file."""
 
@@ -85,9 +87,10 @@ def validated(kind: type[T], value: Any, path: Path | str) -> T:
     except BadSetting as error:  # of a dataclass's own check
         raise BadFile(path, str(error)) from None
     except ValidationError as error:
-        first = error.errors()[0]
+        # A misspelt field is told before the field that is missing because of it.
+        first = min(error.errors(), key=lambda each: each["type"] not in _UNKNOWN)
         place = ".".join(str(part) for part in first["loc"]) or "the whole of it"
-        if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        if first["type"] in _UNKNOWN:
             name = str(first["loc"][-1])
             known = _field_names(kind, first["loc"][:-1])
             raise BadFile(path, f"{place}: unknown field{did_you_mean(name, known)}") from None
