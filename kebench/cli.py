@@ -5,19 +5,22 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
 
 import click
 
 from kebench import __version__
 from kebench.errors import BadSetting, KebenchError, NotFound, did_you_mean
+from kebench.running.settings import RunSettings
 
 if TYPE_CHECKING:
     from kebench.packs.pack import Pack
     from kebench.running.progress import Progress
-    from kebench.running.settings import RunSettings
-    from kebench.task import Task
+    from kebench.task import PackSource, Task
+
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class OneLineErrors(click.Group):
@@ -80,34 +83,73 @@ def main() -> None:
         sys.exit(130)
 
 
+# Flags of several commands ---------------------------------------------------------------------------
+
+
+def _name_and_value(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> dict[str, Any] | None:
+    """What `-s NAME=VALUE`, given once or more, sets; None if it is not given."""
+    if not given:
+        return None
+    from kebench.files.yaml import yaml_value
+
+    found: dict[str, Any] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not (name and equals):
+            raise BadSetting(f"-s: found '{text}', wanted NAME=VALUE")
+        if name in found:
+            raise BadSetting(f"-s {name}: found twice, wanted once")
+        found[name] = yaml_value(value, f"-s {name}")
+    return found
+
+
+def _numbers(_: click.Context, option: click.Parameter, given: str | None) -> list[int] | None:
+    """The numbers of a comma-separated list; None if it is not given."""
+    if given is None:
+        return None
+    names = _names(given)
+    if not all(name.isdecimal() for name in names):
+        raise BadSetting(f"{option.opts[0]}: found '{given}', wanted numbers with commas between them")
+    return [int(name) for name in names]
+
+
+_FLAGS = {"editors": ("--editor", "editors"), "settings": ("-s", "--setting", "settings")}
+_TYPES: Mapping[Any, type] = {int: int, int | None: int, float | None: float}
+_OTHERWISE: Mapping[str, Mapping[str, Any]] = {
+    "limit": {"type": click.IntRange(min=0)},
+    "precision": {"metavar": "POINTS"},
+    "ask_after": {"metavar": "N,N,...", "callback": _numbers},
+    "settings": {"multiple": True, "metavar": "NAME=VALUE", "callback": _name_and_value},
+}
+
+
+def run_options(*names: str, **changes: Mapping[str, Any]) -> Callable[[Command], Command]:
+    """Gives a command flags for fields of `RunSettings`, with the type and the help that each has there.
+
+    Args:
+        names: the fields; by default all of them.
+        changes: field → arguments of `click.option` that replace those.
+    """
+    hints = get_type_hints(RunSettings, include_extras=True)
+
+    def add(command: Command) -> Command:
+        for name in reversed(names or [*hints]):
+            kind, text = get_args(hints[name])
+            flags = _FLAGS.get(name, (f"--{name.replace('_', '-')}",))
+            options = {"type": _TYPES.get(kind, str), "help": text, **_OTHERWISE.get(name, {})}
+            command = click.option(*flags, **{**options, **changes.get(name, {})})(command)
+        return command
+
+    return add
+
+
 # run -------------------------------------------------------------------------------------------------
 
 
 @cli.command()
-@click.option("--editor", "editors", help="Editors, comma-separated: names, YAML paths or module:Class.")
-@click.option("--task", help="A task's name, or a YAML path.")
-@click.option("--model", help="One of the task's models, a folder, or a Hub id. Default: the pack's.")
-@click.option("--pack", help="One of the task's packs, or a folder. Default: the task's.")
-@click.option("--limit", type=click.IntRange(min=0), help="How many edits; 0: all. Default: the task's.")
-@click.option(
-    "--precision",
-    type=float,
-    metavar="POINTS",
-    help="Edit until retain is known to ± POINTS percentage points (which takes 250 / POINTS edits at least);"
-    " --limit, by default all, is then the most edits it may take.",
-)
-@click.option("--seed", type=int, help="Of the choice of edits. Default: 0.")
-@click.option("--protocol", help="strict (default) or decao2021.")
-@click.option("--targets", help="alternative (default): another answer; gold: correct what is wrong.")
-@click.option("--retain", help="Test questions asked of each edit, or 'exact' for all. Default: the task's.")
-@click.option("--retain-seed", type=int, help="Of the choice of those questions. Default: 0.")
-@click.option("--split", help="test (default); dev, to choose an editor's settings with.")
-@click.option("--output", help="The run's folder. Default: runs/<task>-<key of the setting>.")
-@click.option("--device", help="cpu, cuda, cuda:1, mps. Default: cuda if there is one.")
-@click.option("--dtype", help="float32 (default), tf32 (on cuda) or bfloat16: another setting each.")
-@click.option("--batch-size", help="Rows a forward pass. Default: auto, as many as should fit.")
+@run_options()
 @click.option("--config", type=click.Path(dir_okay=False, path_type=Path), help="The same options as YAML.")
-def run(config: Path | None, editors: str | None, **options: Any) -> None:
+def run(config: Path | None, editors: str | None, settings: dict[str, Any] | None, **options: Any) -> None:
     """Run editors on a task and print their scores. Makes what is missing; goes on where it was cut off."""
     from kebench.files.yaml import as_mapping, read_yaml
 
@@ -115,20 +157,23 @@ def run(config: Path | None, editors: str | None, **options: Any) -> None:
     fields.update({name: value for name, value in options.items() if value is not None})
     if editors is not None:
         fields["editors"] = editors
+    if settings is not None:
+        there = fields.get("settings")
+        fields["settings"] = {**there, **settings} if isinstance(there, dict) else settings
     if isinstance(fields.get("editors"), str):
         fields["editors"] = _names(fields["editors"])
     for flag, name in (("--editor", "editors"), ("--task", "task")):
         if not fields.get(name):
             raise BadSetting(f"run: {flag} is missing")
-    settings = _settings(fields, config or "run")
-    _check_names(settings)
-    click.echo(_what_runs(settings), err=True)
+    asked = _settings(fields, config or "run")
+    _check_names(asked)
+    click.echo(_what_runs(asked), err=True)
 
     from kebench.leaderboard import table_text
     from kebench.running.progress import Progress
     from kebench.running.run import run as run_editors
 
-    folder, records = run_editors(settings, progress=Progress())
+    folder, records = run_editors(asked, progress=Progress())
     click.echo(table_text(records))
     click.echo(f"\n{folder}")
 
@@ -138,10 +183,14 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
+def _given(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The flags that were given, or that have a default."""
+    return {name: value for name, value in fields.items() if value is not None}
+
+
 def _settings(fields: dict[str, Any], place: Path | str) -> RunSettings:
     """The settings that flags and file mean."""
     from kebench.files.yaml import validated
-    from kebench.running.settings import RunSettings
 
     for flag, word in (("retain", "exact"), ("batch-size", "auto")):
         found = fields.get(flag.replace("-", "_"))
@@ -168,18 +217,39 @@ def _what_runs(settings: RunSettings) -> str:
 
 
 def _check_names(settings: RunSettings) -> None:
-    """Finds a typo before torch is imported."""
-    from kebench.edits.editor_files import read_editor_file
+    """Finds a typo before torch is imported, and tells which code from outside the package will run."""
+    from kebench.files.home import pack_folder
     from kebench.task import load_task
 
     task = load_task(settings.task)
-    for name in settings.editors:
-        file, _ = read_editor_file(name)
-        if not file.editor.startswith("kebench.baselines."):
-            module = one_line(file.editor.partition(":")[0])
-            click.echo(f"loading {module}: an editor is code, run only what you trust", err=True)
+    _tell_editors(settings.editors)
     if settings.pack is not None and settings.pack not in task.packs and not Path(settings.pack).exists():
         raise NotFound("pack", settings.pack, task.packs)
+    pack = settings.pack or task.default_pack
+    if pack in task.packs and not pack_folder(task.name, pack).is_dir():
+        _tell_formats(task.packs[pack].sources)
+
+
+def _tell_editors(names: Iterable[str]) -> None:
+    """Tells which modules of editors are from outside the package.
+
+    Raises:
+        KebenchError: there is no editor of one of the names, or its file is wrong.
+    """
+    from kebench.edits.editor_files import find_editor
+
+    editors = [find_editor(name).editor for name in names]
+    _tell((editor for editor in editors if not editor.startswith("kebench.baselines.")), "an editor")
+
+
+def _tell_formats(sources: Iterable[PackSource]) -> None:
+    """Tells which modules of formats are from outside the package."""
+    _tell((source.format for source in sources if ":" in source.format), "a format")
+
+
+def _tell(references: Iterable[str], kind: str) -> None:
+    for module in dict.fromkeys(one_line(each.partition(":")[0]) for each in references):
+        click.echo(f"loading {module}: {kind} is code, run only what you trust", err=True)
 
 
 # ls --------------------------------------------------------------------------------------------------
@@ -200,9 +270,18 @@ def ls(what: str) -> None:
 
 
 def _editors() -> list[str]:
-    from kebench.edits.editor_files import editor_files, read_editor_file
+    from kebench.edits.editor_files import editor_files
 
-    return [f"{name:32} {read_editor_file(name)[0].description}" for name in editor_files()]
+    lines = []
+    for file in editor_files():
+        lines += [f"{row.name:40} {row.description}" for row in file.rows]
+        recipes = [f"{name} (default)" if name == file.default_recipe else name for name in file.recipes]
+        told = [
+            *([f"@ {', '.join(recipes)}"] if len(recipes) > 1 else []),
+            *([f"+ {', '.join(file.variants)}"] if file.variants else []),
+        ]
+        lines += [f"  {file.name} {line}" for line in told]
+    return lines
 
 
 def _tasks() -> list[str]:
@@ -242,11 +321,13 @@ def _runs() -> list[str]:
 
 @cli.command()
 @click.option("--base", help="Train a base model: one of the task's models.")
-@click.option("--editor", help="Prepare an editor.")
-@click.option("--task", required=True, help="A task's name, or a YAML path.")
-@click.option("--model", help="The base model an editor is prepared for. Default: the task's.")
-@click.option("--pack", help="One of the task's packs, or a folder. Default: the task's.")
-@click.option("--protocol", default="strict", show_default=True)
+@click.option("--editor", help="Prepare an editor: a name, a YAML path or module:Class.")
+@run_options(
+    "task", "model", "pack", "settings", "protocol", "device",
+    task={"required": True},
+    model={"help": "The base model an editor is prepared for. Default: the pack's."},
+    protocol={"default": "strict", "show_default": True},
+)  # fmt: skip
 @click.option(
     "--reproduce",
     metavar="PACK",
@@ -258,36 +339,29 @@ def _runs() -> list[str]:
     type=click.Path(file_okay=False, path_type=Path),
     help="Where the base model goes, or all that --reproduce makes.",
 )
-@click.option("--device", help="cpu, cuda, cuda:1, mps. Default: cuda if there is one.")
 def train(
-    base: str | None,
-    editor: str | None,
-    task: str,
-    model: str | None,
-    pack: str | None,
-    protocol: str,
-    reproduce: str | None,
-    out: Path | None,
-    device: str | None,
-) -> None:
+    base: str | None, editor: str | None, reproduce: str | None, out: Path | None, **fields: Any
+) -> None:  # fmt: skip
     """Train a base model, or prepare an editor, ahead of time. Interrupted, it goes on where it was."""
     from kebench.running.progress import Progress
     from kebench.scoring.protocols import protocol as find_protocol
     from kebench.task import load_task
 
-    loaded = load_task(task)
-    find_protocol(protocol, labels=loaded.family == "classifier")  # a typo is found before torch is imported
+    loaded, device = load_task(fields["task"]), fields["device"]
+    # A typo is found before torch is imported.
+    find_protocol(fields["protocol"], labels=loaded.family == "classifier")
     progress = Progress()
+    if fields["settings"] is not None and (editor is None or reproduce is not None):
+        raise BadSetting("train: found -s, wanted it with --editor alone: it changes an editor's settings")
     if reproduce is not None:
-        if model is not None or pack is not None:
+        if fields["model"] is not None or fields["pack"] is not None:
             raise BadSetting("train: --reproduce takes neither --model nor --pack: it makes what it says")
         _reproduce(loaded, reproduce, base, editor, out or Path(reproduce), device, progress)
     elif base is not None and editor is None:
-        _train_base(base, loaded, pack, out, device, progress)
+        _train_base(base, loaded, fields["pack"], out, device, progress)
     elif editor is not None and base is None:
-        _prepare_editor(
-            editor, {"task": task, "model": model, "pack": pack, "protocol": protocol}, device, progress
-        )
+        _tell_editors([editor])
+        _prepare_editor(_settings({"editors": (editor,), **_given(fields)}, "train"), progress)
     else:
         raise BadSetting("train: give --base MODEL or --editor NAME, one of them")
 
@@ -331,18 +405,15 @@ def _reproduce(
         click.echo(f"\n{folder}\n")
 
 
-def _prepare_editor(name: str, fields: dict[str, Any], device: str | None, progress: Progress) -> None:
-    from kebench.edits.editor import AbstractTrainedEditor, load_editor
-    from kebench.running.preparation import pack_name, prepare_editor, state_folder
-    from kebench.running.run import ground_of
-    from kebench.running.settings import RunSettings
-    from kebench.task import load_task
+def _prepare_editor(settings: RunSettings, progress: Progress) -> None:
+    from kebench.edits.editor import AbstractTrainedEditor
+    from kebench.running.preparation import prepare_editor, state_folder
+    from kebench.running.run import ground_of, load_editors
 
-    task = load_task(fields["task"])
-    shown, editor = load_editor(name, task=task.name, pack=pack_name(task, fields["pack"]))
+    ((shown, editor),) = load_editors(settings).items()
     if not isinstance(editor, AbstractTrainedEditor):
         raise BadSetting(f"editor {shown}: learns nothing, so there is nothing to prepare")
-    ground = ground_of(RunSettings(editors=(name,), device=device, **fields), progress)
+    ground = ground_of(settings, progress)
     prepared = prepare_editor(shown, editor, ground, progress)
     progress.close()
     size = sum(tensor.numel() for tensor in prepared.state.values())
@@ -354,14 +425,14 @@ def _prepare_editor(name: str, fields: dict[str, Any], device: str | None, progr
 
 
 @cli.command()
-@click.option("--editor", "editors", required=True, help="Editors, comma-separated.")
-@click.option("--task", required=True, help="A task's name, or a YAML path.")
-@click.option("--model", help="One of the task's models, a folder, or a Hub id. Default: the pack's.")
-@click.option("--pack", help="One of the task's packs, or a folder. Default: the task's.")
-@click.option("--limit", type=click.IntRange(min=1), default=30, show_default=True, help="How many edits.")
-@click.option("--retain", type=int, default=20, show_default=True, help="Other questions asked of each.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the choice of edits.")
-@click.option("--device", help="cpu, cuda, cuda:1, mps. Default: cuda if there is one.")
+@run_options(
+    "editors", "task", "model", "pack", "settings", "limit", "retain", "seed", "device",
+    editors={"required": True},
+    task={"required": True},
+    limit={"type": click.IntRange(min=1), "default": 30, "show_default": True, "help": "How many edits."},
+    retain={"type": int, "default": 20, "show_default": True, "help": "Other questions asked of each."},
+    seed={"default": 0, "show_default": True, "help": "Of the choice of edits."},
+)  # fmt: skip
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
@@ -371,7 +442,7 @@ def _prepare_editor(name: str, fields: dict[str, Any], device: str | None, progr
 )
 def beliefs(editors: str, out: Path, **fields: Any) -> None:
     """Draw how an edit moves the log-odds of its claim, of its paraphrases and of everything else."""
-    settings = _settings({"editors": _names(editors), **fields}, "beliefs")
+    settings = _settings({"editors": _names(editors), **_given(fields)}, "beliefs")
     _check_names(settings)
     click.echo(_what_runs(settings), err=True)
 
@@ -401,7 +472,6 @@ def beliefs(editors: str, out: Path, **fields: Any) -> None:
 
 @cli.command()
 @click.option("--editor", required=True, help="An editor: a name, a YAML path or module:Class.")
-@click.option("--task", required=True, help="A task's name, or a YAML path.")
 @click.option(
     "--grid",
     required=True,
@@ -409,21 +479,22 @@ def beliefs(editors: str, out: Path, **fields: Any) -> None:
     help="YAML: a list of mappings of settings to values; or a mapping of settings to lists of values, all"
     " combinations of which are tried.",
 )
-@click.option("--model", help="One of the task's models, a folder, or a Hub id. Default: the pack's.")
-@click.option("--pack", help="One of the task's packs, or a folder. Default: the task's.")
-@click.option(
-    "--limit", type=click.IntRange(min=0), default=64, show_default=True, help="How many dev edits; 0: all."
-)
-@click.option("--retain", default="50", show_default=True, help="Questions asked of each edit, or 'exact'.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the choice of edits.")
-@click.option("--output", help="The folder of the trials. Default: runs/tune-<task>-<editor>-<key>.")
-@click.option("--device", help="cpu, cuda, cuda:1, mps. Default: cuda if there is one.")
+@run_options(
+    "task", "model", "pack", "settings", "limit", "retain", "seed", "output", "device",
+    task={"required": True},
+    settings={"help": "Settings that replace those of the editor's file in every trial, as NAME=VALUE."},
+    limit={"default": 64, "show_default": True, "help": "How many dev edits; 0: all."},
+    retain={"default": "50", "show_default": True, "help": "Questions asked of each edit, or 'exact'."},
+    seed={"default": 0, "show_default": True, "help": "Of the choice of edits."},
+    output={"help": "The folder of the trials. Default: runs/tune-<task>-<editor>-<key>."},
+)  # fmt: skip
 def tune(editor: str, grid: Path, **fields: Any) -> None:
     """Try settings of an editor on a pack's dev split; say which are best. Goes on where it was cut off."""
-    settings = _settings({"editors": (editor,), "split": "dev", **fields}, "tune")
+    settings = _settings({"editors": (editor,), "split": "dev", **_given(fields)}, "tune")
     _check_names(settings)
     click.echo(_what_runs(settings), err=True)
 
+    from kebench.edits.editor_files import find_editor
     from kebench.leaderboard import trials_text
     from kebench.running.progress import Progress
     from kebench.running.tune import chosen_as_yaml, read_grid
@@ -432,7 +503,7 @@ def tune(editor: str, grid: Path, **fields: Any) -> None:
     folder, tuning = try_all(settings, read_grid(grid), progress=Progress())
     click.echo(trials_text(tuning))
     click.echo(f"{folder}\n")
-    click.echo(chosen_as_yaml(tuning) or "every trial failed")
+    click.echo(chosen_as_yaml(tuning, find_editor(editor)) or "every trial failed")
 
 
 # data ------------------------------------------------------------------------------------------------
@@ -481,6 +552,7 @@ def import_(
     """
     from kebench.packs.build import import_pack
 
+    _tell([format_] if ":" in format_ else [], "a format")
     if bool(sources) == bool(train or dev or test):
         raise BadSetting("data import: give SOURCES, or --train, --dev and --test, one of the two")
     pack = import_pack(
@@ -522,6 +594,7 @@ def build(name: str, pack: str | None, folder: Path | None, out: Path | None) ->
     for task, each, place in chosen:
         if each not in task.packs:
             raise NotFound(f"pack of the task {task.name}", each, task.packs)
+        _tell_formats(task.packs[each].sources)
         sources = folder or (shipped_root() if task.packs[each].shipped else Path())
         _show_pack(build_pack(task, each, sources, place or pack_folder(task.name, each)))
 

@@ -1,11 +1,11 @@
 """`kebench.evaluate`: a run from Python, with the same record and the same files as the command."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -42,12 +42,13 @@ class Evaluation:
     edits: "Dataset"
 
 
-def evaluate(
+def evaluate(  # noqa: D417 - RunSettings explains the others
     editor: str | Path | AbstractEditor,
     task: str | Path,
     model: str | Path | AbstractModel | PreTrainedModel | Pair | None = None,
     *,
     pack: str | None = None,
+    settings: Mapping[str, Any] | None = None,
     limit: int | None = None,
     precision: float | None = None,
     seed: int = 0,
@@ -56,6 +57,10 @@ def evaluate(
     retain: int | Literal["exact"] | None = None,
     retain_seed: int = 0,
     split: Split = "test",
+    regime: str = "single",
+    edits: int | None = None,
+    batch: int | None = None,
+    ask_after: tuple[int, ...] = (),
     output: str | Path | None = None,
     device: str | None = None,
     dtype: DType = "float32",
@@ -70,29 +75,20 @@ def evaluate(
     the place it was loaded from, else after its class; the record's fingerprint tells it from others of that
     name.
 
+    All arguments from `pack` to `batch_size` are flags of `kebench run`, with the same defaults;
+    `kebench run --help` and `RunSettings` explain them.
+
     Args:
         editor: a name in `baselines/`, a YAML path, `module:Class`, or an editor itself.
         task: a name in `tasks/`, or a YAML path.
         model: one of the task's models, a folder, a Hub id; a loaded `AbstractModel`; a transformers network
             with its tokenizer, as a pair (network, tokenizer); or a network alone, whose tokenizer is then
             looked for where the network was loaded from. By default the task's.
-        pack: one of the task's packs or a folder; by default the task's.
-        limit: how many edits; by default the task's number; 0 for all there are.
-        precision: edit until the 95 % interval of retain accuracy is this half-width or less, in percentage
-            points; `limit`, by default all there are, is then the most edits it may take.
-        seed: of the choice of edits, and of the intervals.
-        protocol: `strict` or `decao2021`.
-        targets: `alternative` or `gold`.
-        retain: how many test questions each edit is asked, or `exact`; by default the task's number.
-        retain_seed: of the draw of those questions.
-        split: `test`, or `dev` to choose settings with: the half of it that editors choose their checkpoints
-            with, but learn nothing from; held-out wordings and relations left out.
+        settings: settings that replace those of the editor's file; for an editor given by its name alone.
         output: the run's folder, kept and resumable; by default a temporary one.
-        device: where to compute; by default `cuda` if there is one. A loaded model or network stays where it
-            is.
-        dtype: `float32`, `tf32` (with `cuda`) or `bfloat16`. An `AbstractModel` keeps its own. Trained
-            editors learn in float32, whatever it is.
-        batch_size: rows a forward pass, or `auto`. An `AbstractModel` keeps its own.
+        device: a loaded model or network stays where it is.
+        dtype: an `AbstractModel` keeps its own. Trained editors learn in float32, whatever it is.
+        batch_size: an `AbstractModel` keeps its own.
         progress: tell on stderr how far it is.
 
     Raises:
@@ -101,15 +97,19 @@ def evaluate(
     """
     task = _name("task", task, "a YAML path")
     if isinstance(editor, AbstractEditor):
+        if settings:
+            raise BadSetting("settings: found some beside an editor itself, wanted them in the editor")
         name, instance = type(editor).__name__, editor
     else:
         loaded = load_task(task)
         path = _name("editor", editor, "an editor such as Identity()")
-        name, instance = load_editor(path, task=loaded.name, pack=pack_name(loaded, pack))
+        name, instance = load_editor(
+            path, task=loaded.name, pack=pack_name(loaded, pack), changes=settings, changed_by="settings:"
+        )
     given = _given(model)
     left_alone = nullcontext() if given is None else _left_as_found(given)
     with left_alone, TemporaryDirectory(prefix="kebench-") as temporary:
-        settings = RunSettings(
+        asked = RunSettings(
             editors=(name,),
             task=task,
             model=str(model) if isinstance(model, str | Path) else None,
@@ -122,13 +122,17 @@ def evaluate(
             retain=retain,
             retain_seed=retain_seed,
             split=split,
+            regime=regime,
+            edits=edits,
+            batch=batch,
+            ask_after=ask_after,
             output=str(output if output is not None else temporary),
             device=device,
             dtype=dtype,
             batch_size=batch_size,
         )
         folder, (record,) = run(
-            settings,
+            asked,
             editors={name: instance},
             model=given,
             progress=Progress() if progress else Silent(),

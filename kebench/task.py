@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import ConfigDict
 
 from kebench.errors import BadFile, NotFound, did_you_mean
+from kebench.files.outside import TASKS, plugin_file, plugins
 from kebench.files.yaml import FORBID_EXTRA, folder_of, read_yaml, validated
 from kebench.scoring.protocols import STRATA
 
@@ -28,7 +29,8 @@ class PackSource:
     """One file, or one data set on the Hugging Face Hub, that a pack is built from.
 
     Attributes:
-        format: the name of the importer, a module of `kebench.packs.formats`.
+        format: the importer: a module of `kebench.packs.formats`, the name under which an installed package
+            announces one, or `module:function`.
         path: the file's path, relative to the folder given to `kebench data build`; or a Hub id `owner/name`.
         sha256: the SHA-256 hash of the file; a file with another hash is refused. A Hub data set has a
             `revision` instead.
@@ -153,18 +155,21 @@ class Task:
 
 
 def task_names() -> tuple[str, ...]:
-    """Returns the names of the tasks in `tasks/`, without reading the files."""
-    return tuple(sorted(path.stem for path in folder_of("kebench.tasks").glob("*.yaml")))
+    """The names of the tasks in `tasks/` and of those that installed packages announce; none is read."""
+    ours = {path.stem for path in folder_of("kebench.tasks").glob("*.yaml")}
+    return tuple(sorted(ours | {*plugins(TASKS)}))
 
 
 def load_task(name: str) -> Task:
-    """Reads a task, given its name in `tasks/` or the path of a YAML file.
+    """Reads a task by its name in `tasks/`, by that of a plug-in, or by the path of a YAML file.
 
     Raises:
         NotFound: there is no such task. The message suggests the most similar name.
         BadFile: a field of the file is wrong. The message says which one.
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else folder_of("kebench.tasks") / f"{name}.yaml"
+    if not path.is_file() and name in (announced := plugins(TASKS)):
+        path = plugin_file(announced[name])
     if not path.is_file():
         raise NotFound("task", name, task_names())
     task = validated(Task, read_yaml(path), path)

@@ -61,6 +61,15 @@ WORDS = [
     ((*RUN, "--device", "meta"), "--device: found 'meta', wanted one that is here: cpu"),
     ((*RUN, "--batch-size", "many"), "--batch-size: found 'many', wanted a number or 'auto'"),
     ((*RUN, "--batch-size", "0"), "batch-size: found 0, wanted 1 or more, or 'auto'"),
+    ((*RUN, "-s", "max_steps"), "-s: found 'max_steps', wanted NAME=VALUE"),
+    ((*RUN, "-s", "=3"), "-s: found '=3', wanted NAME=VALUE"),
+    ((*RUN, "-s", "a=1", "--setting", "a=2"), "-s a: found twice, wanted once"),
+    ((*RUN, "-s", "a=[1"), "-s a: found '[1', wanted a value as a YAML file has it"),
+    (("run", "--editor", "fine_tuning@all", "--task", "zsre", "-s", "max_stps=3"),
+     "-s max_stps: unknown field; did you mean 'max_steps'?"),
+    ((*TRAIN, "--editor", "knowledge_editor", "-s", "steps=few"), "-s steps: found 'few', wanted"),
+    ((*TRAIN, "--base", "bart-zsre", "-s", "steps=3"), "train: found -s, wanted it with --editor alone"),
+    ((*RUN, "--editor", "knowledge_editor@tunde"), "no recipe of knowledge_editor named 'tunde'; did"),
     ((*RUN, "--lmit", "3"), "No such option '--lmit'"),
     ((*RUN, "--limit"), "requires an argument"),
     ((*RUN, "--config", "none.yaml"), "none.yaml: cannot be read (FileNotFoundError)"),
@@ -132,6 +141,7 @@ def mistaken(result: tuple[int, str, str], said: str) -> None:
         ("- identity\n", "run.yaml: found list, wanted a mapping"),
         ("", "run.yaml: found NoneType, wanted a mapping"),
         ("editors: identity\n", "run: --task is missing"),
+        ("editors: identity\ntask: zsre\nsettings: 5\n", "run.yaml: settings: found 5, wanted"),
         ("{", "run.yaml:1: "),
     ],
 )
@@ -291,6 +301,19 @@ def test_ls(kebench: Kebench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert "identity" not in kebench("ls", "tasks")[1]
 
 
+def test_ls_editors_tells_rows_recipes_and_variants(kebench: Kebench) -> None:
+    status, out, _ = kebench("ls", "editors")
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert status == 0
+    assert "fine_tuning_all fine-tuning, all layers" in lines
+    assert "knowledge_editor_beam KnowledgeEditor, KL over 5 hypotheses" in lines
+    assert "knowledge_editor @ quick (default), tuned, paper" in lines
+    (variants,) = (line for line in lines if line.startswith("knowledge_editor + "))
+    assert {"paraphrases", "loop", "beam", "tuned+l2"} <= set(
+        variants.removeprefix("knowledge_editor + ").split(", ")
+    )
+
+
 def test_ls_runs(
     classifier: World, kebench: Kebench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -386,6 +409,22 @@ def test_flags_win_over_the_file(classifier: World, kebench: Kebench, tmp_path: 
     assert record.setting.retain == "exact"
 
 
+def test_settings_given_on_the_command_line_and_in_the_file(
+    classifier: World, kebench: Kebench, tmp_path: Path
+) -> None:
+    config = {
+        "editors": "fine_tuning", "task": str(classifier.task), "limit": 1, "output": str(tmp_path / "run"),
+        "settings": {"max_steps": 2, "learning_rate": 1.0},
+    }  # fmt: skip
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(config))
+    status, out, err = kebench("run", "--config", tmp_path / "run.yaml", "-s", "learning_rate=1e-3")
+    assert status == 0, err
+    (record,) = scored(tmp_path / "run").values()
+    assert record.editor == "fine_tuning_first (max_steps=2, learning_rate=0.001)"
+    assert record.editor_settings == {"layers": "first", "learning_rate": 1e-3, "max_steps": 2}
+    assert "fine_tuning_first" in out
+
+
 def test_every_flag_has_its_yaml_twin() -> None:
     flags = {option.name for option in cli.commands["run"].params}
     assert flags - {"config"} == {field.name for field in fields(RunSettings)}
@@ -396,6 +435,14 @@ def test_code_from_elsewhere_is_told(classifier: World, kebench: Kebench, tmp_pa
     status, _, err = kebench("run", "--editor", "doubles:Vandal", *words, "--output", tmp_path / "a")
     assert status == 0, err
     assert err.splitlines()[0] == "loading doubles: an editor is code, run only what you trust"
+    files = [tmp_path / "one.yaml", tmp_path / "two.yaml"]
+    for file in files:
+        file.write_text("editor: doubles:Vandal\n")
+    status, _, err = kebench("run", "--editor", f"{files[0]},{files[1]}", *words, "--output", tmp_path / "c")
+    assert status == 0, err
+    assert [line for line in err.splitlines() if "loading" in line] == [
+        "loading doubles: an editor is code, run only what you trust"
+    ]
     status, _, err = kebench("run", "--editor", "identity", *words, "--output", tmp_path / "b")
     assert status == 0, err
     assert "loading" not in err

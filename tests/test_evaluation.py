@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import logging
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 import tiny
@@ -21,6 +23,7 @@ from kebench.models.load import FAMILIES, label_fields, load_model, model_of, to
 from kebench.models.model import PromptFormat
 from kebench.running.progress import Silent
 from kebench.running.run import ground_of
+from kebench.running.settings import RunSettings
 from kebench.task import load_task
 
 AUTO = {"bert": AutoModelForSequenceClassification, "bart": AutoModelForSeq2SeqLM}
@@ -242,3 +245,28 @@ def test_a_model_in_memory_is_named_after_its_place_or_its_class(tmp_path: Path)
     loaded = copy.deepcopy(network)
     loaded.config._name_or_path = loaded.name_or_path = str(folder)
     assert model_of(loaded, words, tiny.task("gpt2"), dtype="bfloat16").name == "mine (bfloat16)"
+
+
+# --- what a run is asked to do is written once
+
+
+def test_the_arguments_are_the_settings_of_a_run() -> None:
+    wanted = {field.name: field for field in fields(RunSettings)}
+    arguments = dict(list(inspect.signature(evaluate).parameters.items())[3:])
+    own = {"progress"}
+    assert [*arguments] == [name for name in wanted if name not in ("editors", "task", "model")] + [*own]
+    hints, run_hints = get_type_hints(evaluate), get_type_hints(RunSettings)
+    for name in arguments.keys() - own - {"settings", "output"}:  # which take None, and a Path
+        assert hints[name] == run_hints[name], name
+        assert arguments[name].default == wanted[name].default, name
+
+
+def test_settings_of_an_editor_given_by_its_name(world: World) -> None:
+    options: dict[str, Any] = {"limit": 1, "settings": {"max_steps": 1}}
+    record = evaluate("fine_tuning@all", world.task, **options).record
+    assert record.editor == "fine_tuning_all (max_steps=1)"
+    assert record.editor_settings["max_steps"] == 1
+    with pytest.raises(BadSetting, match=r"settings: found some beside an editor itself"):
+        evaluate(TUNED, world.task, **options)
+    with pytest.raises(BadSetting, match=r"^settings: max_stps: unknown field; did you mean 'max_steps'\?"):
+        evaluate("fine_tuning", world.task, settings={"max_stps": 1})

@@ -3,7 +3,6 @@
 import hashlib
 import inspect
 import json
-import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
@@ -14,10 +13,11 @@ from typing import Any, ClassVar, Literal, get_args
 from torch import Tensor
 
 from kebench.edits.edit import Batch, Edit
-from kebench.edits.editor_files import read_editor_file
+from kebench.edits.editor_files import EditorRow, find_editor
 from kebench.edits.versions import Route, Routed, Version
 from kebench.errors import BadFile, BadSetting, BrokenEditor
-from kebench.files.yaml import validated
+from kebench.files.outside import imported
+from kebench.files.yaml import as_yaml, validated
 from kebench.models.changes import Update
 from kebench.models.model import AbstractModel
 from kebench.scoring.regimes import RegimeName
@@ -217,39 +217,68 @@ class AbstractTrainedEditor(AbstractEditor):
 
 
 def load_editor(
-    name: str, *, task: str = "", pack: str = "", changes: Mapping[str, Any] | None = None
+    name: str,
+    *,
+    task: str = "",
+    pack: str = "",
+    changes: Mapping[str, Any] | None = None,
+    changed_by: str = "-s",
 ) -> tuple[str, AbstractEditor]:
-    """An editor and what tables call it, from a name in `baselines/`, a YAML path, or `module:Class`.
+    """An editor and what tables call it.
 
     Args:
-        name: which editor.
+        name: which editor: `find_editor` says what it may be.
         task: the name of the task that it will run on.
         pack: the name of the pack that it will run on. What the editor's file says under `tuned:` for
-            `task/pack` takes the place of its `settings:`.
-        changes: settings that take the place of those in `settings:`; `tuned:` is not read then.
+            `task/pack` replaces its settings there.
+        changes: settings that replace those of the file, `tuned:` included. Tables name those that are
+            really different behind the editor's name: `knowledge_editor (margin=0.02)`.
+        changed_by: where `changes` come from, for messages.
 
     Raises:
-        NotFound: there is no such editor.
-        BadFile: its file names no such class, or a setting is wrong: in `settings:`, anywhere in `tuned:`, or
-            in `changes`.
+        NotFound: there is no such editor, recipe or variant.
+        BadSetting: two variants set the same field, or a setting in `changes` is wrong.
+        BadFile: its file names no such class, or a setting is wrong: in a recipe or a variant, or anywhere in
+            `tuned:`.
     """
-    file, path = read_editor_file(name)
-    try:
-        found = pkgutil.resolve_name(file.editor)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise BadFile(path, f"editor: found '{file.editor}' ({error}), wanted module:Class") from None
-    if not (isinstance(found, type) and issubclass(found, AbstractEditor)):
-        raise BadFile(path, f"editor: found '{file.editor}', wanted a subclass of AbstractEditor")
-    if not is_dataclass(found) or inspect.isabstract(found):
-        raise BadFile(path, f"editor: found '{file.editor}', wanted a dataclass that is not abstract")
-    if changes is not None:
-        return file.name, validated(found, {**file.settings, **changes}, f"settings of {file.name}")
-    as_it_is: AbstractEditor = validated(found, dict(file.settings), f"{path}: settings")
+    row = find_editor(name)
+    kind = _class_of(row)
+    as_it_is = validated(kind, dict(row.settings), row.place)
     tuned = {
-        place: validated(found, {**file.settings, **settings}, f"{path}: tuned: {place}")
-        for place, settings in file.tuned.items()
+        place: validated(kind, {**row.settings, **settings}, f"{_tuned_place(row)}: {place}")
+        for place, settings in row.tuned.items()
     }
-    return file.name, tuned.get(f"{task}/{pack}", as_it_is)
+    editor = tuned.get(f"{task}/{pack}", as_it_is)
+    if not changes:
+        return row.name, editor
+    settings = {**row.settings, **row.tuned.get(f"{task}/{pack}", {}), **changes}
+    try:
+        changed = validated(kind, settings, "")
+    except BadFile as error:
+        raise BadSetting(f"{changed_by} {str(error).removeprefix(': ')}") from None
+    before, after = settings_of(editor), json.loads(json.dumps(settings_of(changed)))
+    different = [name for name in changes if settings_of(changed)[name] != before[name]]
+    words = [f"{name}={as_yaml(after[name])}" for name in different]
+    shown = f"{row.name} ({', '.join(words)})" if words else row.name
+    return shown, changed
+
+
+def _class_of(row: EditorRow) -> type[AbstractEditor]:
+    """The class that a row names, imported; one named by a file is looked for beside the file too."""
+    place = row.path or row.name
+    try:
+        found = imported(row.editor, row.path)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise BadFile(place, f"editor: found '{row.editor}' ({error}), wanted module:Class") from None
+    if not (isinstance(found, type) and issubclass(found, AbstractEditor)):
+        raise BadFile(place, f"editor: found '{row.editor}', wanted a subclass of AbstractEditor")
+    if not is_dataclass(found) or inspect.isabstract(found):
+        raise BadFile(place, f"editor: found '{row.editor}', wanted a dataclass that is not abstract")
+    return found
+
+
+def _tuned_place(row: EditorRow) -> str:
+    return f"{row.path}: {'tuned' if row.row is None else f'rows: {row.row}: tuned'}"
 
 
 def editor_path(editor: AbstractEditor) -> str:

@@ -1,55 +1,293 @@
-"""Editors as files: one YAML a row of a leaderboard, in `baselines/`. Read here without importing any."""
+"""Editors as files: one YAML file an editor, in `baselines/`. Reading one imports no editor.
+
+    editor: module:Class
+    default_recipe: quick
+    recipes:                  # whole settings, by name
+      quick: {steps: 1200, margin: 0.1}
+      tuned: {steps: 240, margin: 0.02}
+    variants:                 # a few settings that replace those of a recipe
+      loop: {loop: 5}
+      tuned+l2: {constraint: l2, margin: 0.01}       # for the recipe `tuned` alone
+    rows:                     # the combinations that have a name of their own in tables
+      mine_tuned_loop:
+        recipe: tuned+loop
+        description: one line
+        tuned: {zsre/mini: {margin: 0.03}}           # what `kebench tune` chose for task/pack
+
+A combination is called `editor@recipe+variant+variant`; without `@recipe` the default recipe is meant. An
+editor of one recipe has `settings:` in place of `recipes:`, and its `description:` and `tuned:` beside it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from kebench.errors import BadFile, NotFound
-from kebench.files.yaml import as_mapping, folder_of, read_yaml, validated
+from pydantic import ConfigDict
+
+from kebench.errors import BadFile, BadSetting, KebenchError, NotFound, did_you_mean
+from kebench.files.outside import EDITORS, plugin_file, plugins
+from kebench.files.yaml import FORBID_EXTRA, as_mapping, folder_of, read_yaml, validated
+
+Settings = Mapping[str, Any]
+
+_NAME = re.compile(r"(?P<head>.+\.ya?ml|[^@+]+)(?P<combination>[@+].*)?")
 
 
 @dataclass(frozen=True)
-class EditorFile:
-    """Which class, with which settings.
+class EditorRow:
+    """One combination of a recipe and variants: a row of a leaderboard.
 
     Attributes:
-        name: what tables call it: the file's name without `.yaml`.
+        name: what tables call it.
         editor: `module:Class`.
-        description: one line.
-        settings: the class's fields; those left out keep their defaults.
-        tuned: `task/pack` → the settings that take the place of those in `settings` on that pack.
+        description: one line; may be empty.
+        settings: of the recipe and its variants. Fields of the class that are left out keep their defaults.
+        tuned: `task/pack` → the settings that replace those in `settings` on that pack.
+        path: the file; None for `module:Class`.
+        recipe: the recipe and the variants, `tuned+loop`.
+        place: where in the file its settings are, for messages.
+        row: its key in the file's `rows:`; None if `tuned:` at the top of the file is for it.
+        has_row: whether `rows:` holds it.
     """
 
     name: str
     editor: str
-    description: str
-    settings: Mapping[str, Any]
-    tuned: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    description: str = ""
+    settings: Settings = field(default_factory=dict)
+    tuned: Mapping[str, Settings] = field(default_factory=dict)
+    path: Path | None = None
+    recipe: str = ""
+    place: str = ""
+    row: str | None = None
+    has_row: bool = False
 
 
-def editor_files() -> dict[str, Path]:
-    """Every editor in `baselines/` by name, sorted."""
-    return {path.stem: path for path in sorted(folder_of("kebench.baselines").glob("*/*.yaml"))}
+@dataclass(frozen=True)
+class _WrittenRow:
+    """An entry of `rows:` as it is written.
+
+    Attributes:
+        recipe: a recipe and its variants, `tuned+loop`.
+        description: one line.
+        tuned: `task/pack` → settings.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = FORBID_EXTRA
+
+    recipe: str
+    description: str = ""
+    tuned: Mapping[str, Settings] = field(default_factory=dict)
 
 
-def read_editor_file(name: str) -> tuple[EditorFile, Path | str]:
-    """An editor by its name in `baselines/`, by the path of a YAML file, or as `module:Class`.
+@dataclass(frozen=True)
+class _Written:
+    """An editor's file as it is written; the module's docstring explains the fields."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = FORBID_EXTRA
+
+    editor: str
+    description: str = ""
+    settings: Settings | None = None
+    tuned: Mapping[str, Settings] = field(default_factory=dict)
+    recipes: Mapping[str, Settings] = field(default_factory=dict)
+    default_recipe: str | None = None
+    variants: Mapping[str, Settings] = field(default_factory=dict)
+    rows: Mapping[str, _WrittenRow] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EditorFile:
+    """All that a file says of an editor.
+
+    Attributes:
+        name: the file's name without `.yaml`.
+        editor: `module:Class`.
+        path: the file; None for a class that an installed package announces without a file.
+        recipes: name → settings.
+        default_recipe: the recipe of a name without one.
+        variants: name → settings; `recipe+name` → its settings in that recipe.
+        rows: the combinations that have a name of their own in tables, in the file's order.
+    """
+
+    name: str
+    editor: str
+    path: Path | None
+    recipes: Mapping[str, Settings]
+    default_recipe: str
+    variants: Mapping[str, Settings] = field(default_factory=dict)
+    rows: Sequence[EditorRow] = ()
+
+    def find(self, head: str, combination: str) -> EditorRow:
+        """The editor that `head` (this file's name, or that of one of its rows) and `@recipe+variant` mean.
+
+        Raises:
+            NotFound: there is no such recipe, or no such variant of it.
+            BadSetting: two of the variants set the same field, or one is named twice.
+        """
+        row = next((row.recipe for row in self.rows if row.name == head and head != self.name), None)
+        recipe, *variants = combination.split("+")  # `@tuned+loop`, `+loop` or nothing
+        if row is not None and recipe:
+            raise BadSetting(f"{head}{combination}: {head} is {self.name}@{row} already, wanted no recipe")
+        first = recipe.removeprefix("@") if recipe else row or self.default_recipe
+        return self.combined("+".join((first, *variants)))
+
+    def combined(self, text: str) -> EditorRow:
+        """The editor of a recipe and variants, `tuned+loop`, in whatever order the variants are.
+
+        Raises:
+            NotFound, BadSetting: see `find`.
+        """
+        recipe, *variants = text.split("+")
+        if recipe not in self.recipes:
+            raise NotFound(f"recipe of {self.name}", recipe, self.recipes)
+        known = self.variants_of(recipe)
+        shown = f"{self.name}@{recipe}"
+        for variant in variants:
+            if variant not in known:
+                raise NotFound(f"variant of {shown}", variant, known)
+        names = [name for name in known if name in variants]
+        if len(names) < len(variants):
+            raise BadSetting(f"{self.name}@{text}: found a variant twice, wanted each once")
+        settings = dict(self.recipes[recipe])
+        set_by: dict[str, str] = {}
+        for name in names:
+            for setting, value in known[name].items():
+                if setting in set_by:
+                    raise BadSetting(
+                        f"{self.name}@{text}: the variants {set_by[setting]} and {name} both set {setting},"
+                        " wanted one of the two"
+                    )
+                set_by[setting], settings[setting] = name, value
+        canonical = "+".join((recipe, *names))
+        for row in self.rows:
+            if row.recipe == canonical:
+                return row
+        named = self.name if recipe == self.default_recipe else shown
+        name = "+".join((named, *names))
+        place = f"{self.path}: {canonical}"
+        return EditorRow(name, self.editor, "", settings, {}, self.path, canonical, place, row=name)
+
+    def variants_of(self, recipe: str) -> dict[str, Settings]:
+        """The variants of a recipe, in the file's order."""
+        found: dict[str, Settings] = {}
+        for name, settings in self.variants.items():
+            of, _, own = name.rpartition("+")
+            if of in ("", recipe) and (of or own not in found):
+                found[own] = settings
+        return found
+
+
+# Reading ---------------------------------------------------------------------------------------------
+
+
+def find_editor(name: str) -> EditorRow:
+    """An editor by its name, by the path of a YAML file, or as `module:Class`.
+
+    Args:
+        name: the name of a row, a file in `baselines/` or a plug-in, or the path of a YAML file; each may be
+            followed by `@recipe` and `+variant`. Or `module:Class`, with its default settings.
 
     Raises:
-        NotFound: there is no such editor; the nearest name is offered.
+        NotFound: there is no such editor, recipe or variant; the nearest name is offered.
+        BadSetting: two variants set the same field.
         BadFile: the file holds a wrong field.
     """
-    if ":" in name and not name.endswith((".yaml", ".yml")):
-        return EditorFile(name.partition(":")[2], name, "", {}), name
-    path = Path(name) if name.endswith((".yaml", ".yml")) else editor_files().get(name)
-    if path is None or not path.is_file():
-        raise NotFound("editor", name, editor_files())
-    fields = as_mapping(read_yaml(path), path)
-    file = validated(EditorFile, {"name": path.stem, "description": "", "settings": {}, **fields}, path)
-    for place in file.tuned:
+    parts = _NAME.fullmatch(name)
+    head = parts["head"] if parts else name
+    combination = (parts["combination"] or "") if parts else ""
+    if head.endswith((".yaml", ".yml")):
+        if not Path(head).is_file():
+            raise NotFound("editor", head, editor_rows())
+        return read_editor_file(Path(head)).find(Path(head).stem, combination)
+    if ":" in name:
+        return EditorRow(name.partition(":")[2], name, place=f"{name}: settings")
+    for file in editor_files():
+        if head == file.name or any(head == row.name for row in file.rows):
+            return file.find(head, combination)
+    raise NotFound("editor", head, {*editor_rows(), *(file.name for file in editor_files())})
+
+
+def editor_rows() -> dict[str, EditorRow]:
+    """The rows of `baselines/` and of plug-ins, by the names that they have in tables."""
+    return {row.name: row for file in editor_files() for row in file.rows}
+
+
+def editor_files() -> Iterator[EditorFile]:
+    """The files in `baselines/`, then those of plug-ins, which are looked for only when one gets so far."""
+    for path in sorted(folder_of("kebench.baselines").glob("*/*.yaml")):
+        yield _unchanged(path, path.stat().st_mtime_ns)
+    for name, plugin in plugins(EDITORS).items():
+        if ":" in plugin.value:
+            described = f"from the package {plugin.dist.name}" if plugin.dist else ""
+            row = EditorRow(name, plugin.value, described, recipe="default", place=f"{name}: settings")
+            yield EditorFile(name, plugin.value, None, {"default": {}}, "default", rows=(row,))
+        else:
+            yield read_editor_file(plugin_file(plugin))
+
+
+@lru_cache
+def _unchanged(path: Path, changed_at: int) -> EditorFile:
+    """A file of the package, which is read once for all names that are looked up in it."""
+    return read_editor_file(path)
+
+
+def read_editor_file(path: Path) -> EditorFile:
+    """What a file says.
+
+    Raises:
+        BadFile: it holds a wrong field, a recipe or a variant that is not there, or a combination twice.
+    """
+    found = validated(_Written, as_mapping(read_yaml(path), path), path)
+    if found.recipes and found.settings is not None:
+        raise BadFile(path, "settings: found beside recipes, wanted one of the two")
+    recipes = found.recipes or {"default": found.settings or {}}
+    default = found.default_recipe or (next(iter(recipes)) if len(recipes) == 1 else None)
+    if default is None:
+        raise BadFile(path, f"default_recipe: missing; known: {', '.join(recipes)}")
+    if default not in recipes:
+        raise BadFile(path, f"default_recipe: found '{default}'{did_you_mean(default, recipes)}")
+    for name in found.variants:
+        if (of := name.rpartition("+")[0]) and of not in recipes:
+            raise BadFile(path, f"variants: {name}: no recipe named '{of}'{did_you_mean(of, recipes)}")
+    file = EditorFile(path.stem, found.editor, path, recipes, default, found.variants)
+    rows: dict[str, EditorRow] = {}
+    for name, row in found.rows.items():
+        try:
+            combined = file.combined(row.recipe)
+        except KebenchError as error:
+            raise BadFile(path, f"rows: {name}: recipe: {error}") from None
+        if combined.recipe in rows:
+            raise BadFile(path, f"rows: {name}: is {combined.recipe}, as {rows[combined.recipe].name} is")
+        rows[combined.recipe] = replace(
+            combined, name=name, description=row.description, tuned=row.tuned, row=name, has_row=True
+        )
+        _check_places(row.tuned, f"rows: {name}: tuned", path)
+    if default not in rows:
+        place = f"{path}: {'settings' if not found.recipes else default}"
+        top = replace(
+            file.combined(default), name=path.stem, description=found.description, tuned=found.tuned,
+            place=place, row=None,
+        )  # fmt: skip
+        rows = {default: top, **rows}
+    elif found.tuned:
+        raise BadFile(path, f"tuned: wanted in the row {rows[default].name}, which is the default recipe")
+    for each in rows.values():
+        if each.name == path.stem and each.recipe != default:
+            raise BadFile(
+                path, f"rows: {each.name}: found {each.recipe}, wanted {default}: it has the file's name"
+            )
+    _check_places(found.tuned, "tuned", path)
+    return replace(file, rows=tuple(rows.values()))
+
+
+def _check_places(tuned: Mapping[str, Settings], where: str, path: Path) -> None:
+    for place in tuned:
         if not all(place.partition("/")[::2]):
-            raise BadFile(path, f"tuned: found '{place}', wanted the name of a task and of a pack: task/pack")
-    return file, path
+            raise BadFile(
+                path, f"{where}: found '{place}', wanted the name of a task and of a pack: task/pack"
+            )

@@ -14,6 +14,8 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from kebench.errors import BadFile, BadSetting, did_you_mean
 
 T = TypeVar("T")
+_UNKNOWN = ("unexpected_keyword_argument", "extra_forbidden")
+"""What pydantic calls the mistake of a field that is not there."""
 FORBID_EXTRA = ConfigDict(extra="forbid")
 """The `__pydantic_config__` of a dataclass that is read from a file."""
 
@@ -55,6 +57,24 @@ def read_yaml(path: Path) -> Any:
         raise BadFile(path, f"not YAML ({' '.join(str(error).split())})") from None
 
 
+def yaml_value(text: str, place: str) -> Any:
+    """What `text` stands for as a value in a YAML file: `1`, `true`, `[a, b]`, `a word`.
+
+    Raises:
+        BadFile: it is not YAML; `place` says whose value it is.
+    """
+    try:
+        return yaml.load(text, Loader=_UniqueKeyLoader)
+    except (yaml.YAMLError, ValueError):
+        raise BadFile(place, f"found '{text}', wanted a value as a YAML file has it") from None
+
+
+def as_yaml(value: Any) -> str:
+    """A value as a YAML file spells it, on one line: `3.0e-05`, `[1, 2]`."""
+    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6)
+    return text.removesuffix("...\n").strip()
+
+
 def validated(kind: type[T], value: Any, path: Path | str) -> T:
     """Converts a value that was read from a file to a dataclass.
 
@@ -75,9 +95,10 @@ def validated(kind: type[T], value: Any, path: Path | str) -> T:
     except BadSetting as error:  # raised by a dataclass's own check
         raise BadFile(path, str(error)) from None
     except ValidationError as error:
-        first = error.errors()[0]
+        # A misspelt field is told before the field that is missing because of it.
+        first = min(error.errors(), key=lambda each: each["type"] not in _UNKNOWN)
         place = ".".join(str(part) for part in first["loc"]) or "the whole file"
-        if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        if first["type"] in _UNKNOWN:
             name = str(first["loc"][-1])
             known = _field_names(kind, first["loc"][:-1])
             raise BadFile(path, f"{place}: unknown field{did_you_mean(name, known)}") from None

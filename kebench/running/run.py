@@ -117,7 +117,7 @@ def load_editors(settings: RunSettings) -> dict[str, AbstractEditor]:
     pack = pack_name(task, settings.pack)
     chosen: dict[str, AbstractEditor] = {}
     for given in settings.editors:
-        name, editor = load_editor(given, task=task.name, pack=pack)
+        name, editor = load_editor(given, task=task.name, pack=pack, changes=settings.settings)
         if any(editor_folder(Path(), name) == editor_folder(Path(), other) for other in chosen):
             raise BadSetting(f"editors: found '{name}' twice, wanted different names")
         chosen[name] = editor

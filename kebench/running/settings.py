@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, get_args
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, get_args
 
 from kebench.errors import BadSetting, NotFound
 from kebench.models.settings import BatchSize, DType
@@ -15,54 +16,71 @@ Split = Literal["test", "dev"]
 
 @dataclass(frozen=True)
 class RunSettings:
-    """What a run is asked to do: the flags of `kebench run`, and the fields of its `--config` file.
+    """What a run is asked to do.
 
-    Attributes:
-        editors: names in `baselines/`, YAML paths or `module:Class`.
-        task: a name in `tasks/` or a YAML path.
-        model: one of the task's models, a folder, or a Hub id; by default the task's.
-        pack: one of the task's packs or a folder; by default the task's.
-        limit: how many edits; by default the task's number; 0 for all there are.
-        precision: edit until the 95 % interval of retain accuracy is this half-width or less, in percentage
-            points; `limit`, by default all there are, is then the most edits it may take.
-        seed: of the choice of edits, and of the intervals.
-        protocol: `strict` or `decao2021`.
-        targets: `alternative` or `gold`.
-        retain: how many test questions each edit is asked, or `exact` for all; by default the task's number.
-        retain_seed: of the draw of those questions; another one asks the same edits other questions.
-        split: `test`, or `dev` to choose settings with: the half of it that editors choose their checkpoints
-            with, but learn nothing from; held-out wordings and relations left out.
-        regime: `single`, every edit starts from the base model; `batch`, `batch` edits are put into one model
-            at once; or `sequential`, a model is edited again and again (`kebench.scoring.regimes`).
-        edits: how many edits follow each other in one model; of `sequential` alone.
-        batch: how many edits are put into a model at once; 1 by default in `sequential`.
-        ask_after: after so many edits of a stream, all edits so far are asked about; at the end, always.
-        output: the run's folder; by default one in `runs/` named after the setting.
-        device: where to compute: `cpu`, `cuda`, `cuda:1`, `mps`; by default `cuda` if there is one.
-        dtype: what to compute in; another one is another setting. `tf32` needs `cuda`.
-        batch_size: rows a forward pass; `auto`: as many as should fit. Halved whenever memory runs out.
+    Each field is a flag of `kebench run`, a field of its `--config` file, and an argument of
+    `kebench.evaluate`; the text beside its type explains it, and is the flag's help.
     """
 
-    editors: tuple[str, ...]
-    task: str
-    model: str | None = None
-    pack: str | None = None
-    limit: int | None = None
-    precision: float | None = None
-    seed: int = 0
-    protocol: str = "strict"
-    targets: Targets = "alternative"
-    retain: int | Literal["exact"] | None = None
-    retain_seed: int = 0
-    split: Split = "test"
-    regime: str = "single"
-    edits: int | None = None
-    batch: int | None = None
-    ask_after: tuple[int, ...] = ()
-    output: str | None = None
-    device: str | None = None
-    dtype: DType = "float32"
-    batch_size: BatchSize = "auto"
+    editors: Annotated[
+        tuple[str, ...],
+        "Editors: names, YAML paths or module:Class; with @recipe and +variant behind a name or a path.",
+    ]
+    task: Annotated[str, "A task's name, or a YAML path."]
+    model: Annotated[str | None, "One of the task's models, a folder, or a Hub id. Default: the pack's."] = (
+        None
+    )
+    pack: Annotated[str | None, "One of the task's packs, or a folder. Default: the task's."] = None
+    settings: Annotated[
+        Mapping[str, Any], "Settings of the editors that replace those of their files, as NAME=VALUE."
+    ] = field(default_factory=dict)
+    limit: Annotated[int | None, "How many edits; 0: all. Default: the task's."] = None
+    precision: Annotated[
+        float | None,
+        "Edit until retain accuracy is known to ± POINTS percentage points, the half-width of its 95 %"
+        " interval (which takes 250 / POINTS edits at least); the limit, by default all, is then the most"
+        " edits it may take.",
+    ] = None
+    seed: Annotated[int, "Of the choice of edits, and of the intervals. Default: 0."] = 0
+    protocol: Annotated[str, "strict (default) or decao2021."] = "strict"
+    targets: Annotated[Targets, "alternative (default): another answer; gold: correct what is wrong."] = (
+        "alternative"
+    )
+    retain: Annotated[
+        int | Literal["exact"] | None,
+        "Test questions asked of each edit, or 'exact' for all. Default: the task's.",
+    ] = None
+    retain_seed: Annotated[
+        int, "Of the choice of those questions; another seed asks the same edits other questions. Default: 0."
+    ] = 0
+    split: Annotated[
+        Split,
+        "test (default); dev, to choose an editor's settings with: the half of the dev split from which no"
+        " editor learns, without held-out wordings and relations.",
+    ] = "test"
+    regime: Annotated[
+        str,
+        "single (default): every edit starts from the base model; batch: --batch edits are put into one model"
+        " at once; sequential: a model is edited again and again.",
+    ] = "single"
+    edits: Annotated[int | None, "How many edits follow each other in one model, in sequential."] = None
+    batch: Annotated[int | None, "How many edits are put into a model at once. Default: 1 in sequential."] = (
+        None
+    )
+    ask_after: Annotated[
+        tuple[int, ...],
+        "After how many edits of a sequence all edits so far are asked about, as numbers with commas; at its"
+        " end they always are.",
+    ] = ()
+    output: Annotated[str | None, "The run's folder. Default: runs/<task>-<key of the setting>."] = None
+    device: Annotated[str | None, "cpu, cuda, cuda:1, mps. Default: cuda if there is one."] = None
+    dtype: Annotated[
+        DType, "float32 (default), tf32 (on cuda) or bfloat16; tables keep results of each apart."
+    ] = "float32"
+    batch_size: Annotated[
+        BatchSize,
+        "Rows a forward pass. Default: auto, as many as should fit. Halved whenever memory runs out.",
+    ] = "auto"
 
     def as_regime(self) -> Regime:
         """The regime that `regime`, `edits`, `batch` and `ask_after` mean.
@@ -81,12 +99,10 @@ class RunSettings:
         """
         if self.protocol not in PROTOCOLS:
             raise NotFound("protocol", self.protocol, PROTOCOLS)
-        if self.targets not in ("alternative", "gold"):
-            raise BadSetting(f"targets: found '{self.targets}', wanted alternative or gold")
-        if self.split not in get_args(Split):
-            raise BadSetting(f"split: found '{self.split}', wanted {' or '.join(get_args(Split))}")
-        if self.dtype not in get_args(DType):
-            raise BadSetting(f"dtype: found '{self.dtype}', wanted {', '.join(get_args(DType))}")
+        for name, words in (("targets", Targets), ("split", Split), ("dtype", DType)):
+            if (found := getattr(self, name)) not in get_args(words):
+                *others, last = get_args(words)
+                raise BadSetting(f"{name}: found '{found}', wanted {', '.join(others)} or {last}")
         if self.batch_size != "auto" and not (isinstance(self.batch_size, int) and self.batch_size > 0):
             raise BadSetting(f"batch-size: found {self.batch_size}, wanted 1 or more, or 'auto'")
         if self.as_regime().name != "single" and self.precision is not None:

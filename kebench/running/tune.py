@@ -8,13 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from kebench.edits.editor import AbstractEditor, editor_path, load_editor, settings_of
-from kebench.edits.editor_files import read_editor_file
+from kebench.edits.editor_files import EditorRow, find_editor
 from kebench.errors import BadFile, BadSetting, BrokenEditor, KebenchError
 from kebench.files.json import write_json
-from kebench.files.yaml import read_yaml
+from kebench.files.yaml import as_yaml, read_yaml
 from kebench.leaderboard.printed import percent
 from kebench.running.plan import Plan
 from kebench.running.progress import Progress
@@ -64,7 +62,8 @@ def tune(
     """Tries every choice of settings, and returns the folder and what was found.
 
     Each trial is a run of the editor on the dev split; its settings are those of the editor's file (without
-    `tuned:`), changed as the grid says. The folder holds a run of each, and `tuning.json`.
+    `tuned:`), changed first as `settings.settings` says, then as the grid says. The folder holds a run of
+    each, and `tuning.json`.
 
     Args:
         settings: which editor (one), on what. `split` is taken as `dev`.
@@ -78,7 +77,8 @@ def tune(
     settings = replace(settings, split="dev")
     settings.check()
     (given,) = settings.editors
-    name, candidates = _candidates(given, grid)
+    load_editor(given, changes=settings.settings)  # tells a mistake in them before one in the grid
+    name, candidates = _candidates(given, [{**settings.settings, **changes} for changes in grid])
     progress = progress or Progress()
     try:
         plan = Plan.of(ground_of(settings, progress), settings)
@@ -101,10 +101,10 @@ def _default_folder(name: str, plan: Plan) -> Path:
 
 def _candidates(given: str, grid: Sequence[Mapping[str, Any]]) -> tuple[str, list[_Candidate]]:
     """The editor's name, and every one that is to be tried; all of them are checked before the first runs."""
-    shown = read_editor_file(given)[0].name
+    shown = find_editor(given).name
     found: dict[Path, _Candidate] = {}
     for number, changes in enumerate(grid, 1):
-        _, editor = load_editor(given, changes=changes)
+        _, editor = load_editor(given, changes=changes, changed_by=f"grid: trial {number}:")
         resolved = json.loads(json.dumps(settings_of(editor)))
         changed = {field: resolved[field] for field in changes}
         candidate = _Candidate(f"{shown} ({_in_words(changed) or 'unchanged'})", changed, editor)
@@ -119,18 +119,22 @@ def _in_words(changes: Mapping[str, Any]) -> str:
     return ", ".join(f"{field}={as_yaml(value)}" for field, value in changes.items())
 
 
-def as_yaml(value: Any) -> str:
-    """A value as an editor's YAML file spells it, on one line: `3.0e-05`, `[1, 2]`."""
-    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6)
-    return text.removesuffix("...\n").strip()
+def chosen_as_yaml(tuning: Tuning, row: EditorRow) -> str:
+    """The lines to paste into the editor's file, which say what was chosen; empty if every trial failed.
 
-
-def chosen_as_yaml(tuning: Tuning) -> str:
-    """The lines for the editor's file that say what was chosen; empty where every trial failed."""
+    Args:
+        tuning: the trials.
+        row: the editor that was tuned, which says where in its file the lines belong.
+    """
     if tuning.chosen is None:
         return ""
-    place = f"{tuning.setting.task}/{tuning.setting.pack}"
-    return f"tuned:\n  {as_yaml(place)}: {as_yaml(dict(tuning.chosen.changes))}"
+    place = as_yaml(f"{tuning.setting.task}/{tuning.setting.pack}")
+    lines = ["tuned:", f"  {place}: {as_yaml(dict(tuning.chosen.changes))}"]
+    if row.row is not None:
+        recipe = [] if row.has_row else [f"recipe: {as_yaml(row.recipe)}"]
+        inner = [f"    {line}" for line in (*recipe, *lines)]
+        lines = ["rows:", f"  {as_yaml(row.row)}:", *inner]
+    return "\n".join(lines)
 
 
 def _refuse_others(folder: Path, candidates: Sequence[_Candidate]) -> None:

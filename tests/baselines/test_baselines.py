@@ -32,13 +32,13 @@ from kebench.edits.editor import (
     load_editor,
     settings_of,
 )
-from kebench.edits.editor_files import editor_files, read_editor_file
+from kebench.edits.editor_files import editor_rows, find_editor
 from kebench.files.yaml import validated
 from kebench.models.identity import fingerprint
 from kebench.models.model import AbstractModel
 
-NAMES = tuple(editor_files())
-EVERY_FILE = pytest.mark.parametrize("name", NAMES)
+NAMES = tuple(editor_rows())
+EVERY_ROW = pytest.mark.parametrize("name", NAMES)
 
 
 def choices(editor: AbstractEditor) -> set[tuple[str, ...]]:
@@ -58,7 +58,7 @@ def choices(editor: AbstractEditor) -> set[tuple[str, ...]]:
 
 
 def representatives(names: Sequence[str]) -> list[str]:
-    """The fewest files (greedily) that show every choice which any of the files shows."""
+    """The fewest rows (greedily) that show every choice which any of the rows shows."""
     shown = {name: choices(load_editor(name)[1]) for name in names}
     missing, chosen = set[tuple[str, ...]]().union(*shown.values()), list[str]()
     while missing:
@@ -69,7 +69,7 @@ def representatives(names: Sequence[str]) -> list[str]:
 
 
 FEW = representatives(NAMES)
-"""The laws are of classes: a file that only has other numbers than these is no other case."""
+"""The laws are of classes: a row that only has other numbers than these is no other case."""
 EVERY = pytest.mark.parametrize("name", FEW)
 KINDS = pytest.mark.parametrize("kind", ["bert", "bart", "gpt2"])
 WITH_A_BREAKER = pytest.mark.parametrize(
@@ -184,32 +184,33 @@ def test_every_class_and_every_choice_of_a_file_is_tried() -> None:
     assert {each.loop > 1 for each in few if isinstance(each, KnowledgeEditor)} == {True, False}
 
 
-@EVERY_FILE
+@EVERY_ROW
 def test_settings_survive_being_written_down(name: str) -> None:
-    file, path = read_editor_file(name)
+    row = find_editor(name)
     _, editor = load_editor(name)
     settings = settings_of(editor)
     again = validated(type(editor), json.loads(json.dumps(settings)), "run.json")
     assert again == editor
     assert editor_key(again) == editor_key(editor)
-    assert set(file.settings) <= {field.name for field in fields(editor)}  # type: ignore[arg-type]
-    assert editor_key(type(editor)()) == editor_key(editor) or file.settings, path
+    assert set(row.settings) <= {field.name for field in fields(editor)}  # type: ignore[arg-type]
+    assert editor_key(type(editor)()) == editor_key(editor) or row.settings, row.place
 
 
-@EVERY_FILE
+@EVERY_ROW
 def test_every_editor_says_what_it_is_and_where_it_is_from(name: str) -> None:
-    file, path = read_editor_file(name)
+    row = find_editor(name)
     _, editor = load_editor(name)
-    assert file.description.strip()
-    assert len(file.description) < 80
+    assert row.description.strip()
+    assert len(row.description) < 80
     assert editor.citation.strip() or editor.is_control
     assert (type(editor).__doc__ or "").strip()
-    assert Path(path).read_text(encoding="utf-8").startswith("# ")
-    assert file.description.startswith("control:") == editor.is_control
+    assert row.path is not None
+    assert row.path.read_text(encoding="utf-8").startswith("# ")
+    assert row.description.startswith("control:") == editor.is_control
 
 
 def test_descriptions_tell_the_editors_apart() -> None:
-    descriptions = [read_editor_file(name)[0].description for name in NAMES]
+    descriptions = [find_editor(name).description for name in NAMES]
     assert len(set(descriptions)) == len(descriptions)
     keys = [editor_key(load_editor(name)[1]) for name in NAMES]
     assert len(set(keys)) == len(keys)
@@ -218,9 +219,10 @@ def test_descriptions_tell_the_editors_apart() -> None:
 # --- the random update
 
 
-def test_the_random_updates_reference_is_knowledge_editors_row() -> None:
-    _, control = load_editor("random_update")
-    _, reference = load_editor("knowledge_editor")
+@pytest.mark.parametrize("recipe", ["quick", "tuned"])
+def test_the_random_updates_reference_is_knowledge_editors_recipe(recipe: str) -> None:
+    _, control = load_editor(f"random_update@{recipe}")
+    _, reference = load_editor(f"knowledge_editor@{recipe}")
     assert isinstance(control, RandomUpdate)
     assert isinstance(reference, KnowledgeEditor)
     assert control.reference == reference

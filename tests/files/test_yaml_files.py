@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ConfigDict
 from worlds import task_fields, task_text
 
-from kebench.edits.editor_files import editor_files, read_editor_file
+from kebench.edits.editor_files import editor_rows, find_editor
 from kebench.errors import BadFile, KebenchError, NotFound
 from kebench.files.yaml import as_mapping, folder_of, read_yaml, validated
 from kebench.task import load_task, task_names
@@ -163,11 +163,10 @@ def test_every_task_and_editor_of_the_repository_can_be_read() -> None:
     assert {"fever", "zsre"} <= set(task_names())
     for name in task_names():
         assert load_task(name).name == name
-    assert "identity" in editor_files()
-    for name in editor_files():
-        file, path = read_editor_file(name)
-        assert file.name == name == Path(path).stem
-        assert file.description
+    assert "identity" in editor_rows()
+    for name, row in editor_rows().items():
+        assert find_editor(name) == row
+        assert row.description
 
 
 @pytest.mark.parametrize("kind", ["bart", "bert"])
@@ -239,17 +238,17 @@ def test_a_wrong_editor_file(text: str, said: str, tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(text)
     with pytest.raises(BadFile) as error:
-        read_editor_file(str(file))
+        find_editor(str(file))
     assert str(error.value).startswith(f"{file}: {said}")
 
 
 def test_editors_by_name_path_and_class(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("editor: some.where:Mine\nsettings: {rate: 1e-4}")
-    file, path = read_editor_file(str(tmp_path / "mine.yaml"))
-    assert (file.name, file.editor, path) == ("mine", "some.where:Mine", tmp_path / "mine.yaml")
-    assert read_editor_file("some.where:Mine")[0].name == "Mine"
+    file = find_editor(str(tmp_path / "mine.yaml"))
+    assert (file.name, file.editor, file.path) == ("mine", "some.where:Mine", tmp_path / "mine.yaml")
+    assert find_editor("some.where:Mine").name == "Mine"
     with pytest.raises(NotFound, match="no editor named 'identiti'; did you mean 'identity'"):
-        read_editor_file("identiti")
+        find_editor("identiti")
 
 
 @pytest.mark.parametrize(

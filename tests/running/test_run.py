@@ -824,7 +824,7 @@ class _Plain(AbstractWeightEditor):
         ({"device": "cuda:77"}, "--device: found 'cuda:77'"),
         ({"device": "hpu"}, "--device: found 'hpu', wanted one that is here: cpu"),
         ({"device": "cpu", "dtype": "tf32"}, "--dtype: found tf32 on the device cpu, wanted it on cuda"),
-        ({"dtype": "float16"}, "dtype: found 'float16', wanted float32, tf32, bfloat16"),
+        ({"dtype": "float16"}, "dtype: found 'float16', wanted float32, tf32 or bfloat16"),
         ({"batch_size": 0}, "batch-size: found 0, wanted 1 or more, or 'auto'"),
         ({"batch_size": "many"}, "batch-size: found many, wanted 1 or more, or 'auto'"),
         ({"targets": "golden"}, "targets: found 'golden'"),

@@ -4,28 +4,64 @@ A module describes its format in its docstring and defines `read(path) -> Readin
 a data set on the Hub, it is `read(source, configuration=…, revision=…) -> Reading`. If the rows of the format
 do not always say whether their answers are true, `read` also takes `answers_are=…`. `GOLD` is the name of the
 field that holds the gold answers.
+
+Such a function may also be outside of this package: a format is then called `module:function`, or by the name
+under which an installed package announces it (`kebench.files.outside`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
 from pkgutil import iter_modules
+from typing import cast
 
 from kebench.errors import BadSetting, NotFound
+from kebench.files.outside import FORMATS, imported, plugins
 from kebench.packs.reading import Reading
 from kebench.task import AnswersAre
 
 
 def format_names() -> tuple[str, ...]:
-    """Returns the names of the formats, without importing their modules."""
-    return tuple(sorted(module.name for module in iter_modules(__path__)))
+    """The names of the formats, those of plug-ins included, without importing any."""
+    return tuple(sorted({*_ours(), *plugins(FORMATS)}))
+
+
+def _ours() -> list[str]:
+    return [module.name for module in iter_modules(__path__)]
+
+
+def _reader(format: str) -> Callable[..., object]:
+    """The function that reads a format.
+
+    Raises:
+        NotFound: there is no such format.
+        BadSetting: the format is from outside the package, and is no function there.
+    """
+    if format in _ours():
+        return cast(Callable[..., object], import_module(f"{__name__}.{format}").read)
+    reference = format
+    if ":" not in format:
+        if format not in (announced := plugins(FORMATS)):
+            raise NotFound("format", format, format_names())
+        reference = announced[format].value
+    try:
+        found = imported(reference)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise BadSetting(f"format: found '{reference}' ({error}), wanted module:function") from None
+    if not callable(found):
+        raise BadSetting(f"format: found '{reference}', wanted a function that reads a file")
+    return cast(Callable[..., object], found)
 
 
 def gold_answers(format: str, answers_are: AnswersAre | None = None) -> str:
-    """Returns in words which field holds a format's gold answers; empty if its module does not say."""
-    if format not in format_names():
+    """What a format takes for the gold answers, in words; empty where the format says nothing of it.
+
+    A format from outside the package is not asked: the name comes from a pack, and a pack runs no code.
+    """
+    if format not in _ours():
         return ""
     field: str = getattr(import_module(f"{__name__}.{format}"), "GOLD", "")
     return f"{field}, else alt, taken as {answers_are}" if answers_are else field
@@ -42,7 +78,7 @@ def read_source(
     """Reads a source: a file, or a data set on the Hub if the format is published there.
 
     Args:
-        format: one of `format_names()`.
+        format: one of `format_names()`, or `module:function`.
         source: a path, or a Hub id `owner/name` as text.
         configuration: the configuration of the Hub data set.
         revision: the commit of the Hub data set.
@@ -51,11 +87,10 @@ def read_source(
     Raises:
         NotFound: the format or the file does not exist.
         BadFile: the contents of the source do not have the format.
-        BadSetting: the format does not use the given `configuration`, `revision` or `answers_are`.
+        BadSetting: the format does not use the given `configuration`, `revision` or `answers_are`; or the
+            function of a format from outside the package does not exist, or returned something else.
     """
-    if format not in format_names():
-        raise NotFound("format", format, format_names())
-    read = import_module(f"{__name__}.{format}").read
+    read = _reader(format)
     options = {"configuration": configuration, "revision": revision, "answers_are": answers_are}
     given = {name: value for name, value in options.items() if value is not None}
     foreign = given.keys() - signature(read).parameters.keys()
@@ -70,5 +105,6 @@ def read_source(
         if not source.is_file():
             raise NotFound("file", str(source))
     reading = read(source, **given)
-    assert isinstance(reading, Reading)
+    if not isinstance(reading, Reading):
+        raise BadSetting(f"format {format}: returned a {type(reading).__name__}, wanted a Reading")
     return reading
