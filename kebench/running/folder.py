@@ -15,7 +15,7 @@ from kebench.files.json import write_json
 from kebench.running.environment import execution, versions
 from kebench.running.plan import Plan
 from kebench.running.trial import Trial
-from kebench.scoring.answers import BaseAnswer, EditAnswers, ParaphraseAnswer
+from kebench.scoring.answers import BaseAnswer, EditAnswers
 from kebench.scoring.record import FORMAT, RunRecord, Setting
 from kebench.scoring.scorer import Scores
 
@@ -177,9 +177,8 @@ def read_trials(rows: Path) -> list[Trial]:
         try:
             fields = json.loads(line)
             seconds = fields.pop("edit_seconds"), fields.pop("answer_seconds")
-            asked = tuple(ParaphraseAnswer(**each) for each in fields.pop("paraphrases"))
-            found.append(Trial(EditAnswers(**fields, paraphrases=asked), *seconds))
-        except (ValueError, TypeError, KeyError):
+            found.append(Trial(EditAnswers.from_json(fields), *seconds))
+        except (ValueError, TypeError, KeyError, AttributeError):
             raise BadFile(
                 rows, "not an edit's answers; remove the file to start over", place=number
             ) from None
@@ -189,4 +188,4 @@ def read_trials(rows: Path) -> list[Trial]:
 def to_line(trial: Trial) -> str:
     """A trial as one line of `edits.jsonl`."""
     seconds = {"edit_seconds": trial.edit_seconds, "answer_seconds": trial.answer_seconds}
-    return json.dumps({**asdict(trial.answers), **seconds}, ensure_ascii=True) + "\n"
+    return json.dumps({**trial.answers.to_json(), **seconds}, ensure_ascii=True) + "\n"
