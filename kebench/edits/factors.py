@@ -72,4 +72,4 @@ def _distance(factors: LowRank, change: LowRank | Tensor) -> float:
         else:
             wanted = change[rows].to(wide)
         total += float((wanted - factors.B[rows].to(wide) @ a).square().sum())
-    return total**0.5
+    return float(total**0.5)

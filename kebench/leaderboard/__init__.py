@@ -18,7 +18,7 @@ from kebench.leaderboard.folder import (
     record_path,
 )
 from kebench.leaderboard.settings import differences
-from kebench.leaderboard.tables import table_text
+from kebench.leaderboard.terminal import table_text
 from kebench.leaderboard.tuning import trials_text, tuning_path
 
 __all__ = [

@@ -14,9 +14,11 @@ from kebench.files.json import write_json
 from kebench.files.writing import write_text
 from kebench.files.yaml import validated
 from kebench.leaderboard.contradictions import contradictions
+from kebench.leaderboard.curves import MADE_BY, can_draw, curve_name, curves, has_curve
 from kebench.leaderboard.escape import distinct_slug
-from kebench.leaderboard.settings import base_name, by_setting, differences, table_names
-from kebench.leaderboard.tables import MARK, csv_table, markdown_page, markdown_table
+from kebench.leaderboard.settings import base_name, by_setting, differences, table_name, table_names
+from kebench.leaderboard.spreadsheet import csv_table
+from kebench.leaderboard.tables import MARK, markdown_page, markdown_table
 from kebench.leaderboard.tuning import TUNING, tuning_path
 from kebench.scoring.record import RunRecord
 from kebench.scoring.tuning import Tuning
@@ -245,8 +247,14 @@ def _survey(folder: Path) -> _Survey:
             else:
                 tunings.append(tuning)
         tables |= _tables(task, records, tunings)
-        made = sorted(path for path in task.iterdir() if path.suffix in (".md", ".csv"))
-        extra += (path for path in made if path not in tables)
+        plots = _plots(task, records)
+        tables |= {path: drawing for path, drawing in plots.items() if drawing is not None}
+        extra += (
+            path
+            for path in sorted(task.iterdir())
+            if path.suffix in (".md", ".csv") or (path.suffix == ".svg" and _was_made(path))
+            if path not in tables and path not in plots
+        )
     return _Survey(faults, tables, extra)
 
 
@@ -254,14 +262,26 @@ def _tables(task: Path, records: Sequence[RunRecord], tunings: Sequence[Tuning])
     """Path → text of all files of one task."""
     if not records:
         return {}
-    settings = by_setting(records)
-    names = table_names([rows[0].setting for rows in settings])
+    names = table_names([record.setting for record in records])
     texts = {task / "README.md": markdown_page(records, tunings)}
-    for rows in settings:
-        name = names[rows[0].setting.key]
+    for rows in by_setting(records):
+        name = table_name(names[rows[0].setting.key], rows[0].scores.time)
         texts[task / f"{name}.md"] = markdown_table(rows, records, tunings)
         texts[task / f"{name}.csv"] = csv_table(rows, tunings)
     return texts
+
+
+def _plots(task: Path, records: Sequence[RunRecord]) -> dict[Path, str | None]:
+    """Path → the drawing, of all drawings of one task; None where matplotlib is missing and it is skipped."""
+    found: dict[Path, str | None] = {}
+    for key, name in table_names([record.setting for record in records]).items():
+        rows = [record for record in records if record.setting.key == key]
+        if has_curve(rows):
+            path = task / curve_name(name)
+            found[path] = curves(rows) if can_draw() else None
+            if found[path] is None:
+                logger.warning("%s: skipped, a drawing needs matplotlib: pip install 'kebench[plots]'", path)
+    return found
 
 
 def _sound(record: RunRecord, where: Path | str) -> RunRecord:
@@ -287,7 +307,9 @@ def _in_place(folder: Path, record: RunRecord, path: Path) -> None:
 
 
 def _was_made(path: Path) -> bool:
-    """Whether a Markdown or CSV file says that it was made here, so that it may be taken away."""
+    """Whether a file says that it was made here, so that it may be removed."""
+    if path.suffix == ".svg":
+        return path.is_file() and MADE_BY.encode() in path.read_bytes()
     start = "setting,task,task_version," if path.suffix == ".csv" else MARK
     return path.is_file() and path.read_bytes().startswith(start.encode())
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 
-from kebench.leaderboard.escape import slug
+from kebench.leaderboard.escape import distinct_slug, slug
 from kebench.scoring.protocols import Equality, Protocol
 from kebench.scoring.record import RunRecord, Setting
+from kebench.scoring.table import FINAL, IMMEDIATE, edits_made, in_order
 
 _EQUAL: Mapping[Equality, str] = {
     "normalised": "once case, articles, punctuation and spacing are normalised",
@@ -31,44 +32,67 @@ def differences(a: Setting, b: Setting) -> list[str]:
 
 
 def by_setting(records: Sequence[RunRecord]) -> list[list[RunRecord]]:
-    """The records of each table: one setting each, rows in their order, tables by name and then by key."""
-    tables: defaultdict[str, list[RunRecord]] = defaultdict(list)
+    """The rows of each table: records of one setting, with their scores at one time.
+
+    A record with scores at several times is a row in several tables. Rows stand by name with the controls
+    last; tables stand by name, then by key, then by time.
+    """
+    tables: defaultdict[tuple[str, str], list[RunRecord]] = defaultdict(list)
     for record in records:
-        tables[record.setting.key].append(record)
+        for time in record.all_times:
+            tables[record.setting.key, time].append(replace(record.at(time), times={}))
+    names = {record.setting.key: base_name(record.setting) for record in records}
+    times = in_order({time for _, time in tables})
+    in_place = sorted(tables, key=lambda each: (names[each[0]], each[0], times.index(each[1])))
     return [
-        sorted(rows, key=lambda row: (row.is_control, row.editor.casefold(), row.editor))
-        for _, rows in sorted(tables.items(), key=lambda item: (base_name(item[1][0].setting), item[0]))
+        sorted(tables[each], key=lambda row: (row.is_control, row.editor.casefold(), row.editor))
+        for each in in_place
     ]
 
 
-def table_names(settings: Sequence[Setting]) -> dict[str, str]:
+def table_names(settings: Iterable[Setting]) -> dict[str, str]:
     """Setting key → file name without suffix, for the tables of one task.
 
-    `<model>--<pack>--<protocol>`, and the key behind it where that alone would name several tables.
+    The name is `<model>--<pack>--<protocol>`; the key follows where several settings have the same name.
     """
-    common = Counter(base_name(setting).casefold() for setting in settings)
+    by_key = {setting.key: setting for setting in settings}
+    common = Counter(base_name(setting).casefold() for setting in by_key.values())
     return {
-        setting.key: base_name(setting)
+        key: base_name(setting)
         if common[base_name(setting).casefold()] == 1
-        else f"{base_name(setting)}--{setting.key}"
-        for setting in settings
+        else f"{base_name(setting)}--{key}"
+        for key, setting in by_key.items()
     }
 
 
+def table_name(name: str, time: str) -> str:
+    """The file name of a setting's table at one time: `<name>`, or `<name>--after-10`."""
+    if time == FINAL:
+        return name
+    if time == IMMEDIATE:
+        return f"{name}--{IMMEDIATE}"
+    made = edits_made(time)
+    return f"{name}--time-{distinct_slug(time)}" if made is None else f"{name}--after-{made}"
+
+
 def apart_by(setting: Setting, others: Sequence[Setting]) -> list[str]:
-    """In what a setting differs from the others of the same model, pack and protocol names."""
-    namesakes = [other for other in others if base_name(other).casefold() == base_name(setting).casefold()]
+    """The fields in which a setting differs from others with the same names of model, pack and protocol."""
+    namesakes = [
+        other
+        for _, other in sorted({each.key: each for each in others}.items())
+        if base_name(other).casefold() == base_name(setting).casefold()
+    ]
     return list(dict.fromkeys(name for other in namesakes for name in differences(setting, other)))
 
 
 def headline(protocol: Protocol) -> tuple[str, str]:
-    """What the headline equivalence compares with, and what the other one does."""
+    """What the headline equivalence compares with, and what the other equivalence compares with."""
     names = ("target", "own answer")
     return names if protocol.headline_equivalence == "target" else names[::-1]
 
 
 def in_words(protocol: Protocol) -> str:
-    """The choices a reader must know before comparing with a number from elsewhere."""
+    """The choices that a reader must know before comparing with numbers from elsewhere."""
     compared = (
         "the target" if headline(protocol)[0] == "target" else "the edited model's own answer to the prompt"
     )
@@ -98,7 +122,7 @@ def in_words(protocol: Protocol) -> str:
 
 
 def _departs(protocol: Protocol) -> str:
-    """What a table must not leave unsaid of a protocol that is named after others' code."""
+    """Where a table's reader finds how the protocol differs from the code that it is named after."""
     if protocol.name != "decao2021":
         return ""
     if protocol.base_answers == "own":  # so it was before the fields that came with it
@@ -113,7 +137,7 @@ def _decoding(protocol: Protocol) -> str:
 
 
 def _equalities(protocol: Protocol) -> str:
-    """Which answers are compared how, those compared alike together."""
+    """By which rule the answers of each score are compared; scores with the same rule together."""
     compared: defaultdict[Equality, list[str]] = defaultdict(list)
     for score in ("success", "equivalence", "retain", "gold"):
         compared[getattr(protocol, f"{score}_equality")].append(score)

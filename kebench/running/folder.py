@@ -17,7 +17,7 @@ from kebench.files.json import write_json
 from kebench.running.environment import execution, versions
 from kebench.running.plan import Plan
 from kebench.running.trial import Trial
-from kebench.scoring.answers import BaseAnswer, EditAnswers, ParaphraseAnswer
+from kebench.scoring.answers import BaseAnswer, EditAnswers
 from kebench.scoring.record import FORMAT, RunRecord, Setting
 from kebench.scoring.regimes import FINAL
 from kebench.scoring.scorer import Scores
@@ -204,11 +204,9 @@ def read_trials(rows: Path) -> list[Trial]:
         try:
             fields = json.loads(line)
             seconds = fields.pop("edit_seconds"), fields.pop("answer_seconds")
-            asked = tuple(ParaphraseAnswer(**each) for each in fields.pop("paraphrases"))
             moment = fields.pop("time", FINAL)
-            fields["also_edited"] = tuple(fields.get("also_edited", ()))
-            found.append(Trial(EditAnswers(**fields, paraphrases=asked), *seconds, moment))
-        except (ValueError, TypeError, KeyError):
+            found.append(Trial(EditAnswers.from_json(fields), *seconds, moment))
+        except (ValueError, TypeError, KeyError, AttributeError):
             raise BadFile(
                 rows, "not an edit's answers; remove the file to start over", place=number
             ) from None
@@ -216,10 +214,7 @@ def read_trials(rows: Path) -> list[Trial]:
 
 
 def to_line(trial: Trial) -> str:
-    """A trial as one line of `edits.jsonl`, without the fields that only streams have where it is of none."""
-    fields = asdict(trial.answers)
-    if not trial.answers.also_edited:
-        del fields["also_edited"]
+    """A trial as one line of `edits.jsonl`. The time is left out when it is the final one."""
     seconds = {"edit_seconds": trial.edit_seconds, "answer_seconds": trial.answer_seconds}
     moment = {} if trial.time == FINAL else {"time": trial.time}
-    return json.dumps({**fields, **seconds, **moment}, ensure_ascii=True) + "\n"
+    return json.dumps({**trial.answers.to_json(), **seconds, **moment}, ensure_ascii=True) + "\n"

@@ -222,6 +222,7 @@ def _scores(plan: Plan, trials: Sequence[Trial], moment: str) -> Scores:
         plan.ground.protocol,
         seed=plan.ground.seed,
         stopping=plan.setting.stopping,
+        time=moment,
     )
 
 

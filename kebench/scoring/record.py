@@ -5,45 +5,48 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from kebench.errors import BadFile
 from kebench.files.json import write_json
 from kebench.scoring.protocols import SCORING
-from kebench.scoring.scorer import Scores
+from kebench.scoring.scores import Scores
+from kebench.scoring.statistics import Estimate
 from kebench.scoring.stopping import Stopping
+from kebench.scoring.table import FINAL, Key, in_order
 
 FORMAT = 3
-"""Of records that are written. Format 2, of scoring version 1, is read and shown too."""
+"""The format of records that are written. Format 2, of scoring version 1, is read and shown too."""
 _SCORING = {2: 1, FORMAT: SCORING}
 """Format → the version of the scoring rules."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What must agree before two numbers may share a table.
+    """What must be the same before two numbers may share a table.
 
     Attributes:
         task, task_version: the task.
-        pack, pack_sha256: where its records come from, and their content.
+        pack, pack_sha256: where its records come from, and a hash of their content.
         model, model_fingerprint: the base model, and a hash of its weights, tokenizer and configuration.
-        protocol: what is compared with what, every field of it.
+        protocol: what is compared with what: every field of the protocol.
         targets: `alternative` or `gold`.
-        regime: how edits follow each other, as `Regime` spells it; `single`: each starts from the base model.
+        regime: how edits follow each other in a model, as `Regime` spells it. `single`: every edit starts
+            from the base model.
         retain: `sample of N` or `exact`.
         seed: of the choice of edits, and of the intervals.
-        edits: how many; at most how many where there is a precision.
-        edits_sha256: over these edits: what is asked for, and of which paraphrases.
-        test_sha256: over the test set with the base model's answers and the strata.
-        precision: edits stop when retain accuracy is known to this, in percentage points; None where their
-            number was fixed. Not in the JSON then, so that records older than it stay what they are.
-        split: `test`, and then not in the JSON either; or `dev`, on which settings are chosen.
-        ask_after: after how many edits of a stream all edits so far were asked about, besides its end. Not in
-            the JSON where there are none.
-        retain_seed: of the edits' samples. None, and not in the JSON, in records older than it, whose samples
-            were drawn with `seed`.
+        edits: the number of edits; the largest number where there is a precision.
+        edits_sha256: a hash of these edits: what is asked for, and which paraphrases count.
+        test_sha256: a hash of the test set with the base model's answers and the strata.
+        precision: the run stops when retain accuracy is known to this, in percentage points; None where the
+            number of edits was fixed. Left out of the JSON when None, as in records older than the field.
+        split: `test`; or `dev`, on which settings are chosen. Left out of the JSON when it is `test`.
+        ask_after: the numbers of edits in a stream after which all edits so far were asked about, besides its
+            end. Left out of the JSON when there are none.
+        retain_seed: of the edits' samples. None, and left out of the JSON, in records older than the field,
+            whose samples were drawn with `seed`.
     """
 
     task: str
@@ -70,12 +73,12 @@ class Setting:
 
     @property
     def key(self) -> str:
-        """A short hash of all of it."""
+        """A short hash of the whole setting."""
         return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()[:12]
 
     @property
     def stopping(self) -> Stopping | None:
-        """When edits stop, unless after a fixed number."""
+        """The rule that stops the run; None where the number of edits is fixed."""
         return None if self.precision is None else Stopping(self.precision, self.edits)
 
     def to_json(self) -> dict[str, Any]:
@@ -94,12 +97,13 @@ class Setting:
 
 @dataclass(frozen=True)
 class Cost:
-    """What it took. Not part of the scores, and not the same from one run to the next.
+    """What a run cost. This is not part of the scores, and differs from one run to the next.
 
     Attributes:
-        edit_seconds_p50, edit_seconds_p95: to make one edit (many are made together; each counts its share).
-        answer_seconds_p50, answer_seconds_p95: to ask one edited model everything.
-        prepare_seconds: to train the editor, before the first edit; 0 when nothing was to be learnt.
+        edit_seconds_p50, edit_seconds_p95: seconds to make one edit, median and 95th percentile. Where many
+            edits are made together, each counts its share.
+        answer_seconds_p50, answer_seconds_p95: seconds to ask one edited model all its questions.
+        prepare_seconds: seconds to train the editor, before the first edit; 0 if it learns nothing.
         peak_memory_bytes: of the process (CPU) or the device.
     """
 
@@ -123,13 +127,13 @@ class RunRecord:
         editor_settings: resolved, every field.
         is_control: whether the editor is a control with a known score.
         citation: of the editor's paper.
-        scores: the scores.
+        scores: the scores at the final time, when all edits have been made.
         base: facts about the base model's answers: accuracy, share of paraphrases set aside, …
-        cost: what it took.
-        versions: of Python, kebench and the packages that could move a number; git commit where known.
-        hardware: what it ran on and in, and how often a batch did not fit since the run began.
-        times: the scores at other times than the end of each stream (`kebench.scoring.regimes`), by the
-            time's name; not in the JSON where there are none.
+        cost: what the run cost.
+        versions: of Python, kebench and the packages that could change a number; the git commit if known.
+        hardware: the device, the number type, and how often a batch did not fit since the run began.
+        times: the scores at other times than the final one, by time: `immediate`, `after 10`, … Left out of
+            the JSON when there are none.
     """
 
     format: int
@@ -146,25 +150,53 @@ class RunRecord:
     hardware: Mapping[str, str | int]
     times: Mapping[str, Scores] = field(default_factory=dict)
 
+    @property
+    def results(self) -> dict[Key, Estimate]:
+        """(score, time, slice) → the result, at all times; a key that is missing was not measured."""
+        return {key: each for time in self.all_times for key, each in self.at(time).scores.values.items()}
+
+    @property
+    def all_times(self) -> list[str]:
+        """The times at which there are scores, `final` last."""
+        return in_order({*self.times, FINAL})
+
+    def at(self, time: str) -> RunRecord:
+        """The record with the scores of another time in place of the final ones.
+
+        Raises:
+            KeyError: nothing was scored at that time.
+        """
+        return self if time == FINAL else replace(self, scores=self.times[time], times={})
+
     def to_json(self) -> dict[str, Any]:
         """The record as JSON holds it."""
         fields = {**self.__dict__}
         fields["setting"] = self.setting.to_json()
         fields["scores"] = self.scores.to_json()
         fields["cost"] = asdict(self.cost)
-        fields["times"] = {moment: scores.to_json() for moment, scores in self.times.items()}
-        return fields if self.times else {name: fields[name] for name in fields if name != "times"}
+        fields["times"] = {time: self.times[time].to_json() for time in in_order(self.times)}
+        if not self.times:
+            del fields["times"]
+        return fields
 
     @staticmethod
     def from_json(fields: Mapping[str, Any]) -> RunRecord:
-        """Reads what `to_json` wrote."""
+        """Reads what `to_json` wrote.
+
+        Raises:
+            ValueError, KeyError, TypeError: a field is missing, unknown, or of another type.
+        """
+        times = {time: Scores.from_json(scores) for time, scores in fields.get("times", {}).items()}
+        for time, scores in times.items():
+            if time == FINAL or scores.time != time:
+                raise ValueError(f"times.{time}: found scores of the time {scores.time}")
         return RunRecord(
             **{
                 **fields,
                 "setting": Setting(**fields["setting"]),
                 "scores": Scores.from_json(fields["scores"]),
                 "cost": Cost(**fields["cost"]),
-                "times": {time: Scores.from_json(each) for time, each in fields.get("times", {}).items()},
+                "times": times,
             }
         )
 
@@ -177,7 +209,8 @@ class RunRecord:
         """Reads a record.
 
         Raises:
-            BadFile: it is no record, one of another format, or its scores are not of its format's version.
+            BadFile: the file is not a record, has an unknown format, or its scores are of a version that does
+                not go with its format.
         """
         try:
             fields = json.loads(path.read_text(encoding="utf-8"))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
-from kebench.scoring import metrics
 from kebench.scoring.answers import BaseAnswer, EditAnswers
-from kebench.scoring.metrics import BaseAnswers
+from kebench.scoring.metrics import measure
 from kebench.scoring.protocols import Protocol
+from kebench.scoring.questions import Asked, BaseAnswers, asked
+from kebench.scoring.scores import ALWAYS, IN_ROW, INTERVAL, STOPPED_INTERVAL, EditScores, Scores, name_of
 from kebench.scoring.statistics import (
     NOTHING,
     RESAMPLES,
@@ -21,170 +21,13 @@ from kebench.scoring.statistics import (
     relative_loss_estimate,
 )
 from kebench.scoring.stopping import Stopping
+from kebench.scoring.table import ALL, FINAL, TABLE, Difference, Key, LostShare, Row, Score, Slice
+from kebench.scoring.table import row as row_of
 
-_WEIGHTED = ("retain", "retain_gold", "accuracy_loss", "accuracy_loss_elsewhere")
-INTERVAL = "95 %, percentile bootstrap over facts, each with all its edits"
-STOPPED_INTERVAL = (
-    f"{INTERVAL}, but of retain accuracy a confidence sequence by betting, which holds at whatever number of "
-    "edits the run stopped"
-)
+__all__ = ["INTERVAL", "STOPPED_INTERVAL", "EditScores", "Scores", "difference", "per_edit", "score"]
 
-
-@dataclass(frozen=True)
-class EditScores:
-    """What one edit scored: a row of the table that paired comparisons are made of.
-
-    Attributes:
-        id: the edited record's.
-        fact: its fact key.
-        failure: why the edit failed, or None.
-        no_op: it asks for what the base model says already.
-        held_out: its relation is kept from every editor's training.
-        success: the target is given on x.
-        success_teacher_forced: the same when its tokens are fed; NaN where the editor gives answers only.
-        equivalence_target: the target is given on paraphrases; NaN without any.
-        equivalence_own: the edited model's own answer to x is given on paraphrases.
-        equivalence_seen_wordings: `equivalence_target` over paraphrases worded as an editor's training may
-            be; NaN where `held_out`, and for all edits where no wording is held out.
-        equivalence_held_out_wordings: the same over those whose wording no editor is trained on.
-        retain: base answers kept over O^x.
-        retain_gold: gold answers given over O^x.
-        accuracy_loss: accuracy of the base model less that of the edited one, estimated on the sample.
-        accuracy_loss_elsewhere: the same over O^x.
-        accuracy_elsewhere: of the base model over O^x, exact.
-    """
-
-    id: str
-    fact: str
-    failure: str | None
-    no_op: bool
-    held_out: bool
-    success: Measure
-    success_teacher_forced: Measure
-    equivalence_target: Measure
-    equivalence_own: Measure
-    equivalence_seen_wordings: Measure
-    equivalence_held_out_wordings: Measure
-    retain: Measure
-    retain_gold: Measure
-    accuracy_loss: Measure
-    accuracy_loss_elsewhere: Measure
-    accuracy_elsewhere: Measure
-
-    def row(self) -> dict[str, str | bool | float | int | None]:
-        """The edit as one flat row: each measure `m` as `m`, `m_hits` and `m_total`.
-
-        `m_hits` stands only where `m` is `m_hits / m_total`: not where questions are weighted.
-        """
-        row: dict[str, str | bool | float | int | None] = {}
-        for field in fields(self):
-            content = getattr(self, field.name)
-            if isinstance(content, Measure):
-                row[field.name] = content.value
-                if field.name not in _WEIGHTED:
-                    row[f"{field.name}_hits"] = content.hits
-                row[f"{field.name}_total"] = content.total
-            else:
-                row[field.name] = content
-        return row
-
-
-@dataclass(frozen=True)
-class Scores:
-    """The scores of one editor on one task and model, under one protocol.
-
-    `kebench.scoring.metrics`, where each score is computed, says what is compared with what; so does
-    `protocol`.
-
-    Attributes:
-        protocol: the rules.
-        edits: how many edits were tried.
-        failures: why edits failed → how many did. They are wrong in every score below.
-        no_ops: edits that ask for what the base model says already.
-        no_op_share: their share.
-        success_rate: free decoding, no-ops left out (but in `decao2021`): failed ones too, so that the
-            denominator is the same for every editor.
-        success_rate_teacher_forced: over the edits of `success_rate`; NaN where the editor only answers.
-        inflation_gap: teacher-forced less free success, over the edits that have both; `hits` is a difference
-            of counts and may be negative.
-        equivalence_target: paraphrases against the target.
-        equivalence_own: paraphrases against the edited model's own answer.
-        edits_with_paraphrases: over how many edits both are.
-        equivalence_seen_wordings: against the target, over wordings that editors may be trained on, of edits
-            that are not held out; NaN where none of their wordings is.
-        equivalence_held_out_wordings: the same over wordings that no editor is trained on. With
-            `held_out_equivalence` the two share out the paraphrases of `equivalence_target`.
-        held_out_edits: how many edits are of relations that no editor is trained on.
-        held_out_success_rate: `success_rate` over those edits alone; they are part of every other score.
-        held_out_equivalence: `equivalence_target` over them.
-        held_out_retain_accuracy: `retain_accuracy` over them.
-        retain_accuracy: against the base answer.
-        retain_accuracy_gold: against the gold answers.
-        accuracy_before: of the base model on the whole test set: exact, so that its interval has no width.
-            (In scoring version 1, over the edits' samples.)
-        accuracy_after: of the edited models: before, less what the samples show to be lost.
-        performance_deterioration: 1 − after / before, on the whole test set: the change that the edit asks
-            for is part of it.
-        performance_deterioration_elsewhere: the same over O^x, where nothing should change; None in scoring
-            version 1.
-        seed: of the intervals.
-        resamples: of the intervals.
-        interval: how they were made.
-    """
-
-    protocol: Protocol
-    edits: int
-    failures: Mapping[str, int]
-    no_ops: int
-    no_op_share: Estimate
-    success_rate: Estimate
-    success_rate_teacher_forced: Estimate
-    inflation_gap: Estimate
-    equivalence_target: Estimate
-    equivalence_own: Estimate
-    edits_with_paraphrases: int
-    equivalence_seen_wordings: Estimate
-    equivalence_held_out_wordings: Estimate
-    held_out_edits: int
-    held_out_success_rate: Estimate
-    held_out_equivalence: Estimate
-    held_out_retain_accuracy: Estimate
-    retain_accuracy: Estimate
-    retain_accuracy_gold: Estimate
-    accuracy_before: Estimate
-    accuracy_after: Estimate
-    performance_deterioration: Estimate
-    performance_deterioration_elsewhere: Estimate | None
-    seed: int
-    resamples: int
-    interval: str = INTERVAL
-
-    @property
-    def equivalence_accuracy(self) -> Estimate:
-        """The equivalence the protocol calls the headline."""
-        if self.protocol.headline_equivalence == "target":
-            return self.equivalence_target
-        return self.equivalence_own
-
-    @property
-    def n_failures(self) -> int:
-        """How many edits failed, whatever the reason."""
-        return sum(self.failures.values())
-
-    def to_json(self) -> dict[str, Any]:
-        """The fields in their order, NaN as None: the same edits give the same bytes (see `score`)."""
-        contents = ((field.name, getattr(self, field.name)) for field in fields(self))
-        return {name: _to_json(content) for name, content in contents if content is not None}
-
-    @classmethod
-    def from_json(cls, saved: Mapping[str, Any]) -> Scores:
-        """Reads what `to_json` wrote."""
-        read: dict[str, Any] = {"performance_deterioration_elsewhere": None, **saved}
-        for field in fields(cls):
-            if "Estimate" in str(field.type) and read[field.name] is not None:
-                read[field.name] = Estimate.from_json(read[field.name])
-        read["protocol"] = Protocol.from_json(saved["protocol"])
-        return cls(**read)
+_STOPS = "retain_accuracy"
+"""The score whose precision stops a run."""
 
 
 def score(
@@ -195,18 +38,24 @@ def score(
     seed: int = 0,
     resamples: int = RESAMPLES,
     stopping: Stopping | None = None,
+    time: str = FINAL,
+    table: Sequence[Row] = TABLE,
 ) -> Scores:
     """The scores of a set of edits.
 
     Args:
         edits: what each edited model was asked and said, failed ones among them; where edits were stopped,
-            in the order in which they were made.
+            in the order in which they were made. An edit that a later edit of the same stream replaced is not
+            among them.
         base: the whole test set, of which each edit's `sample` is a part.
         protocol: what is compared with what.
         seed: of the bootstrap intervals.
         resamples: of the bootstrap intervals.
-        stopping: when edits were stopped, unless after a fixed number: the interval of retain accuracy then
-            allows for it. The others do not need to where what they score has no part in when edits stop.
+        stopping: the rule that stopped the run; None where the number of edits was fixed. The interval of
+            retain accuracy then allows for the stopping. The other intervals do not, and need not where the
+            score has no part in when a run stops.
+        time: when the questions were asked: `final`, `immediate` or `after k`.
+        table: the rows to compute.
 
     Returns:
         The same scores, to the byte, whatever the order of `edits`, if their number was fixed.
@@ -214,84 +63,42 @@ def score(
     Raises:
         ValueError: two edits or two test questions share an id, or an edit answers an unknown question.
     """
-    rows = per_edit(edits, base, protocol)
-    effective = [row for row in rows if protocol.left_out_of_success == "nothing" or not row.no_op]
-    held_out = [row for row in rows if row.held_out]
-    retained = {row.id: row.retain for row in rows}
-    facts = [row.fact for row in rows]
+    averages = _Averages(per_edit(edits, base, protocol, table), protocol, seed, resamples)
+    rows = averages.rows
     before = BaseAnswers(base).accuracy(protocol)
-
-    def average(
-        part: Sequence[EditScores],
-        measure: Callable[[EditScores], Measure],
-        *,
-        counted: bool = False,
-        least: float = 0.0,
-        most: float = 1.0,
-    ) -> Estimate:
-        return mean_estimate(
-            [measure(row) for row in part],
-            [row.fact for row in part],
-            counted=counted, least=least, most=most, seed=seed, resamples=resamples,
-        )  # fmt: skip
-
-    loss = average(rows, lambda row: row.accuracy_loss, least=before.value - 1, most=before.value)
+    found: dict[Key, Estimate] = {}
+    for each in table:
+        if isinstance(each, Score):
+            found |= {Key(each.name, time, part.name): averages.mean(each, part) for part in each.slices}
+        elif isinstance(each, Difference):
+            found[Key(each.name, time)] = averages.difference(each)
+        else:
+            found[Key(each.name, time)] = averages.lost_share(each)
+    if stopping is not None:
+        retained = {row.id: row.retain for row in rows}
+        found[Key(_STOPS, time)] = stopping.estimate([retained[edit.id] for edit in edits])
+    before_and_after = _accuracies(before, averages.loss(before))
+    found |= {Key(name, time): estimate for name, estimate in before_and_after.items()}
     return Scores(
         protocol=protocol,
         edits=len(rows),
         failures=dict(sorted(Counter(row.failure for row in rows if row.failure is not None).items())),
         no_ops=sum(row.no_op for row in rows),
-        no_op_share=average(rows, lambda row: Measure(float(row.no_op), int(row.no_op), 1), counted=True),
-        success_rate=average(effective, lambda row: row.success, counted=True),
-        success_rate_teacher_forced=average(effective, lambda row: row.success_teacher_forced, counted=True),
-        inflation_gap=average(
-            effective, lambda row: difference(row.success_teacher_forced, row.success), counted=True, least=-1
-        ),
-        equivalence_target=average(rows, lambda row: row.equivalence_target),
-        equivalence_own=average(rows, lambda row: row.equivalence_own),
         edits_with_paraphrases=sum(row.equivalence_target.total > 0 for row in rows),
-        equivalence_seen_wordings=average(rows, lambda row: row.equivalence_seen_wordings),
-        equivalence_held_out_wordings=average(rows, lambda row: row.equivalence_held_out_wordings),
-        held_out_edits=len(held_out),
-        held_out_success_rate=average(
-            [row for row in effective if row.held_out], lambda row: row.success, counted=True
-        ),
-        held_out_equivalence=average(held_out, lambda row: row.equivalence_target),
-        held_out_retain_accuracy=average(held_out, lambda row: row.retain),
-        retain_accuracy=average(rows, lambda row: row.retain)
-        if stopping is None
-        else stopping.estimate([retained[edit.id] for edit in edits]),
-        retain_accuracy_gold=average(rows, lambda row: row.retain_gold),
-        accuracy_before=replace(
-            loss,
-            value=before.value,
-            low=before.value,
-            high=before.value,
-            hits=before.hits,
-            total=before.total,
-            standard_error=0.0,
-        ),
-        accuracy_after=replace(
-            loss, value=before.value - loss.value, low=before.value - loss.high, high=before.value - loss.low
-        ),
-        performance_deterioration=relative_loss_estimate(
-            [row.accuracy_loss for row in rows], [before] * len(rows), facts, seed=seed, resamples=resamples
-        ),
-        performance_deterioration_elsewhere=relative_loss_estimate(
-            [row.accuracy_loss_elsewhere for row in rows],
-            [row.accuracy_elsewhere for row in rows],
-            facts,
-            seed=seed,
-            resamples=resamples,
-        ),
+        held_out_edits=sum(row.held_out for row in rows),
+        values={key: each for key, each in found.items() if each.edits or name_of(key) in ALWAYS},
         seed=seed,
         resamples=resamples,
         interval=INTERVAL if stopping is None else STOPPED_INTERVAL,
+        time=time,
     )
 
 
 def per_edit(
-    edits: Sequence[EditAnswers], base: Sequence[BaseAnswer], protocol: Protocol
+    edits: Sequence[EditAnswers],
+    base: Sequence[BaseAnswer],
+    protocol: Protocol,
+    table: Sequence[Row] = TABLE,
 ) -> list[EditScores]:
     """What each edit scored, by id: one row an edit, failed ones and no-ops included.
 
@@ -302,42 +109,120 @@ def per_edit(
     in_order = sorted(edits, key=lambda edit: edit.id)
     if len({edit.id for edit in in_order}) < len(in_order):
         raise ValueError("two edits have the same id")
-    # Where no edit was teacher-forced, a failed one does not count as having been.
-    any_forced = any(edit.forced is not None for edit in in_order)
-    # Wordings are told apart within the relations that editors are trained on.
-    any_wording_held_out = any(
-        paraphrase.held_out
-        for edit in in_order
-        if not edit.held_out
-        for paraphrase in metrics.paraphrases(edit, protocol)
-    )
-
-    def worded(edit: EditAnswers, held_out: bool) -> Measure:
-        if edit.held_out or not any_wording_held_out:
-            return NOTHING
-        return metrics.equivalence_target(edit, protocol, held_out=held_out)
-
+    rows = [_scored(asked(edit, test_set, protocol), test_set, protocol, table) for edit in in_order]
+    nothing = _not_measured(rows, table, forced=any(edit.forced is not None for edit in in_order))
+    found = [{**row.measures, **nothing} for row in rows]
+    kept = {key for measures in found for key, measured in measures.items() if measured.total}
     return [
-        EditScores(
-            id=edit.id,
-            fact=edit.fact,
-            failure=(edit.failure or "no answer") if metrics.failed(edit) else None,
-            no_op=metrics.is_no_op(edit, protocol),
-            held_out=edit.held_out,
-            success=metrics.success(edit, protocol),
-            success_teacher_forced=metrics.success_teacher_forced(edit) if any_forced else NOTHING,
-            equivalence_target=metrics.equivalence_target(edit, protocol),
-            equivalence_own=metrics.equivalence_own(edit, protocol),
-            equivalence_seen_wordings=worded(edit, False),
-            equivalence_held_out_wordings=worded(edit, True),
-            retain=metrics.retain(edit, test_set, protocol),
-            retain_gold=metrics.retain_gold(edit, test_set, protocol),
-            accuracy_loss=metrics.accuracy_loss(edit, test_set, protocol),
-            accuracy_loss_elsewhere=metrics.accuracy_loss_elsewhere(edit, test_set, protocol),
-            accuracy_elsewhere=metrics.accuracy_elsewhere(edit, test_set, protocol),
-        )
-        for edit in in_order
+        replace(row, measures={key: measures[key] for key in measures if key in kept or key in IN_ROW})
+        for row, measures in zip(rows, found, strict=True)
     ]
+
+
+def _scored(about: Asked, base: BaseAnswers, protocol: Protocol, table: Sequence[Row]) -> EditScores:
+    measures = {
+        (each.name, part.name): measure(each, about, base, protocol, part)
+        for each in table
+        if isinstance(each, Score)
+        for part in (ALL, *(part for part in each.slices if part.of_questions))
+    }
+    return EditScores(about.id, about.fact, about.failure, about.tags, measures)
+
+
+def _not_measured(
+    rows: Sequence[EditScores], table: Sequence[Row], *, forced: bool
+) -> dict[tuple[str, str], Measure]:
+    """What no edit measures, because of what is missing in all of them.
+
+    If no edit was teacher-forced, a failed edit does not count as teacher-forced either. A slice with
+    `only_with` needs some edit that has a question in that other slice.
+    """
+    found = [each for each in table if isinstance(each, Score)]
+    keys = [(each.name, ALL.name) for each in found if each.decoding == "teacher forcing" and not forced]
+    for each in found:
+        for part in each.slices:
+            other = part.only_with
+            if other is not None and not any(row.measures[each.name, other].total for row in rows):
+                keys.append((each.name, part.name))
+    return dict.fromkeys(keys, NOTHING)
+
+
+class _Averages:
+    """Averages over edits, each with its interval."""
+
+    def __init__(self, rows: Sequence[EditScores], protocol: Protocol, seed: int, resamples: int) -> None:
+        self.rows = rows
+        self._protocol = protocol
+        self._seed = seed
+        self._resamples = resamples
+
+    def mean(self, each: Score, part: Slice) -> Estimate:
+        """The mean of a score over the edits of a slice."""
+        key = (each.name, part.name if part.of_questions else ALL.name)
+        rows = [row for row in self._counting(each.edits) if part.has_edit(row.tags)]
+        return self._estimate(rows, [row.measures.get(key, NOTHING) for row in rows], counted=each.counted)
+
+    def difference(self, each: Difference) -> Estimate:
+        """The mean of a difference over the edits that have both scores."""
+        first = row_of(each.first)
+        rows = self._counting(first.edits)
+        measures = [difference(_whole(row, each.first), _whole(row, each.second)) for row in rows]
+        return self._estimate(rows, measures, counted=first.counted, least=-1)
+
+    def loss(self, before: Measure) -> Estimate:
+        """The mean of the accuracy lost on the whole test set."""
+        lost = [row.accuracy_loss for row in self.rows]
+        return self._estimate(self.rows, lost, least=before.value - 1, most=before.value)
+
+    def lost_share(self, each: LostShare) -> Estimate:
+        """The share of the base model's accuracy that was lost."""
+        return relative_loss_estimate(
+            [_whole(row, each.lost) for row in self.rows],
+            [_whole(row, each.before) for row in self.rows],
+            [row.fact for row in self.rows],
+            seed=self._seed,
+            resamples=self._resamples,
+        )
+
+    def _counting(self, which: str) -> Sequence[EditScores]:
+        if which == "all" or self._protocol.left_out_of_success == "nothing":
+            return self.rows
+        return [row for row in self.rows if not row.no_op]
+
+    def _estimate(
+        self,
+        rows: Iterable[EditScores],
+        measures: Sequence[Measure],
+        *,
+        counted: bool = False,
+        least: float = 0.0,
+        most: float = 1.0,
+    ) -> Estimate:
+        return mean_estimate(
+            measures,
+            [row.fact for row in rows],
+            counted=counted, least=least, most=most, seed=self._seed, resamples=self._resamples,
+        )  # fmt: skip
+
+
+def _whole(row: EditScores, name: str) -> Measure:
+    """What an edit scores over all its questions."""
+    return row.measures.get((name, ALL.name), NOTHING)
+
+
+def _accuracies(before: Measure, loss: Estimate) -> dict[str, Estimate]:
+    """Accuracy before the edits, which is exact, and after them, with the interval of what was lost."""
+    known = replace(
+        loss,
+        value=before.value,
+        low=before.value,
+        high=before.value,
+        hits=before.hits,
+        total=before.total,
+        standard_error=0.0,
+    )
+    value, low, high = before.value - loss.value, before.value - loss.high, before.value - loss.low
+    return {"accuracy_before": known, "accuracy_after": replace(loss, value=value, low=low, high=high)}
 
 
 def difference(first: Measure, second: Measure) -> Measure:
@@ -346,11 +231,3 @@ def difference(first: Measure, second: Measure) -> Measure:
         return NOTHING
     hits = None if first.hits is None or second.hits is None else first.hits - second.hits
     return Measure(first.value - second.value, hits, first.total)
-
-
-def _to_json(content: object) -> object:
-    if isinstance(content, Estimate):
-        return content.to_json()
-    if isinstance(content, Protocol):
-        return content.to_json()
-    return dict(content) if isinstance(content, Mapping) else content

@@ -20,7 +20,7 @@ from typing import Any
 
 from kebench.errors import BadFile
 from kebench.scoring.record import RunRecord, Setting
-from kebench.scoring.scorer import Scores
+from kebench.scoring.scores import Scores
 
 FORMAT = 1
 FILE = "tuning.json"
@@ -148,7 +148,8 @@ class Tuning:
                     "editor": each["name"],
                     "editor_settings": each["settings"],
                 }
-                record = RunRecord.from_json({field.name: whole[field.name] for field in fields(RunRecord)})
+                known = {field.name for field in fields(RunRecord)}
+                record = RunRecord.from_json({name: whole[name] for name in whole if name in known})
             failure = each.get("failure", "")
             trials.append(Trial(each["name"], each["changes"], each["settings"], record, failure))
         return Tuning(found["editor"], found["editor_path"], Setting(**found["setting"]), trials)
@@ -210,7 +211,7 @@ def _shared(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         key: value
         for key, value in records[0].items()
-        if key not in _IN_TRIAL and all(record[key] == value for record in records)
+        if key not in _IN_TRIAL and all(key in record and record[key] == value for record in records)
     }
 
 

@@ -34,7 +34,7 @@ Returns:
 
 
 class EquivalenceAccuracy(evaluate.Metric):  # type: ignore[misc]  # evaluate is untyped
-    """The mean over edits of `kebench.scoring.metrics.equivalence_target` or `equivalence_own`."""
+    """The mean over edits of the row `equivalence_target` or `equivalence_own` of `kebench.scoring.table`."""
 
     def _info(self) -> evaluate.MetricInfo:
         text, texts = datasets.Value("string"), datasets.List(datasets.Value("string"))
@@ -66,11 +66,11 @@ class EquivalenceAccuracy(evaluate.Metric):  # type: ignore[misc]  # evaluate is
         resamples: int = 2000,
     ) -> dict[str, Any]:
         rules = protocol_named(protocol, labels=labels)
-        to_target = rules.headline_equivalence == "target"
-        equivalence = metrics.equivalence_target if to_target else metrics.equivalence_own
+        name = "equivalence_target" if rules.headline_equivalence == "target" else "equivalence_own"
         columns = zip(predictions, paraphrases, prompts, own_predictions, references, strict=True)
         measures = [
-            equivalence(
+            metrics.of_edit(
+                name,
                 EditAnswers(
                     id="",
                     fact="",

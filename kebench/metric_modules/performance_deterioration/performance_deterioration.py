@@ -8,8 +8,7 @@ from typing import Any
 import datasets
 import evaluate
 
-from kebench.scoring import metrics
-from kebench.scoring.answers import BaseAnswer
+from kebench.scoring.equality import matches
 from kebench.scoring.protocols import protocol as protocol_named
 from kebench.scoring.scorer import difference
 from kebench.scoring.statistics import NOTHING, Measure, relative_loss_estimate
@@ -60,7 +59,7 @@ class PerformanceDeterioration(evaluate.Metric):  # type: ignore[misc]  # evalua
 
         def accuracy(answers: list[str | None], golds: list[list[str]]) -> Measure:
             right = [
-                metrics.is_gold(BaseAnswer("", "", "", gold=tuple(gold), answer=""), answer, rules)
+                matches(answer, gold, rules.gold_equality)
                 for answer, gold in zip(answers, golds, strict=True)
             ]
             return Measure(sum(right) / len(right), sum(right), len(right)) if right else NOTHING

@@ -8,7 +8,7 @@ from typing import Any
 import datasets
 import evaluate
 
-from kebench.scoring import metrics
+from kebench.scoring.equality import same
 from kebench.scoring.protocols import protocol as protocol_named
 from kebench.scoring.statistics import NOTHING, Measure, mean_estimate
 
@@ -55,7 +55,7 @@ class RetainAccuracy(evaluate.Metric):  # type: ignore[misc]  # evaluate is unty
         equality = protocol_named(protocol, labels=labels).retain_equality
         measures = []
         for after, before in zip(predictions, references, strict=True):
-            kept = [metrics.same(new, old, equality) for new, old in zip(after, before, strict=True)]
+            kept = [same(new, old, equality) for new, old in zip(after, before, strict=True)]
             measures.append(Measure(sum(kept) / len(kept), sum(kept), len(kept)) if kept else NOTHING)
         estimate = asdict(mean_estimate(measures, seed=seed, resamples=resamples))
         del estimate["hits"]  # the value is not hits / total

@@ -31,7 +31,7 @@ Returns:
 
 
 class SuccessRate(evaluate.Metric):  # type: ignore[misc]  # evaluate is untyped
-    """The mean over edits of `kebench.scoring.metrics.success`."""
+    """The mean over edits of the row `success_rate` of `kebench.scoring.table`."""
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
@@ -58,6 +58,7 @@ class SuccessRate(evaluate.Metric):  # type: ignore[misc]  # evaluate is untyped
             EditAnswers(id="", fact="", prompt="", prediction=before, target=target, answer=after)
             for after, target, before in zip(predictions, references, base_predictions, strict=True)
         ]
-        measures = [metrics.success(edit, rules) for edit in edits if metrics.counts_for_success(edit, rules)]
+        counting = [edit for edit in edits if metrics.counts_for_success(edit, rules)]
+        measures = [metrics.of_edit("success_rate", edit, rules) for edit in counting]
         estimate = asdict(mean_estimate(measures, counted=True, seed=seed, resamples=resamples))
         return {"success_rate": estimate.pop("value"), **estimate}
