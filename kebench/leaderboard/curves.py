@@ -9,9 +9,10 @@ from importlib.util import find_spec
 
 from kebench.leaderboard.escape import plain
 from kebench.scoring.record import RunRecord, Setting
+from kebench.scoring.regimes import FINAL
 from kebench.scoring.scores import Scores
 from kebench.scoring.statistics import Estimate
-from kebench.scoring.table import FINAL, edits_made
+from kebench.scoring.table import edits_made
 
 MADE_BY = "kebench leaderboard, from records/"
 """What a drawing that was made here says of its source."""

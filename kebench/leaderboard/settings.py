@@ -9,7 +9,8 @@ from dataclasses import asdict, replace
 from kebench.leaderboard.escape import distinct_slug, slug
 from kebench.scoring.protocols import Equality, Protocol
 from kebench.scoring.record import RunRecord, Setting
-from kebench.scoring.table import FINAL, IMMEDIATE, edits_made, in_order
+from kebench.scoring.regimes import FINAL, IMMEDIATE
+from kebench.scoring.table import edits_made, in_order
 
 _EQUAL: Mapping[Equality, str] = {
     "normalised": "once case, articles, punctuation and spacing are normalised",

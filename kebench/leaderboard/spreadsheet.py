@@ -13,9 +13,9 @@ from kebench.leaderboard.escape import csv_cell
 from kebench.leaderboard.settings import by_setting
 from kebench.leaderboard.tuning import tuned_by, tunings_of
 from kebench.scoring.record import RunRecord
+from kebench.scoring.regimes import FINAL
 from kebench.scoring.scores import Scores
 from kebench.scoring.statistics import Estimate
-from kebench.scoring.table import FINAL
 from kebench.scoring.tuning import Tuning
 
 _ESTIMATES = (

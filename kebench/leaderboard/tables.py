@@ -16,7 +16,7 @@ from kebench.leaderboard.tuning import how_tuned, tunings_of
 from kebench.leaderboard.what_was_run import what_was_run
 from kebench.leaderboard.words import HELD_OUT, unreached
 from kebench.scoring.record import RunRecord
-from kebench.scoring.table import FINAL
+from kebench.scoring.regimes import FINAL
 from kebench.scoring.tuning import Tuning
 
 MARK = "<!-- Made by `kebench leaderboard` from records/. Changes here are lost. -->\n"

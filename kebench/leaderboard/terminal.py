@@ -14,9 +14,9 @@ from kebench.leaderboard.escape import plain
 from kebench.leaderboard.settings import by_setting, headline
 from kebench.leaderboard.words import HELD_OUT, distinct, precision_in_words, unreached
 from kebench.scoring.record import RunRecord
+from kebench.scoring.regimes import FINAL
 from kebench.scoring.scores import Scores
 from kebench.scoring.statistics import Estimate
-from kebench.scoring.table import FINAL
 
 _WIDTH = 100
 

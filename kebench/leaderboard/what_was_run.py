@@ -11,7 +11,8 @@ from kebench.leaderboard.escape import markdown
 from kebench.leaderboard.settings import in_words
 from kebench.leaderboard.words import distinct, precision_in_words
 from kebench.scoring.record import RunRecord, Setting
-from kebench.scoring.table import FINAL, IMMEDIATE, edits_made
+from kebench.scoring.regimes import FINAL, IMMEDIATE
+from kebench.scoring.table import edits_made
 
 _REGIMES = {"single": "single, every edit starts from the base model"}
 _NOT_EDITED = {

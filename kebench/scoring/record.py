@@ -12,10 +12,11 @@ from typing import Any
 from kebench.errors import BadFile
 from kebench.files.json import write_json
 from kebench.scoring.protocols import SCORING
+from kebench.scoring.regimes import FINAL
 from kebench.scoring.scores import Scores
 from kebench.scoring.statistics import Estimate
 from kebench.scoring.stopping import Stopping
-from kebench.scoring.table import FINAL, Key, in_order
+from kebench.scoring.table import Key, in_order
 
 FORMAT = 3
 """The format of records that are written. Format 2, of scoring version 1, is read and shown too."""

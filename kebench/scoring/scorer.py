@@ -11,6 +11,7 @@ from kebench.scoring.answers import BaseAnswer, EditAnswers
 from kebench.scoring.metrics import measure
 from kebench.scoring.protocols import Protocol
 from kebench.scoring.questions import Asked, BaseAnswers, asked
+from kebench.scoring.regimes import FINAL
 from kebench.scoring.scores import ALWAYS, IN_ROW, INTERVAL, STOPPED_INTERVAL, EditScores, Scores, name_of
 from kebench.scoring.statistics import (
     NOTHING,
@@ -21,7 +22,7 @@ from kebench.scoring.statistics import (
     relative_loss_estimate,
 )
 from kebench.scoring.stopping import Stopping
-from kebench.scoring.table import ALL, FINAL, TABLE, Difference, Key, LostShare, Row, Score, Slice
+from kebench.scoring.table import ALL, TABLE, Difference, Key, LostShare, Row, Score, Slice
 from kebench.scoring.table import row as row_of
 
 __all__ = ["INTERVAL", "STOPPED_INTERVAL", "EditScores", "Scores", "difference", "per_edit", "score"]

@@ -8,8 +8,9 @@ from typing import Any, overload
 
 from kebench.scoring.answers import ALREADY_KNOWN, HELD_OUT_RELATION
 from kebench.scoring.protocols import Protocol
+from kebench.scoring.regimes import FINAL
 from kebench.scoring.statistics import NO_ESTIMATE, NOTHING, Estimate, Measure
-from kebench.scoring.table import ALL, FINAL, HELD_OUT_RELATIONS, HELD_OUT_WORDINGS, SEEN_WORDINGS, Key
+from kebench.scoring.table import ALL, HELD_OUT_RELATIONS, HELD_OUT_WORDINGS, SEEN_WORDINGS, Key
 
 INTERVAL = "95 %, percentile bootstrap over facts, each with all its edits"
 STOPPED_INTERVAL = (

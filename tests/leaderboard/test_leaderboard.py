@@ -28,7 +28,8 @@ from kebench.leaderboard import (
 )
 from kebench.leaderboard.escape import csv_cell, distinct_slug, markdown, slug
 from kebench.leaderboard.settings import in_words
-from kebench.leaderboard.tables import csv_table, markdown_page, markdown_table
+from kebench.leaderboard.spreadsheet import csv_table
+from kebench.leaderboard.tables import markdown_page, markdown_table
 from kebench.scoring.protocols import DECAO2021, STRICT, Protocol, protocol
 from kebench.scoring.record import FORMAT, Cost, RunRecord, Setting
 from kebench.scoring.scorer import Scores, score
@@ -92,21 +93,19 @@ def by_hand(*, forced: bool = True) -> Scores:
     whole = Estimate(1.0, 1.0, 1.0, 2, 2, 2, math.nan)
     none = Estimate(0.0, 0.0, 0.0, 0, 2, 2, math.nan)
     loss = Estimate(-1.0, -1.0, 0.0, None, 2, 2, 0.1)
-    return Scores(
-        protocol=STRICT,
-        edits=2,
-        failures={},
-        no_ops=0,
+    bare = Scores(
+        protocol=STRICT, edits=2, failures={}, no_ops=0, edits_with_paraphrases=2, held_out_edits=0,
+        values={}, seed=0, resamples=50,
+    )  # fmt: skip
+    return bare.with_estimates(
         no_op_share=none,
         success_rate=half,
         success_rate_teacher_forced=whole if forced else NONE_COUNTED,
         inflation_gap=half if forced else NONE_COUNTED,
         equivalence_target=Estimate(1 / 3, 0.125, 0.99999, None, 3, 2, 0.2),
         equivalence_own=Estimate(2 / 3, 0.125, 0.99999, None, 3, 2, 0.2),
-        edits_with_paraphrases=2,
         equivalence_seen_wordings=NO_ESTIMATE,
         equivalence_held_out_wordings=NO_ESTIMATE,
-        held_out_edits=0,
         held_out_success_rate=NONE_COUNTED,
         held_out_equivalence=NO_ESTIMATE,
         held_out_retain_accuracy=NO_ESTIMATE,
@@ -116,19 +115,15 @@ def by_hand(*, forced: bool = True) -> Scores:
         accuracy_after=Estimate(1.0, 0.5, 1.0, None, 2, 2, 0.05),
         performance_deterioration=loss,
         performance_deterioration_elsewhere=replace(loss, value=-0.5),
-        seed=0,
-        resamples=50,
     )
 
 
 def held_out_by_hand() -> Scores:
     """The same where a wording of the first edit, and the second edit, are held out."""
-    return replace(
-        by_hand(),
+    return replace(by_hand(), held_out_edits=1).with_estimates(
         equivalence_target=Estimate(0.5, 0.5, 0.5, None, 10, 2, 0.1),
         equivalence_seen_wordings=Estimate(0.25, 0.25, 0.25, None, 4, 1, 0.1),
         equivalence_held_out_wordings=Estimate(0.75, 0.75, 0.75, None, 4, 1, 0.1),
-        held_out_edits=1,
         held_out_success_rate=Estimate(0.0, 0.0, 0.0, 0, 1, 1, math.nan),
         held_out_equivalence=Estimate(0.5, 0.5, 0.5, None, 2, 1, 0.1),
         held_out_retain_accuracy=Estimate(1.0, 1.0, 1.0, None, 1, 1, 0.1),
@@ -300,6 +295,7 @@ CHANGES: dict[str, Any] = {
     "regime": "batch",
     "retain": "exact",
     "seed": 1,
+    "ask_after": (2,),
     "edits": 5,
     "edits_sha256": "dd" * 32,
     "test_sha256": "dd" * 32,
@@ -346,7 +342,7 @@ def test_stopping_without_reason_is_a_contradiction(tmp_path: Path) -> None:
 
 def test_only_the_score_that_stops_a_run_has_its_interval() -> None:
     fixed, stopped = record().scores, precise(1).scores
-    same = replace(stopped, retain_accuracy=fixed.retain_accuracy, interval=fixed.interval)
+    same = replace(stopped, interval=fixed.interval).with_estimates(retain_accuracy=fixed.retain_accuracy)
     assert same.to_json() == fixed.to_json()
     one, other = (
         replace(each.retain_accuracy, low=0, high=0, standard_error=None) for each in (stopped, fixed)
@@ -561,12 +557,15 @@ def test_what_is_held_out_has_a_table_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    "changes",
-    [{"held_out_edits": 0}, {"equivalence_held_out_wordings": NO_ESTIMATE}],
+    "scores",
+    [
+        replace(held_out_by_hand(), held_out_edits=0),
+        held_out_by_hand().with_estimates(equivalence_held_out_wordings=NO_ESTIMATE),
+    ],
     ids=["wordings", "relations"],
 )
-def test_either_will_do_for_a_second_table(changes: dict[str, Any]) -> None:
-    one = record(scores=replace(held_out_by_hand(), **changes), edits=2)
+def test_either_will_do_for_a_second_table(scores: Scores) -> None:
+    one = record(scores=scores, edits=2)
     for text in (markdown_table([one]), markdown_page([one]), table_text([one])):
         assert text.count("What no editor was trained on") == 1
 
@@ -596,7 +595,7 @@ Ask                     {DASH}           75.00         0.00           50.00     
 
 
 def test_what_is_held_out_as_it_is_printed() -> None:
-    no_seen = replace(held_out_by_hand(), equivalence_seen_wordings=NO_ESTIMATE)
+    no_seen = held_out_by_hand().with_estimates(equivalence_seen_wordings=NO_ESTIMATE)
     records = [
         record("mend", scores=held_out_by_hand(), edits=2),
         record("Ask", scores=no_seen, edits=2, is_control=True),
@@ -713,7 +712,7 @@ def test_text_fits_a_terminal() -> None:
 def test_text_fits_a_terminal_whatever_the_names_and_intervals(failures: dict[str, int]) -> None:
     widest = Estimate(1.0, 1.0, 1.0, 2, 2, 2)
     scores = replace(held_out_by_hand(), failures=failures)
-    wide = replace(scores, **{f.name: widest for f in fields(Scores) if "Estimate" in str(f.type)})
+    wide = scores.with_estimates(**dict.fromkeys(scores.estimates(), widest))
     name = "knowledge_editor_paraphrases_loop"
     text = table_text([record(name, scores=wide, edits=2), record("mend", scores=wide, edits=2)])
     assert max(map(len, text.splitlines())) <= 100

@@ -10,9 +10,10 @@ import pytest
 
 from kebench.scoring import metrics
 from kebench.scoring.answers import BaseAnswer, EditAnswers, ParaphraseAnswer
-from kebench.scoring.metrics import BaseAnswers
+from kebench.scoring.metrics import BaseAnswers, of_edit
 from kebench.scoring.protocols import DECAO2021, STRICT, Protocol, protocol
 from kebench.scoring.statistics import Measure
+from kebench.scoring.table import HELD_OUT_WORDINGS, SEEN_WORDINGS
 
 BOTH = pytest.mark.parametrize("rules", [STRICT, DECAO2021], ids=lambda rules: rules.name)
 
@@ -66,39 +67,39 @@ BASE = BaseAnswers(
 def test_success_is_the_whole_target_whatever_its_case_and_punctuation(
     rules: Protocol, answer: str, hits: int
 ) -> None:
-    assert metrics.success(edit(answer), rules) == Measure(hits, hits, 1)
+    assert of_edit("success_rate", edit(answer), rules) == Measure(hits, hits, 1)
 
 
 def test_articles_count_in_decao2021_only() -> None:
-    assert metrics.success(edit("the Nice"), STRICT).hits == 1
-    assert metrics.success(edit("the Nice"), DECAO2021).hits == 0
+    assert of_edit("success_rate", edit("the Nice"), STRICT).hits == 1
+    assert of_edit("success_rate", edit("the Nice"), DECAO2021).hits == 0
 
 
 def test_spaces_count_in_strict_only() -> None:
-    assert metrics.success(edit("New York", target="newyork"), STRICT).hits == 0
-    assert metrics.success(edit("New York", target="newyork"), DECAO2021).hits == 1
+    assert of_edit("success_rate", edit("New York", target="newyork"), STRICT).hits == 0
+    assert of_edit("success_rate", edit("New York", target="newyork"), DECAO2021).hits == 1
 
 
 def test_labels_are_equal_when_they_are_the_same_label() -> None:
     rules = protocol("strict", labels=True)
-    assert metrics.success(edit("A", target="A"), rules).hits == 1
-    assert metrics.success(edit("a", target="A"), rules).hits == 0
+    assert of_edit("success_rate", edit("A", target="A"), rules).hits == 1
+    assert of_edit("success_rate", edit("a", target="A"), rules).hits == 0
 
 
 @BOTH
 def test_a_failed_edit_is_wrong_even_where_it_left_an_answer(rules: Protocol) -> None:
-    assert metrics.success(edit(None), rules) == Measure(0, 0, 1)
-    assert metrics.success(edit("Nice", failure="time limit"), rules) == Measure(0, 0, 1)
+    assert of_edit("success_rate", edit(None), rules) == Measure(0, 0, 1)
+    assert of_edit("success_rate", edit("Nice", failure="time limit"), rules) == Measure(0, 0, 1)
 
 
 def test_teacher_forced_success_is_what_the_model_prefers_token_by_token() -> None:
-    assert metrics.success_teacher_forced(edit("Paris", forced=True)) == Measure(1, 1, 1)
-    assert metrics.success_teacher_forced(edit("Nice", forced=False)) == Measure(0, 0, 1)
+    assert of_edit("success_rate_teacher_forced", edit("Paris", forced=True), STRICT) == Measure(1, 1, 1)
+    assert of_edit("success_rate_teacher_forced", edit("Nice", forced=False), STRICT) == Measure(0, 0, 1)
 
 
 def test_teacher_forced_success_is_nan_without_forcing_and_wrong_after_a_failure() -> None:
-    assert math.isnan(metrics.success_teacher_forced(edit(forced=None)).value)
-    assert metrics.success_teacher_forced(edit(None, forced=None)) == Measure(0, 0, 1)
+    assert math.isnan(of_edit("success_rate_teacher_forced", edit(forced=None), STRICT).value)
+    assert of_edit("success_rate_teacher_forced", edit(None, forced=None), STRICT) == Measure(0, 0, 1)
 
 
 def test_a_no_op_asks_for_what_is_said_already() -> None:
@@ -113,26 +114,26 @@ def test_stubborn_paraphrases_of_an_edit_that_did_not_take_are_wrong_or_right() 
     stubborn = edit(
         "Paris", paraphrases={"France's capital?": "Paris", "What is France ruled from?": "Paris"}
     )
-    assert metrics.equivalence_target(stubborn, STRICT) == Measure(0, 0, 2)
-    assert metrics.equivalence_own(stubborn, DECAO2021) == Measure(1, 2, 2)
+    assert of_edit("equivalence_target", stubborn, STRICT) == Measure(0, 0, 2)
+    assert of_edit("equivalence_own", stubborn, DECAO2021) == Measure(1, 2, 2)
 
 
 def test_an_edit_that_takes_on_paraphrases_and_not_on_x_is_right_or_wrong() -> None:
     odd = edit("Paris", paraphrases={"France's capital?": "Nice"})
-    assert metrics.equivalence_target(odd, STRICT).value == 1
-    assert metrics.equivalence_own(odd, STRICT).value == 0
+    assert of_edit("equivalence_target", odd, STRICT).value == 1
+    assert of_edit("equivalence_own", odd, STRICT).value == 0
 
 
 def test_own_answers_are_compared_as_they_stand_in_decao2021() -> None:
     case = edit("Nice", paraphrases={"France's capital?": "nice"})
-    assert metrics.equivalence_own(case, STRICT).value == 1
-    assert metrics.equivalence_own(case, DECAO2021).value == 0
+    assert of_edit("equivalence_own", case, STRICT).value == 1
+    assert of_edit("equivalence_own", case, DECAO2021).value == 0
 
 
 def test_a_paraphrase_that_is_x_again_is_left_out_in_strict_and_kept_in_decao2021() -> None:
     case = edit(paraphrases={"the capital of France": "Nice", "France's capital?": "Paris"})
-    assert metrics.equivalence_target(case, STRICT) == Measure(0, 0, 1)
-    assert metrics.equivalence_own(case, DECAO2021) == Measure(0.5, 1, 2)
+    assert of_edit("equivalence_target", case, STRICT) == Measure(0, 0, 1)
+    assert of_edit("equivalence_own", case, DECAO2021) == Measure(0.5, 1, 2)
 
 
 @BOTH
@@ -145,32 +146,32 @@ def test_wordings_are_told_apart_where_asked_for(rules: Protocol) -> None:
             ParaphraseAnswer("France is ruled from where?", "Paris"),
         ),
     )
-    assert metrics.equivalence_target(case, rules) == Measure(2 / 3, 2, 3)
-    assert metrics.equivalence_target(case, rules, held_out=True) == Measure(1, 1, 1)
-    assert metrics.equivalence_target(case, rules, held_out=False) == Measure(0.5, 1, 2)
+    assert of_edit("equivalence_target", case, rules) == Measure(2 / 3, 2, 3)
+    assert of_edit("equivalence_target", case, rules, part=HELD_OUT_WORDINGS) == Measure(1, 1, 1)
+    assert of_edit("equivalence_target", case, rules, part=SEEN_WORDINGS) == Measure(0.5, 1, 2)
     failed = replace(case, failure="time limit")
-    assert metrics.equivalence_target(failed, rules, held_out=True) == Measure(0, 0, 1)
+    assert of_edit("equivalence_target", failed, rules, part=HELD_OUT_WORDINGS) == Measure(0, 0, 1)
     seen_only = replace(case, paraphrases=case.paraphrases[1:])
-    assert math.isnan(metrics.equivalence_target(seen_only, rules, held_out=True).value)
+    assert math.isnan(of_edit("equivalence_target", seen_only, rules, part=HELD_OUT_WORDINGS).value)
 
 
 def test_a_held_out_paraphrase_that_is_x_again_is_left_out_in_strict() -> None:
     again = replace(edit(), paraphrases=(ParaphraseAnswer("the capital of France", "Nice", held_out=True),))
-    assert math.isnan(metrics.equivalence_target(again, STRICT, held_out=True).value)
-    assert metrics.equivalence_target(again, DECAO2021, held_out=True) == Measure(1, 1, 1)
+    assert math.isnan(of_edit("equivalence_target", again, STRICT, part=HELD_OUT_WORDINGS).value)
+    assert of_edit("equivalence_target", again, DECAO2021, part=HELD_OUT_WORDINGS) == Measure(1, 1, 1)
 
 
 @BOTH
 def test_without_paraphrases_equivalence_is_nan(rules: Protocol) -> None:
-    assert math.isnan(metrics.equivalence_target(edit(), rules).value)
-    assert math.isnan(metrics.equivalence_own(edit(), rules).value)
+    assert math.isnan(of_edit("equivalence_target", edit(), rules).value)
+    assert math.isnan(of_edit("equivalence_own", edit(), rules).value)
 
 
 @BOTH
 def test_a_failed_edit_does_not_agree_with_itself(rules: Protocol) -> None:
     failed = edit(None, paraphrases={"France's capital?": None})
-    assert metrics.equivalence_own(failed, rules) == Measure(0, 0, 1)
-    assert metrics.equivalence_target(failed, rules) == Measure(0, 0, 1)
+    assert of_edit("equivalence_own", failed, rules) == Measure(0, 0, 1)
+    assert of_edit("equivalence_target", failed, rules) == Measure(0, 0, 1)
 
 
 # --- retain
@@ -179,16 +180,18 @@ def test_a_failed_edit_does_not_agree_with_itself(rules: Protocol) -> None:
 def test_retain_is_against_the_base_answer_and_not_the_gold_one() -> None:
     # peru: base Quito, gold Lima. Staying wrong is retaining; becoming right is not.
     stays, improves = edit(sample={"peru": "Quito"}), edit(sample={"peru": "Lima"})
-    assert metrics.retain(stays, BASE, STRICT).value == 1
-    assert metrics.retain_gold(stays, BASE, STRICT).value == 0
-    assert metrics.retain(improves, BASE, STRICT).value == 0
-    assert metrics.retain_gold(improves, BASE, STRICT).value == 1
+    assert of_edit("retain_accuracy", stays, STRICT, BASE).value == 1
+    assert of_edit("retain_accuracy_gold", stays, STRICT, BASE).value == 0
+    assert of_edit("retain_accuracy", improves, STRICT, BASE).value == 0
+    assert of_edit("retain_accuracy_gold", improves, STRICT, BASE).value == 1
 
 
 def test_other_questions_about_the_fact_are_left_out_in_strict_and_kept_in_decao2021() -> None:
     case = edit(sample={"france": "Nice", "france-2": "Nice", "norway": "Oslo"})
-    assert metrics.retain(case, BASE, STRICT) == Measure(1, None, 1)
-    assert metrics.retain(case, BASE, DECAO2021) == Measure(0.5, None, 2)  # only `france` itself is gone
+    assert of_edit("retain_accuracy", case, STRICT, BASE) == Measure(1, None, 1)
+    assert of_edit("retain_accuracy", case, DECAO2021, BASE) == Measure(
+        0.5, None, 2
+    )  # only `france` itself is gone
 
 
 def test_x_and_its_paraphrases_are_left_out_in_strict_under_whatever_fact() -> None:
@@ -202,14 +205,14 @@ def test_x_and_its_paraphrases_are_left_out_in_strict_under_whatever_fact() -> N
     case = edit(
         paraphrases={"Frances capital": "Nice"}, sample={"copy": "Nice", "asked": "Nice", "norway": "Oslo"}
     )
-    assert metrics.retain(case, base, STRICT) == Measure(1, None, 1)
-    assert metrics.retain(case, base, DECAO2021) == Measure(1 / 3, None, 3)
+    assert of_edit("retain_accuracy", case, STRICT, base) == Measure(1, None, 1)
+    assert of_edit("retain_accuracy", case, DECAO2021, base) == Measure(1 / 3, None, 3)
 
 
 def test_retained_answers_are_compared_as_they_stand_in_decao2021() -> None:
     case = edit(sample={"norway": "oslo"})
-    assert metrics.retain(case, BASE, STRICT).value == 1
-    assert metrics.retain(case, BASE, DECAO2021).value == 0
+    assert of_edit("retain_accuracy", case, STRICT, BASE).value == 1
+    assert of_edit("retain_accuracy", case, DECAO2021, BASE).value == 0
 
 
 def test_retain_weighs_strata_by_what_they_hold_less_what_is_left_out() -> None:
@@ -219,31 +222,34 @@ def test_retain_weighs_strata_by_what_they_hold_less_what_is_left_out() -> None:
         + [base_answer(f"far{i}", "f", stratum=1) for i in range(4)]
     )
     case = edit(sample={"france": "Nice", "near0": "changed", "far0": "f"})
-    assert metrics.retain(case, base, STRICT) == Measure(4 / 6, None, 2)  # (2 · 0 + 4 · 1) / 6
+    assert of_edit("retain_accuracy", case, STRICT, base) == Measure(4 / 6, None, 2)  # (2 · 0 + 4 · 1) / 6
 
 
 @BOTH
 def test_a_failed_edit_retains_nothing(rules: Protocol) -> None:
-    assert metrics.retain(edit(None, sample={"peru": None, "norway": None}), BASE, rules) == Measure(
-        0, None, 2
+    assert of_edit(
+        "retain_accuracy", edit(None, sample={"peru": None, "norway": None}), rules, BASE
+    ) == Measure(0, None, 2)
+    assert (
+        of_edit("retain_accuracy", edit("Nice", failure="NaN", sample={"norway": "Oslo"}), rules, BASE).value
+        == 0
     )
-    assert metrics.retain(edit("Nice", failure="NaN", sample={"norway": "Oslo"}), BASE, rules).value == 0
 
 
 def test_a_failed_edit_without_a_sample_is_wrong_on_the_whole_test_set() -> None:
-    assert metrics.retain(edit(None), BASE, STRICT) == Measure(0, None, 3)
+    assert of_edit("retain_accuracy", edit(None), STRICT, BASE) == Measure(0, None, 3)
     assert BASE.accuracy(STRICT) == Measure(0.8, 4, 5)
-    assert metrics.accuracy_loss(edit(None), BASE, STRICT) == Measure(0.8, None, 5)
+    assert of_edit("accuracy_loss", edit(None), STRICT, BASE) == Measure(0.8, None, 5)
 
 
 def test_retain_of_nothing_is_nan() -> None:
-    assert math.isnan(metrics.retain(edit(), BASE, STRICT).value)
-    assert math.isnan(metrics.retain(edit(sample={"france-2": "Paris"}), BASE, STRICT).value)
+    assert math.isnan(of_edit("retain_accuracy", edit(), STRICT, BASE).value)
+    assert math.isnan(of_edit("retain_accuracy", edit(sample={"france-2": "Paris"}), STRICT, BASE).value)
 
 
 def test_an_unknown_question_is_refused() -> None:
     with pytest.raises(ValueError, match="edit france: 'atlantis' is not in the test set"):
-        metrics.retain(edit(sample={"atlantis": "?"}), BASE, STRICT)
+        of_edit("retain_accuracy", edit(sample={"atlantis": "?"}), STRICT, BASE)
 
 
 def test_two_questions_of_one_id_are_refused() -> None:
@@ -257,23 +263,23 @@ def test_two_questions_of_one_id_are_refused() -> None:
 @BOTH
 def test_any_gold_answer_will_do(rules: Protocol) -> None:
     case = edit(sample={"norway": "kristiania", "peru": "Quito", "latvia": "Riga", "france-2": "Paris"})
-    assert metrics.accuracy_loss(case, BASE, rules) == Measure(0, None, 4)
-    assert metrics.retain_gold(case, BASE, STRICT) == Measure(2 / 3, None, 3)
+    assert of_edit("accuracy_loss", case, rules, BASE) == Measure(0, None, 4)
+    assert of_edit("retain_accuracy_gold", case, STRICT, BASE) == Measure(2 / 3, None, 3)
 
 
 @BOTH
 def test_accuracy_is_over_the_whole_sample_x_and_its_fact_with_it(rules: Protocol) -> None:
     # Two lost, one kept, one gained.
     case = edit(sample={"france": "Nice", "france-2": "Nice", "norway": "Oslo", "peru": "Lima"})
-    assert metrics.accuracy_loss(case, BASE, rules) == Measure(0.25, None, 4)
+    assert of_edit("accuracy_loss", case, rules, BASE) == Measure(0.25, None, 4)
 
 
 def test_elsewhere_neither_x_nor_its_fact_is_charged() -> None:
     case = edit(sample={"france": "Nice", "france-2": "Nice", "norway": "Oslo", "peru": "Quito"})
-    assert metrics.accuracy_loss_elsewhere(case, BASE, STRICT) == Measure(0, None, 2)
-    assert metrics.accuracy_elsewhere(case, BASE, STRICT) == Measure(2 / 3, 2, 3)  # all but peru
-    assert metrics.accuracy_loss_elsewhere(case, BASE, DECAO2021) == Measure(1 / 3, None, 3)
-    assert metrics.accuracy_elsewhere(case, BASE, DECAO2021) == Measure(3 / 4, 3, 4)
+    assert of_edit("accuracy_loss_elsewhere", case, STRICT, BASE) == Measure(0, None, 2)
+    assert of_edit("accuracy_elsewhere", case, STRICT, BASE) == Measure(2 / 3, 2, 3)  # all but peru
+    assert of_edit("accuracy_loss_elsewhere", case, DECAO2021, BASE) == Measure(1 / 3, None, 3)
+    assert of_edit("accuracy_elsewhere", case, DECAO2021, BASE) == Measure(3 / 4, 3, 4)
 
 
 @BOTH
@@ -284,10 +290,10 @@ def test_accuracy_lost_is_weighed_by_stratum(rules: Protocol) -> None:
         + [base_answer(f"far{i}", "wrong", "right", stratum=1) for i in range(3)]
     )
     case = edit(sample={"near": "wrong", "far1": "right"})
-    assert metrics.accuracy_loss(case, base, rules) == Measure(-0.5, None, 2)
+    assert of_edit("accuracy_loss", case, rules, base) == Measure(-0.5, None, 2)
 
 
 def test_a_missing_answer_is_wrong_without_failing_the_edit() -> None:
     case = replace(edit(), sample={"peru": None, "norway": "Oslo"})
-    assert metrics.retain(case, BASE, STRICT) == Measure(0.5, None, 2)
-    assert metrics.accuracy_loss(case, BASE, STRICT) == Measure(0, None, 2)  # peru was wrong before
+    assert of_edit("retain_accuracy", case, STRICT, BASE) == Measure(0.5, None, 2)
+    assert of_edit("accuracy_loss", case, STRICT, BASE) == Measure(0, None, 2)  # peru was wrong before
