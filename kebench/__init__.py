@@ -21,11 +21,13 @@ if TYPE_CHECKING:
         TrainingSet,
         Workspace,
     )
+    from kebench.edits.updates import Update
     from kebench.edits.versions import Route, Says, UnderUpdate, WithContext
     from kebench.evaluation import Evaluation, evaluate
-    from kebench.models.changes import Dense, LowRank, Update
+    from kebench.models.changes import Dense, LowRank
     from kebench.models.layers import editable
     from kebench.models.model import AbstractModel
+    from kebench.running.one_edit import Edited, edit
 
 _HOME = {
     "kebench.evaluation": ("Evaluation", "evaluate"),
@@ -42,9 +44,11 @@ _HOME = {
     ),
     "kebench.edits.versions": ("Route", "Says", "UnderUpdate", "WithContext"),
     "kebench.edits.applications": ("edit_gradients",),
-    "kebench.models.changes": ("Dense", "LowRank", "Update"),
+    "kebench.models.changes": ("Dense", "LowRank"),
+    "kebench.edits.updates": ("Update",),
     "kebench.models.layers": ("editable",),
     "kebench.models.model": ("AbstractModel",),
+    "kebench.running.one_edit": ("Edited", "edit"),
 }
 """Module → the names that are imported from it when they are first asked for: most of them import torch."""
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
@@ -59,6 +63,7 @@ __all__ = [
     "Carried",
     "Dense",
     "Edit",
+    "Edited",
     "Evaluation",
     "KebenchError",
     "LowRank",
@@ -71,6 +76,7 @@ __all__ = [
     "WithContext",
     "Workspace",
     "__version__",
+    "edit",
     "edit_gradients",
     "editable",
     "evaluate",

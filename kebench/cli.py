@@ -17,6 +17,7 @@ from kebench.running.settings import RunSettings
 
 if TYPE_CHECKING:
     from kebench.packs.pack import Pack
+    from kebench.running.one_edit import Edited
     from kebench.running.progress import Progress
     from kebench.task import PackSource, Task
 
@@ -465,6 +466,110 @@ def beliefs(editors: str, out: Path, **fields: Any) -> None:
             click.echo(f"{place}.svg")
     finally:
         progress.close()
+
+
+# edit, export ----------------------------------------------------------------------------------------
+
+_ALSO = click.option(
+    "--also", multiple=True, metavar="PROMPT", help="Another question to ask before and after."
+)
+_SAVE = click.option(
+    "--save", type=click.Path(file_okay=False, path_type=Path), help="Write the edited model to this folder."
+)
+_LORA = click.option(
+    "--lora",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Write the edit to this folder, as a LoRA adapter that peft loads.",
+)
+_RANK = click.option(
+    "--rank",
+    type=click.IntRange(min=1),
+    help="With --lora: the largest rank of a layer. A dense change has none, and needs it.",
+)
+
+
+@cli.command()
+@run_options(
+    "editors", "settings", "task", "model", "pack", "device",
+    editors={"required": True, "help": "An editor: a name, a YAML path or module:Class."},
+    task={"help": "Says how prompts are put to the model. Default: the task that has this model."},
+    pack={"help": "What an editor that learns first is trained on. Default: the task's."},
+)  # fmt: skip
+@click.option("--prompt", required=True, help="The question whose answer is to change.")
+@click.option("--target", required=True, help="The answer that the model is to give.")
+@click.option("--subject", help="What the prompt is about, a part of it. Some editors need it.")
+@_ALSO
+@_SAVE
+@_LORA
+@_RANK
+def edit(
+    editors: str,
+    settings: dict[str, Any] | None,
+    also: tuple[str, ...],
+    save: Path | None,
+    lora: Path | None,
+    rank: int | None,
+    **options: Any,
+) -> None:
+    """Make one edit, and show what the model answers before and after."""
+    _tell_editors([editors])
+
+    from kebench.running.one_edit import edit as make_edit
+    from kebench.running.progress import Progress
+
+    progress = Progress()
+    try:
+        made = make_edit(editors, settings=settings, also=also, progress=progress, **options)
+    finally:
+        progress.close()
+    _show_edit(made, save, lora, rank)
+
+
+@cli.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--edit", "id_", required=True, metavar="ID", help="The edit's id, as in edits.jsonl.")
+@click.option("--editor", help="Whose edit, where the run holds several editors.")
+@click.option("--task", help="The task's file, if it is not one of kebench's.")
+@click.option("--model", help="Where the base model is, if its name does not tell.")
+@click.option("--device", help="cpu, cuda, cuda:1, mps. Default: cuda if there is one.")
+@_ALSO
+@_SAVE
+@_LORA
+@_RANK
+def export(
+    run: Path,
+    id_: str,
+    also: tuple[str, ...],
+    save: Path | None,
+    lora: Path | None,
+    rank: int | None,
+    **options: Any,
+) -> None:
+    """Make an edit of a run again, show it, and ship it."""
+    from kebench.running.one_edit import edit_again
+    from kebench.running.progress import Progress
+
+    progress = Progress()
+    try:
+        made = edit_again(run, id_, also=also, progress=progress, **options)
+    finally:
+        progress.close()
+    _show_edit(made, save, lora, rank)
+
+
+def _show_edit(made: Edited, save: Path | None, lora: Path | None, rank: int | None) -> None:
+    """Prints the answers before and after an edit, and writes what is to be shipped."""
+    for number, each in enumerate(made.answers):
+        mark = f"   (wanted: {one_line(made.edit.target)})" if number == 0 else ""
+        click.echo(f"{one_line(each.prompt)}\n  before: {one_line(each.before)}")
+        click.echo(f"  after:  {one_line(each.after)}{mark}")
+    if save is not None:
+        click.echo(f"\nedited model: {made.save(save)}")
+    if lora is not None:
+        residuals = made.to_lora(lora, rank=rank)
+        largest = max(residuals.values(), default=0.0)
+        exact = "exact" if largest == 0 else f"largest relative residual of a layer: {largest:.1e}"
+        click.echo(f"\nLoRA adapter ({exact}): {lora}")
 
 
 # tune ------------------------------------------------------------------------------------------------

@@ -149,6 +149,7 @@ def edit_again(
     id_: str,
     *,
     editor: str | None = None,
+    task: str | None = None,
     model: str | None = None,
     also: Sequence[str] = (),
     device: str | None = None,
@@ -160,6 +161,7 @@ def edit_again(
         run: the run's folder, of the regime `single`.
         id_: the edit's id.
         editor: whose edit it is; needed where the run holds several editors.
+        task: where the task's file is, if it is not one of kebench's.
         model: where the base model is, if that cannot be told from its name.
         also: other questions to ask before and after.
         device: by default `cuda` if there is one.
@@ -185,10 +187,8 @@ def edit_again(
         raise NotFound(f"edit of {place}", id_, rows)
     row = rows[id_]
 
-    task = load_task(setting.task)
-    inputs = _inputs(
-        task, model or _model_named(task, setting.model), setting.pack, device, progress, setting
-    )
+    found = load_task(task or setting.task)
+    inputs = _inputs(found, model or setting.model, setting.pack, device, progress, setting)
     if inputs.identity != setting.model_fingerprint:
         raise BadSetting(
             f"model {inputs.model.name}: is not the one that the run edited; give it with --model"
@@ -261,11 +261,6 @@ def _task_of(model: str | None) -> Task:
     if len(having) != 1:
         raise BadSetting("--task: wanted a task, which says how prompts are put to the model")
     return having[0]
-
-
-def _model_named(task: Task, shown: str) -> str:
-    """The task's model that tables call so; else the name itself."""
-    return next((name for name in task.models if name == shown), shown)
 
 
 def _setting(run: Path) -> Setting:
