@@ -49,6 +49,17 @@ class NoEdit(AbstractWeightEditor):
         return [{} for _ in batches], carried
 
 
+class Plain(AbstractWeightEditor):
+    """Not an editor that can be used, because it is not a dataclass."""
+
+    citation: ClassVar[str] = ""
+
+    def update(
+        self, state: State, start: AbstractModel, batches: Sequence[Batch], carried: Sequence[Carried]
+    ) -> tuple[list[Update], Sequence[Carried]]:
+        return [{} for _ in batches], carried
+
+
 def table(batch: Batch, reach: int | None = None) -> dict[str, str]:
     """The target of x and of the paraphrases, by prompt; of the first `reach` of them."""
     return {prompt: edit.target for edit in batch for prompt in (edit.prompt, *edit.paraphrases)[:reach]}

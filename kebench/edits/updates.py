@@ -98,7 +98,7 @@ class Update(Mapping[str, Dense | LowRank]):
         return {name: _norm(change) for name, change in self.items()}
 
     def save(self, path: Path | str) -> None:
-        """Writes the update to one safetensors file, all or nothing; `load` gives the same bits again."""
+        """Writes the update to one safetensors file, atomically; `load` gives the same bits again."""
         save_tensors(
             {f"{name}.{part}": t for name, change in self.items() for part, t in vars(change).items()},
             Path(path),

@@ -23,6 +23,7 @@ def test_a_write_cut_off_leaves_the_one_before(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(OSError, match="disk full"):
         save_tensors({"a": torch.zeros(2)}, path)
     assert torch.equal(load_file(path)["a"], torch.ones(2))
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_tensors_that_share_or_are_views_are_written_whole(tmp_path: Path) -> None:

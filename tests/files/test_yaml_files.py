@@ -259,7 +259,7 @@ def test_editors_by_name_path_and_class(tmp_path: Path) -> None:
         ("kebench.edits.edit:Edit", "wanted a subclass of AbstractEditor"),
         ("kebench.edits.editor:AbstractEditor", "wanted a dataclass that is not abstract"),
         ("kebench.edits.editor:AbstractWeightEditor", "wanted a dataclass that is not abstract"),
-        ("test_run:_Plain", "wanted a dataclass that is not abstract"),
+        ("doubles:Plain", "wanted a dataclass that is not abstract"),
     ],
 )
 def test_an_editor_that_is_none(name: str, said: str) -> None:

@@ -796,22 +796,12 @@ def test_settings_that_cannot_be_recorded(classifier: World, tmp_path: Path) -> 
     with pytest.raises(BadSetting, match="its settings cannot be recorded"):
         ran(classifier, tmp_path, editors={"odd": _Odd()})
     with pytest.raises(BadSetting, match="is no dataclass"):
-        ran(classifier, tmp_path, editors={"plain": _Plain()})
+        ran(classifier, tmp_path, editors={"plain": doubles.Plain()})
 
 
 @dataclass(frozen=True)
 class _Odd(doubles.NoEdit):
     rate: float = float("nan")
-
-
-class _Plain(AbstractWeightEditor):
-    citation: ClassVar[str] = ""
-
-    def update(
-        self, state: State, start: AbstractModel, batches: Sequence[Batch], carried: Sequence[Carried]
-    ) -> tuple[list[Update], Sequence[Carried]]:
-        edits = [batch[0] for batch in batches]
-        return [{} for _ in edits], carried
 
 
 @pytest.mark.parametrize(
