@@ -21,7 +21,7 @@ from transformers import AutoConfig, PreTrainedModel
 from benchmarks.settings import LAYERS, Settings
 from kebench.edits.edit import Edit
 from kebench.edits.editor import Carried, State, load_editor
-from kebench.models.changes import Update
+from kebench.models.changes import Changes
 from kebench.models.load import FAMILIES, LOADERS, label_fields
 from kebench.models.model import AbstractModel, PromptFormat
 from kebench.packs.formats import read_source
@@ -82,9 +82,9 @@ class World:
         """Returns `count` edits of the plan; if it has fewer, they are repeated."""
         return [self.plan.cases[index % len(self.plan.cases)].edit for index in range(count)]
 
-    def updates(self, edits: list[Edit], model: AbstractModel) -> list[Update]:
+    def updates(self, edits: list[Edit], model: AbstractModel) -> list[Changes]:
         """Returns the editor's update for each edit. They are made in small groups, as in a run."""
-        found: list[Update] = []
+        found: list[Changes] = []
         for start in range(0, len(edits), EDITS_AT_ONCE):
             batches = [(edit,) for edit in edits[start : start + EDITS_AT_ONCE]]
             found += self.editor.update(self.state, model, batches, [Carried()] * len(batches))[0]

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from kebench.edits.edit import Edit
 from kebench.edits.editor import AbstractEditor, AbstractWeightEditor, State
 from kebench.edits.versions import Versions
-from kebench.models.changes import Update
+from kebench.models.changes import Changes
 from kebench.models.model import AbstractModel
 from kebench.running.trial import versions_of_each
 
 
 def updates_of(
     editor: AbstractWeightEditor, state: State, base: AbstractModel, edits: Sequence[Edit]
-) -> list[Update]:
+) -> list[Changes]:
     """One update an edit."""
     carried = [editor.begin(state, base)] * len(edits)
     return list(editor.update(state, base, [(edit,) for edit in edits], carried)[0])

@@ -10,7 +10,7 @@ from kebench.baselines.knowledge_editor.hypernetwork import Hypernetwork
 from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
-from kebench.models.changes import Dense, LowRank, Update
+from kebench.models.changes import Changes, Dense, LowRank
 from kebench.models.model import AbstractModel
 from kebench.models.rows import target_loss
 
@@ -23,7 +23,7 @@ def dense_delta(base: AbstractModel, name: str, change: Dense | LowRank) -> Tens
     return product.T if isinstance(owner(base, name), Conv1D) else product
 
 
-def products(update: Update) -> dict[str, Tensor]:
+def products(update: Changes) -> dict[str, Tensor]:
     """B A of every factored matrix, (d_out, d_in)."""
     found = {}
     for name, change in update.items():
@@ -36,7 +36,7 @@ def owner(base: AbstractModel, name: str) -> torch.nn.Module:
     return base.network.get_submodule(name.rpartition(".")[0])
 
 
-def really_edited(base: AbstractModel, update: Update) -> AbstractModel:
+def really_edited(base: AbstractModel, update: Changes) -> AbstractModel:
     """Another model, whose weights are the edited ones."""
     copied = copy.deepcopy(base)
     with torch.no_grad():

@@ -29,7 +29,7 @@ from kebench.edits.editor import (
 )
 from kebench.edits.versions import Route, Says
 from kebench.errors import BadSetting
-from kebench.models.changes import Dense, Update
+from kebench.models.changes import Changes, Dense
 from kebench.models.layers import editable
 from kebench.models.model import AbstractModel
 
@@ -45,7 +45,7 @@ class NoEdit(AbstractWeightEditor):
 
     def update(
         self, state: State, start: AbstractModel, batches: Sequence[Batch], carried: Sequence[Carried]
-    ) -> tuple[list[Update], Sequence[Carried]]:
+    ) -> tuple[list[Changes], Sequence[Carried]]:
         return [{} for _ in batches], carried
 
 
@@ -56,7 +56,7 @@ class Plain(AbstractWeightEditor):
 
     def update(
         self, state: State, start: AbstractModel, batches: Sequence[Batch], carried: Sequence[Carried]
-    ) -> tuple[list[Update], Sequence[Carried]]:
+    ) -> tuple[list[Changes], Sequence[Carried]]:
         return [{} for _ in batches], carried
 
 
@@ -118,7 +118,7 @@ class Scribbler(AbstractWeightEditor):
 
     def update(
         self, state: State, start: AbstractModel, batches: Sequence[Batch], carried: Sequence[Carried]
-    ) -> tuple[list[Update], Sequence[Carried]]:
+    ) -> tuple[list[Changes], Sequence[Carried]]:
         name = editable(start.network)[0]
         with torch.no_grad():
             start.network.get_parameter(name)[0, 0] += 1e-3
@@ -134,7 +134,7 @@ class Failing(AbstractWeightEditor):
 
     def update(
         self, state: State, start: AbstractModel, batches: Sequence[Batch], carried: Sequence[Carried]
-    ) -> tuple[list[Update], Sequence[Carried]]:
+    ) -> tuple[list[Changes], Sequence[Carried]]:
         name = editable(start.network)[0]
         nan = torch.full_like(start.network.get_parameter(name), float("nan"))
         updates = [{name: Dense(nan)} if place % 2 else {} for place in range(len(batches))]

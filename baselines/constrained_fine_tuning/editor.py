@@ -11,7 +11,7 @@ from torch import Tensor
 from kebench.edits.edit import Batch
 from kebench.edits.editor import AbstractWeightEditor, Carried, State
 from kebench.errors import check_positive
-from kebench.models.changes import Update
+from kebench.models.changes import Changes
 from kebench.models.model import AbstractModel
 
 from ..fine_tuning.editor import FineTuning, descend
@@ -49,7 +49,7 @@ class ConstrainedFineTuning(AbstractWeightEditor):
 
     def update(
         self, state: State, start: AbstractModel, batches: Sequence[Batch], carried: Sequence[Carried]
-    ) -> tuple[list[Update], Sequence[Carried]]:
+    ) -> tuple[list[Changes], Sequence[Carried]]:
         """See `AbstractWeightEditor`: fine-tuning, projected onto the ball after each step.
 
         The centre of the ball is the model that the batch starts from.

@@ -13,7 +13,7 @@ from kebench.edits.editor import AbstractWeightEditor, Carried, State
 from kebench.edits.gradients import Probe
 from kebench.edits.versions import reached
 from kebench.errors import check_positive
-from kebench.models.changes import Dense, Update, dense_applied, dense_weights, substituted
+from kebench.models.changes import Changes, Dense, dense_applied, dense_weights, substituted
 from kebench.models.layers import as_stored, editable, linear_maps
 from kebench.models.model import AbstractModel
 from kebench.models.rows import all_argmax, target_loss
@@ -49,7 +49,7 @@ class FineTuning(AbstractWeightEditor):
 
     def update(
         self, state: State, start: AbstractModel, batches: Sequence[Batch], carried: Sequence[Carried]
-    ) -> tuple[list[Update], Sequence[Carried]]:
+    ) -> tuple[list[Changes], Sequence[Carried]]:
         """See `AbstractWeightEditor`: each batch is tuned from the same weights, on its own loss alone."""
         return descend(self, start, batches), carried
 
@@ -76,7 +76,7 @@ class Tuning:
         square = self.square[name].mul_(0.99).addcmul_(gradient, gradient, value=0.01)
         self.delta[name].addcdiv_(gradient, square.sqrt().add_(1e-8), value=-rate)
 
-    def update(self, maps: Mapping[str, nn.Module]) -> Update:
+    def update(self, maps: Mapping[str, nn.Module]) -> Changes:
         """θ' − θ, each matrix laid out as its module stores it."""
         return {name: Dense(as_stored(maps[name], delta)) for name, delta in self.delta.items()}
 
@@ -86,7 +86,7 @@ def descend(
     start: AbstractModel,
     batches: Sequence[Batch],
     project: Callable[[Mapping[str, Tensor]], None] = lambda _delta: None,
-) -> list[Update]:
+) -> list[Changes]:
     """θ' − θ of each batch after the steps it takes until the argmax of every target token is right.
 
     EditsInForce `decao2021`, until every target is the answer, decoded with the beams of the run (`reached`).

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from kebench.edits.edit import Batch
 from kebench.edits.editor import AbstractWeightEditor, Carried, State
-from kebench.models.changes import Update
+from kebench.models.changes import Changes
 from kebench.models.model import AbstractModel
 
 
@@ -19,6 +19,6 @@ class Identity(AbstractWeightEditor):
 
     def update(
         self, state: State, start: AbstractModel, batches: Sequence[Batch], carried: Sequence[Carried]
-    ) -> tuple[list[Update], Sequence[Carried]]:
+    ) -> tuple[list[Changes], Sequence[Carried]]:
         """See `AbstractWeightEditor`."""
         return [{} for _ in batches], carried

@@ -22,7 +22,7 @@ from kebench.edits.editor import (
     Workspace,
 )
 from kebench.errors import BadSetting, check_positive
-from kebench.models.changes import LowRankBatch, Update
+from kebench.models.changes import Changes, LowRankBatch
 from kebench.models.layers import editable, linear_maps, map_shape
 from kebench.models.model import AbstractModel, EditsInForce, base_weights
 from kebench.models.rows import pad
@@ -138,7 +138,7 @@ class KnowledgeEditor(AbstractWeightEditor, AbstractTrainedEditor):
 
     def update(
         self, state: State, start: AbstractModel, batches: Sequence[Batch], carried: Sequence[Carried]
-    ) -> tuple[list[Update], Sequence[Carried]]:
+    ) -> tuple[list[Changes], Sequence[Carried]]:
         """See `AbstractWeightEditor`: one application of the hypernetwork, or up to `loop` of them.
 
         An application to a batch is the sum of what the hypernetwork predicts for each of its edits.

@@ -17,7 +17,7 @@ from kebench.edits.editor import (
 )
 from kebench.edits.moments import preconditioners
 from kebench.errors import check_positive
-from kebench.models.changes import LowRankBatch, Update
+from kebench.models.changes import Changes, LowRankBatch
 from kebench.models.layers import editable
 from kebench.models.model import AbstractModel, EditsInForce, base_weights
 
@@ -69,7 +69,7 @@ class PreconditionedStep(AbstractWeightEditor, AbstractTrainedEditor):
 
     def update(
         self, state: State, start: AbstractModel, batches: Sequence[Batch], carried: Sequence[Carried]
-    ) -> tuple[list[Update], Sequence[Carried]]:
+    ) -> tuple[list[Changes], Sequence[Carried]]:
         """See `AbstractWeightEditor`: up to `loop` steps; a batch's step is the sum of its edits' steps."""
         return until_answered(start, batches, self.loop, partial(self.step, state, start)), carried
 

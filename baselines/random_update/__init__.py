@@ -16,7 +16,7 @@ from kebench.edits.editor import (
     TrainingSet,
     Workspace,
 )
-from kebench.models.changes import LowRank, Update
+from kebench.models.changes import Changes, LowRank
 from kebench.models.model import AbstractModel
 
 from ..knowledge_editor import KnowledgeEditor
@@ -47,12 +47,12 @@ class RandomUpdate(AbstractWeightEditor, AbstractTrainedEditor):
 
     def update(
         self, state: State, start: AbstractModel, batches: Sequence[Batch], carried: Sequence[Carried]
-    ) -> tuple[list[Update], Sequence[Carried]]:
+    ) -> tuple[list[Changes], Sequence[Carried]]:
         """See `AbstractWeightEditor`."""
         updates, _ = self.reference.update(state, start, batches, carried)
         return [self._noise(update, batch) for update, batch in zip(updates, batches, strict=True)], carried
 
-    def _noise(self, update: Update, batch: Batch) -> Update:
+    def _noise(self, update: Changes, batch: Batch) -> Changes:
         # Drawn on the CPU, so that the same edit gets the same noise on every device.
         names = ",".join(edit.id for edit in batch)
         digest = hashlib.sha256(f"{self.seed}:{names}".encode()).digest()

@@ -9,7 +9,7 @@ from torch import Tensor
 from kebench.edits.edit import Batch, Edit
 from kebench.edits.gradients import GradientFactors, Probe, one_below_the_other
 from kebench.edits.versions import low_rank_under, reached
-from kebench.models.changes import LowRank, LowRankBatch, Update
+from kebench.models.changes import Changes, LowRank, LowRankBatch
 from kebench.models.model import AbstractModel, EditsInForce, base_weights
 from kebench.models.rows import target_loss
 
@@ -71,7 +71,7 @@ def polyak_length(
 
 def until_answered(
     start: AbstractModel, batches: Sequence[Batch], times: int, predict: Predict
-) -> list[Update]:
+) -> list[Changes]:
     """The sum of each batch's applications, each on the model as the earlier ones left it.
 
     One application is the sum of what `predict` returns for those edits of the batch whose target is not yet

@@ -18,7 +18,7 @@ from kebench.edits.versions import Route, Routed, Version
 from kebench.errors import BadFile, BadSetting, BrokenEditor
 from kebench.files.outside import imported
 from kebench.files.yaml import as_yaml, validated
-from kebench.models.changes import Update
+from kebench.models.changes import Changes
 from kebench.models.model import AbstractModel
 from kebench.scoring.regimes import RegimeName
 from kebench.task import Family
@@ -143,7 +143,7 @@ class AbstractWeightEditor(AbstractEditor):
     @abstractmethod
     def update(
         self, state: State, start: AbstractModel, batches: Sequence[Batch], carried: Sequence[Carried]
-    ) -> tuple[Sequence[Update], Sequence[Carried]]:
+    ) -> tuple[Sequence[Changes], Sequence[Carried]]:
         """What each batch changes: one update a batch, however many edits the batch holds.
 
         Args:

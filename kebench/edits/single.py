@@ -15,7 +15,7 @@ from kebench.edits.edit import Edit
 from kebench.edits.editor import AbstractEditor, editor_path
 from kebench.edits.versions import Routed, Versions
 from kebench.errors import BrokenEditor
-from kebench.models.changes import Dense, Update, dense_delta
+from kebench.models.changes import Changes, Dense, dense_delta
 
 FAR = 0.25
 """An edit's update made alone and made in a group may be apart by this much of what two edits' are."""
@@ -143,7 +143,7 @@ def _request(edit: Edit) -> tuple[str, str]:
     return edit.prompt, edit.target
 
 
-def _apart(network: nn.Module, one: Update, other: Update) -> float:
+def _apart(network: nn.Module, one: Changes, other: Changes) -> float:
     """‖Δ₁ − Δ₂‖ over all matrices, in the Frobenius norm."""
     squares = 0.0
     for name in {**one, **other}:

@@ -1,6 +1,6 @@
 """Versions of a model: what an editor made of it, as values, and how many of them are asked together.
 
-A version is the model that an edit starts from with an `Update` of its weights in force. An editor that
+A version is the model that an edit starts from with an `Changes` of its weights in force. An editor that
 changes no weights returns a `Routed` instead, which decides by the prompt how the model answers.
 """
 
@@ -10,16 +10,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeVar
 
-import torch
 from torch import Tensor, nn
 
 from kebench.edits.edit import Batch
 from kebench.models.changes import (
-    Dense,
+    Changes,
     LowRank,
     LowRankBatch,
-    Update,
-    dense_delta,
     dense_weights,
     is_finite,
     low_rank_applied,
@@ -50,7 +47,7 @@ class WithContext:
 class UnderUpdate:
     """A route: the model is asked with this update in force."""
 
-    update: Update
+    update: Changes
 
 
 Route = Says | WithContext | UnderUpdate | None
@@ -68,7 +65,7 @@ class Routed:
     route: Callable[[Sequence[str]], Sequence[Route]]
 
 
-Version = Update | Routed
+Version = Changes | Routed
 """What an editor makes of the model that it starts from."""
 
 
@@ -183,7 +180,7 @@ class Versions:
 
     def _asked_under(
         self,
-        updates: Mapping[int, Update],
+        updates: Mapping[int, Changes],
         prompts: Sequence[str | Prefixed],
         which: Sequence[int],
         ask: Callable[[Sequence[int], Sequence[str | Prefixed], EditsInForce], Sequence[T]],
@@ -241,22 +238,9 @@ class Versions:
         return stacked
 
 
-def in_force(start: AbstractModel, update: Update) -> AbstractModel:
+def in_force(start: AbstractModel, update: Changes) -> AbstractModel:
     """The model that an update makes of another: a model like any other, to be asked and edited again."""
     return start.with_weights(dense_weights(start.network, update)) if update else start
-
-
-def total(network: nn.Module, first: Update, second: Update) -> Update:
-    """The update that does what the first does, and then the second."""
-    summed = {**first, **second}
-    for name in first.keys() & second.keys():
-        one, other = first[name], second[name]
-        if isinstance(one, LowRank) and isinstance(other, LowRank):
-            # B₁A₁ + B₂A₂ = [B₁ B₂][A₁; A₂]: the ranks add.
-            summed[name] = LowRank(torch.cat([one.B, other.B], dim=1), torch.cat([one.A, other.A], dim=0))
-        else:
-            summed[name] = Dense(dense_delta(network, name, one) + dense_delta(network, name, other))
-    return summed
 
 
 def low_rank_under(
@@ -282,7 +266,7 @@ def low_rank_under(
     return EditsInForce(enter, frozenset(updates))
 
 
-def reached(start: AbstractModel, updates: Sequence[Update], batches: Sequence[Batch]) -> list[list[bool]]:
+def reached(start: AbstractModel, updates: Sequence[Changes], batches: Sequence[Batch]) -> list[list[bool]]:
     """Of each batch, whether its update makes the model answer each of its edits with the edit's target.
 
     Args:

@@ -42,7 +42,7 @@ class LowRank:
         return LowRank(self.B[:, used], self.A[used])
 
 
-Update = Mapping[str, Dense | LowRank]
+Changes = Mapping[str, Dense | LowRank]
 """Parameter name → what is added to it. Empty: nothing changes."""
 
 
@@ -208,7 +208,7 @@ def with_weights(network: N, weights: Mapping[str, Tensor]) -> N:
     return copied
 
 
-def dense_weights(network: nn.Module, update: Update) -> dict[str, Tensor]:
+def dense_weights(network: nn.Module, update: Changes) -> dict[str, Tensor]:
     """θ + Δ for every parameter an update changes: the plain meaning of an update."""
     weights = {}
     for name, change in update.items():
@@ -227,7 +227,7 @@ def dense_delta(network: nn.Module, name: str, change: Dense | LowRank) -> Tenso
 # Checks ----------------------------------------------------------------------------------------------
 
 
-def is_finite(update: Update) -> bool:
+def is_finite(update: Changes) -> bool:
     """Whether no number of an update is NaN or infinite."""
     tensors = [
         tensor

@@ -15,10 +15,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from kebench.edits.editor import AbstractEditor, Carried, State
-from kebench.edits.versions import Routed, Version, Versions, in_force, total
+from kebench.edits.updates import Update
+from kebench.edits.versions import Routed, Version, Versions, in_force
 from kebench.errors import BadFile
 from kebench.files.tensors import save_tensors
-from kebench.models.changes import Dense, LowRank, Update
+from kebench.models.changes import Dense, LowRank
 from kebench.models.numerics import numerics
 from kebench.running.cases import Case
 from kebench.running.plan import Plan
@@ -32,7 +33,6 @@ CHECKPOINT = "stream.safetensors"
 """Where an editor's folder keeps how far its streams are."""
 ASKED_AT_ONCE = 8
 """How many edits' questions are put to a version in one go."""
-_PARTS = {Dense: ("delta",), LowRank: ("B", "A")}
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Position:
 
     batches: int = 0
     rows: int = 0
-    update: Update = field(default_factory=dict)
+    update: Update = field(default_factory=Update)
     carried: Carried | None = None
     failures: dict[str, str] = field(default_factory=dict)
 
@@ -57,8 +57,7 @@ class Position:
         """Writes the checkpoint, all or nothing."""
         tensors: dict[str, Tensor] = {}
         for name, change in self.update.items():
-            for part in _PARTS[type(change)]:
-                tensors[f"update/{name}/{part}"] = getattr(change, part)
+            tensors |= {f"update/{name}/{part}": tensor for part, tensor in vars(change).items()}
         carried = self.carried or Carried()
         tensors |= {f"carried/{name}": tensor for name, tensor in carried.tensors.items()}
         facts = {
@@ -87,7 +86,7 @@ class Position:
             for key in [key for key in tensors if key.startswith("update/")]:
                 _, name, part = key.split("/")
                 parts.setdefault(name, {})[part] = tensors[key]
-            update = {name: Dense(**p) if "delta" in p else LowRank(**p) for name, p in parts.items()}
+            update = Update({n: Dense(**p) if "delta" in p else LowRank(**p) for n, p in parts.items()})
             own = {
                 key.removeprefix("carried/"): tensor
                 for key, tensor in tensors.items()
@@ -144,7 +143,7 @@ def run_steps(
     base = plan.ground.model
     for step in steps_of(plan)[position.batches :]:
         if step.is_first:
-            position = replace(position, update={}, carried=editor.begin(state, base), failures={})
+            position = replace(position, update=Update(), carried=editor.begin(state, base), failures={})
         with numerics(base.device, tf32=base.tf32):
             started = time.perf_counter()
             position, version = _made(editor, state, plan, step, position)
@@ -173,7 +172,7 @@ def _made(
         return replace(position, failures=failures), position.update
     if isinstance(version, Routed):
         return replace(position, carried=carried), version
-    update = total(base.network, position.update, version)
+    update = position.update.plus(version, base.network)
     return replace(position, carried=carried, update=update), update
 
 

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from kebench.edits.edit import Edit
 from kebench.edits.versions import Versions, reached
-from kebench.models.changes import Dense, Update, dense_applied, substituted
+from kebench.models.changes import Changes, Dense, dense_applied, substituted
 from kebench.models.identity import fingerprint
 from kebench.models.layers import editable
 from kebench.models.model import AbstractModel
@@ -49,7 +49,7 @@ def an_edit(base: AbstractModel, kind: str) -> Edit:
     raise AssertionError("every edit is fulfilled")
 
 
-def deltas_of(update: Update) -> dict[str, Tensor]:
+def deltas_of(update: Changes) -> dict[str, Tensor]:
     found = {}
     for name, change in update.items():
         assert isinstance(change, Dense)

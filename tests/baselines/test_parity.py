@@ -30,7 +30,7 @@ from kebench.edits.edit import Edit
 from kebench.edits.editor import Known, State, TrainingEdit
 from kebench.edits.versions import Versions
 from kebench.models.base_logits import BaseLogits
-from kebench.models.changes import Dense, LowRank, Update
+from kebench.models.changes import Changes, Dense, LowRank
 from kebench.models.classifier import Classifier
 from kebench.models.layers import as_stored, editable, linear_maps
 from kebench.models.model import AbstractModel, PromptFormat
@@ -153,14 +153,14 @@ def edits_of(kind: str) -> list[Edit]:
     return found
 
 
-def updates_of(kind: str, state: State, batched: bool = True) -> list[Update]:
+def updates_of(kind: str, state: State, batched: bool = True) -> list[Changes]:
     editor, base, edits = editor_of(kind), base_of(kind), edits_of(kind)
     if batched:
         return alone.updates_of(editor, state, base, edits)
     return [update for edit in edits[:4] for update in alone.updates_of(editor, state, base, [edit])]
 
 
-def furthest(kind: str, updates: list[Update]) -> float:
+def furthest(kind: str, updates: list[Changes]) -> float:
     """The largest difference from the original: of an update's entries, and of a BART's norms."""
     found = 0.0
     for index, update in enumerate(updates):

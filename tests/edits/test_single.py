@@ -20,7 +20,7 @@ from kebench.edits.editor import AbstractEditor, AbstractMemoryEditor, AbstractW
 from kebench.edits.single import refuse_shared, sample_of
 from kebench.edits.versions import Route, Routed, Says, Versions
 from kebench.errors import BrokenEditor
-from kebench.models.changes import Dense, Update
+from kebench.models.changes import Changes, Dense
 from kebench.models.model import AbstractModel
 from kebench.running.folder import EDITS_AT_ONCE, read_base
 from kebench.running.progress import Silent
@@ -35,7 +35,7 @@ def ran(world: World, output: Path, editor: AbstractEditor, **changes: Any) -> R
     return run(settings, editors={"mine": editor}, progress=Silent())[1][0]
 
 
-def mean(updates: Sequence[Update]) -> dict[str, Dense]:
+def mean(updates: Sequence[Changes]) -> dict[str, Dense]:
     """The mean of dense updates."""
     names = {name for update in updates for name in update}
     found = {}
@@ -54,7 +54,7 @@ class Joint(AbstractWeightEditor):
 
     def update(
         self, state: State, start: AbstractModel, batches: Sequence[Batch], carried: Sequence[Carried]
-    ) -> tuple[list[Update], Sequence[Carried]]:
+    ) -> tuple[list[Changes], Sequence[Carried]]:
         edits = [batch[0] for batch in batches]
         own = updates_of(TUNED, state, start, edits)
         joint = mean(own)
@@ -154,7 +154,7 @@ def test_one_request_may_have_one_update_and_an_empty_one_serves_all() -> None:
     change = {"bert.encoder.layer.0.output.dense.weight": Dense(torch.ones(16, 24))}
     first = Edit("a", "x", "REFUTES", "SUPPORTS")
     again, other = replace(first, id="b"), replace(first, id="c", prompt="y")
-    nothing: Update = {}
+    nothing: Changes = {}
     refuse_shared(TUNED, [first, again], Versions(base, [change, change]))
     refuse_shared(TUNED, [first, other], Versions(base, [nothing, nothing]))
     with pytest.raises(BrokenEditor, match="for the edits a and c"):

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from kebench.errors import BadSetting
 from kebench.models.changes import (
+    Changes,
     Dense,
     LowRank,
     LowRankBatch,
-    Update,
     dense_applied,
     dense_weights,
     is_finite,
@@ -44,7 +44,7 @@ def dense_maps(base: AbstractModel, seed: int) -> dict[str, Tensor]:
     }
 
 
-def as_update(base: AbstractModel, deltas: dict[str, Tensor]) -> Update:
+def as_update(base: AbstractModel, deltas: dict[str, Tensor]) -> Changes:
     maps = linear_maps(base.network)
     return {name: Dense(as_stored(maps[name], delta)) for name, delta in deltas.items()}
 
@@ -67,7 +67,7 @@ def test_low_rank_dense_and_replaced_weights_are_one(kind: str) -> None:
         plain = scored(base, prompts)
         for row, (prompt, edit) in enumerate(zip(prompts, which, strict=True)):
             replaced = scored(really_edited(base, updates[edit]), [prompt])
-            dense: Update = {
+            dense: Changes = {
                 name: Dense(dense_delta(base, name, change)) for name, change in updates[edit].items()
             }
             for update in (updates[edit], dense):

@@ -11,7 +11,7 @@ from tolerance import through, tolerance
 
 from kebench.edits.versions import Versions
 from kebench.models.batching import Batching
-from kebench.models.changes import Dense, LowRank, Update
+from kebench.models.changes import Changes, Dense, LowRank
 from kebench.models.identity import fingerprint
 from kebench.models.layers import editable
 from kebench.models.model import AbstractModel
@@ -24,7 +24,7 @@ def base_of(kind: str) -> AbstractModel:
     return tiny.model(kind) if kind == "bert" else tiny.fitted(kind)
 
 
-def as_dense(base: AbstractModel, update: dict[str, LowRank]) -> Update:
+def as_dense(base: AbstractModel, update: dict[str, LowRank]) -> Changes:
     return {name: Dense(dense_delta(base, name, change)) for name, change in update.items()}
 
 
@@ -33,7 +33,7 @@ def as_dense(base: AbstractModel, update: dict[str, LowRank]) -> Update:
 def test_many_edited_models_at_once_answer_as_each_alone(kind: str, form: str, beams: int) -> None:
     base = base_of(kind)
     plain_updates: list[dict[str, LowRank]] = [random_low_rank(base, seed) for seed in range(3)]
-    updates: list[Update] = [*plain_updates, {}]
+    updates: list[Changes] = [*plain_updates, {}]
     if form != "low rank":
         updates[1:2] = [as_dense(base, plain_updates[1])]
     if form == "dense":
@@ -93,7 +93,7 @@ def test_an_update_that_is_not_finite_is_a_failure_and_spoils_no_other(form: str
     base = tiny.fitted("bart")
     good = random_low_rank(base, 0)
     name = editable(base.network)[0]
-    bad: Update = {name: LowRank(torch.full((16, 1), float("nan")), torch.ones(1, 16))}
+    bad: Changes = {name: LowRank(torch.full((16, 1), float("nan")), torch.ones(1, 16))}
     if form == "dense":
         bad = {name: Dense(torch.full((16, 16), float("inf")))}
     edited = Versions(base, [bad, good])

@@ -16,7 +16,7 @@ from transformers import BertConfig
 
 from kebench.edits.versions import Versions
 from kebench.models.batching import MOST_TOKENS, TOKENS_A_BATCH, Batching, batching, tokens_in
-from kebench.models.changes import Update
+from kebench.models.changes import Changes
 from kebench.models.layers import linear_maps
 from kebench.models.model import AbstractModel
 
@@ -107,7 +107,7 @@ def everything(base: AbstractModel, kind: str) -> dict[str, Any]:
     prompts = tiny.prompts(kind, 5)
     which = [index * 3 % 4 for index in range(5)]
     free = base.answer(prompts)
-    low_rank: list[Update] = [random_low_rank(base, seed) for seed in range(4)]
+    low_rank: list[Changes] = [random_low_rank(base, seed) for seed in range(4)]
     edited = Versions(base, low_rank)
     targets = ["SUPPORTS" if kind == "bert" else "Oslo"] * 5
     return {

@@ -14,7 +14,7 @@ from worlds import World
 
 from kebench.edits.versions import Versions
 from kebench.errors import BadSetting
-from kebench.models.changes import Dense, LowRank, Update
+from kebench.models.changes import Changes, Dense, LowRank
 from kebench.models.layers import editable, linear_maps, map_shape
 from kebench.models.model import AbstractModel
 from kebench.models.rows import is_finite
@@ -26,7 +26,7 @@ HUGE = 1e30
 """Finite itself, and in float32 its square is not."""
 
 
-def overflowing(base: AbstractModel, form: str) -> Update:
+def overflowing(base: AbstractModel, form: str) -> Changes:
     """A finite change of every editable matrix that makes hidden states overflow."""
     maps, update = linear_maps(base.network), {}
     for name in editable(base.network):

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from kebench.edits.applications import edit_gradients
 from kebench.edits.edit import Edit
 from kebench.edits.versions import Versions, low_rank_under
-from kebench.models.changes import LowRank, Update, dense_delta
+from kebench.models.changes import Changes, LowRank, dense_delta
 from kebench.models.layers import editable
 from kebench.models.model import AbstractModel
 from kebench.running.environment import execution
@@ -108,7 +108,7 @@ def test_edits_are_tuned_as_each_alone(architecture: Architecture) -> None:
         assert far(base, alone[edit], together[edit]) <= 0.1 * max(others)
 
 
-def far(base: AbstractModel, one: Update, other: Update) -> float:
+def far(base: AbstractModel, one: Changes, other: Changes) -> float:
     """How large the change is that leads from one to the other."""
     total = 0.0
     for name in {**one, **other}:

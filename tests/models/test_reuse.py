@@ -18,7 +18,7 @@ from tolerance import assert_same, through
 from torch import nn
 
 from kebench.edits.versions import Versions
-from kebench.models.changes import Dense, LowRank, Update
+from kebench.models.changes import Changes, Dense, LowRank
 from kebench.models.identity import fingerprint
 from kebench.models.layers import editable, linear_maps, map_shape
 from kebench.models.load import FAMILIES
@@ -64,7 +64,7 @@ def deep(kind: str) -> AbstractModel:
     return copy.deepcopy(_deep(kind))
 
 
-def edit_of(base: AbstractModel, names: Sequence[str], seed: int, form: str = "low rank") -> Update:
+def edit_of(base: AbstractModel, names: Sequence[str], seed: int, form: str = "low rank") -> Changes:
     """A rank-one change of each."""
     generator = torch.Generator().manual_seed(seed)
     update: dict[str, LowRank] = {}
@@ -228,7 +228,7 @@ def test_a_layer_that_hands_on_more_than_its_states_is_never_skipped() -> None:
     assert seen["bert.encoder.layer.0.attention.self.query.weight"] >= 32
 
 
-def plainly(base: AbstractModel, update: Update, prompts: Sequence[str]) -> list[str]:
+def plainly(base: AbstractModel, update: Changes, prompts: Sequence[str]) -> list[str]:
     """What the edited model says, nothing being reused."""
     under = next(Versions(base, [update])._groups(range(len(prompts)), [0] * len(prompts)))[1]
     return base.answer(prompts, under=EditsInForce(under.enter, frozenset()))

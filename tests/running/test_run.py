@@ -38,7 +38,7 @@ from kebench.edits.versions import Route, Version, Versions
 from kebench.errors import BadFile, BadSetting, BrokenEditor, Busy, KebenchError
 from kebench.files.json import write_json
 from kebench.leaderboard import contradictions
-from kebench.models.changes import Update
+from kebench.models.changes import Changes
 from kebench.models.layers import linear_maps
 from kebench.models.load import load_model
 from kebench.models.model import AbstractModel
@@ -290,7 +290,7 @@ class Spy(AbstractWeightEditor):
 
     def update(
         self, state: State, start: AbstractModel, batches: Sequence[Batch], carried: Sequence[Carried]
-    ) -> tuple[list[Update], Sequence[Carried]]:
+    ) -> tuple[list[Changes], Sequence[Carried]]:
         edits = [batch[0] for batch in batches]
         if len(edits) > 1:  # some are made again, each alone
             self.seen.extend(edits)
@@ -327,7 +327,7 @@ class LateScribbler(AbstractWeightEditor):
 
     def update(
         self, state: State, start: AbstractModel, batches: Sequence[Batch], carried: Sequence[Carried]
-    ) -> tuple[list[Update], Sequence[Carried]]:
+    ) -> tuple[list[Changes], Sequence[Carried]]:
         edits = [batch[0] for batch in batches]
         if 1 < len(edits) < EDITS_AT_ONCE:
             updates_of(doubles.Scribbler(), state, start, edits)
