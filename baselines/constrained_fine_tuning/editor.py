@@ -12,6 +12,7 @@ from kebench.edits.edit import Batch
 from kebench.edits.editor import AbstractWeightEditor, Carried, State
 from kebench.errors import check_positive
 from kebench.models.changes import Changes
+from kebench.models.layers import Layers, check_layers
 from kebench.models.model import AbstractModel
 
 from ..fine_tuning.editor import FineTuning, descend
@@ -39,13 +40,14 @@ class ConstrainedFineTuning(AbstractWeightEditor):
     norm: Literal["1", "2", "inf"] = "inf"
     radius: float = 1e-4
     scope: Literal["parameter", "global"] = "parameter"
-    layers: Literal["all", "first", "last"] | tuple[int, ...] = "all"
+    layers: Layers = "all"
     learning_rate: float = 1e-5
     max_steps: int = 100
 
     def __post_init__(self) -> None:
         check_positive(self, "learning_rate")
         check_positive(self, "radius", "max_steps", or_zero=True)
+        check_layers(self.layers)
 
     def update(
         self, state: State, start: AbstractModel, batches: Sequence[Batch], carried: Sequence[Carried]

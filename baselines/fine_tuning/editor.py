@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -14,7 +14,7 @@ from kebench.edits.gradients import Probe
 from kebench.edits.versions import reached
 from kebench.errors import check_positive
 from kebench.models.changes import Changes, Dense, dense_applied, dense_weights, substituted
-from kebench.models.layers import as_stored, editable, linear_maps
+from kebench.models.layers import Layers, as_stored, check_layers, editable, linear_maps
 from kebench.models.model import AbstractModel
 from kebench.models.rows import all_argmax, target_loss
 
@@ -32,20 +32,22 @@ class FineTuning(AbstractWeightEditor):
     Their released code has no cap on the steps; the paper's has 100 (reference §1.10, 2).
 
     Attributes:
-        layers: `first`, `last` or `all` layers, or their numbers; the same matrices KnowledgeEditor edits.
+        layers: which layers' matrices are changed: `first`, `last`, `all`, a list of numbers, or a pattern of
+            parameter names (`kebench.models.layers.editable`).
         learning_rate: of RMSprop; theirs is 1e-5, for BERT-base and BART-base.
         max_steps: the most steps an edit takes.
     """
 
     citation: ClassVar[str] = "decao2021editing"
 
-    layers: Literal["all", "first", "last"] | tuple[int, ...] = "all"
+    layers: Layers = "all"
     learning_rate: float = 1e-5
     max_steps: int = 100
 
     def __post_init__(self) -> None:
         check_positive(self, "learning_rate")
         check_positive(self, "max_steps", or_zero=True)
+        check_layers(self.layers)
 
     def update(
         self, state: State, start: AbstractModel, batches: Sequence[Batch], carried: Sequence[Carried]

@@ -23,7 +23,7 @@ from kebench.edits.editor import (
 )
 from kebench.errors import BadSetting, check_positive
 from kebench.models.changes import Changes, LowRankBatch
-from kebench.models.layers import editable, linear_maps, map_shape
+from kebench.models.layers import Layers, check_layers, editable, linear_maps, map_shape
 from kebench.models.model import AbstractModel, EditsInForce, base_weights
 from kebench.models.rows import pad
 
@@ -45,7 +45,8 @@ class KnowledgeEditor(AbstractWeightEditor, AbstractTrainedEditor):
         loop: at test time, edit the edited model again until it answers a, at most so often (+ loop: 5).
             Gradient and condition are taken anew on the edited model, the base model's y stays, as in the
             original's FEVER script; its zsRE script adds the same update again and watches a paraphrase.
-        layers: which layers' matrices are edited.
+        layers: which layers' matrices are changed: `first`, `last`, `all`, a list of numbers, or a pattern of
+            parameter names (`kebench.models.layers.editable`).
         scale: the largest σ(η)·scale; the original's is 1. In Polyak steps where `step` says so.
         step: where an untrained hypernetwork starts. `paper`: almost no update, of random sign. `polyak`:
             down the gradient, so far that σ(η)·scale = 1 would bring a linear loss to 0. Not in the paper;
@@ -77,7 +78,7 @@ class KnowledgeEditor(AbstractWeightEditor, AbstractTrainedEditor):
     kl_beams: int = 5
     paraphrases: bool = False
     loop: int = 1
-    layers: Literal["all", "first", "last"] | tuple[int, ...] = "all"
+    layers: Layers = "all"
     scale: float = 1.0
     step: Literal["paper", "polyak"] = "paper"
     precondition: float = 0.0
@@ -115,6 +116,7 @@ class KnowledgeEditor(AbstractWeightEditor, AbstractTrainedEditor):
             self, "margin", "margin_floor", "margin_decay", "margin_success", "multiplier_rate",
             "warmup_steps", "label_smoothing", "precondition", "retain_at_least", or_zero=True,
         )  # fmt: skip
+        check_layers(self.layers)
 
         if self.kl_over == "beam" and self.constraint != "kl":
             raise BadSetting(f"kl_over: found beam with the constraint {self.constraint}, wanted it with kl")

@@ -18,7 +18,7 @@ from kebench.edits.editor import (
 from kebench.edits.moments import preconditioners
 from kebench.errors import check_positive
 from kebench.models.changes import Changes, LowRankBatch
-from kebench.models.layers import editable
+from kebench.models.layers import Layers, check_layers, editable
 from kebench.models.model import AbstractModel, EditsInForce, base_weights
 
 
@@ -35,7 +35,8 @@ class PreconditionedStep(AbstractWeightEditor, AbstractTrainedEditor):
     that the base model answers; that is all that `prepare` does.
 
     Attributes:
-        layers: which layers' matrices are edited: `first`, `last`, `all`, or their numbers.
+        layers: which layers' matrices are changed: `first`, `last`, `all`, a list of numbers, or a pattern of
+            parameter names (`kebench.models.layers.editable`).
         scale: the step's length; 1 would bring a loss that is linear in the weights to 0.
         epsilon: ε above 0. The smaller it is, the more the shared directions are spared.
         loop: the most steps an edit takes; it stops as soon as a is the greedy answer to x.
@@ -46,7 +47,7 @@ class PreconditionedStep(AbstractWeightEditor, AbstractTrainedEditor):
     learns_from: ClassVar[Literal["edits", "questions"]] = "questions"
     citation: ClassVar[str] = "martens2015optimizing; meng2022locating"
 
-    layers: Literal["all", "first", "last"] | tuple[int, ...] = "last"
+    layers: Layers = "last"
     scale: float = 2.0
     epsilon: float = 0.01
     loop: int = 5
@@ -55,6 +56,7 @@ class PreconditionedStep(AbstractWeightEditor, AbstractTrainedEditor):
 
     def __post_init__(self) -> None:
         check_positive(self, "scale", "epsilon", "loop", "moment_questions")
+        check_layers(self.layers)
 
     def prepared_by(self) -> "PreconditionedStep":
         """See `AbstractTrainedEditor`: the length and the number of steps are a matter of test time."""

@@ -62,6 +62,16 @@ class Causal(AbstractModel):
     def unanswered(self, prompts: Sequence[Prompt]) -> None:
         """See `AbstractModel.unanswered`. Returns None: decoding uses the prompt's states in every layer."""
 
+    def prompt_rows(self, prompts: Sequence[Prompt]) -> Rows:
+        """See `AbstractModel.prompt_rows`; what follows the prompt's last token is scored."""
+        starts = self.prompt_ids(prompts)
+        labels = [[*[IGNORE] * (len(start) - 1), self.ends_with[0]] for start in starts]
+        inputs = {
+            "input_ids": pad(starts, self.pad, self.device),
+            "attention_mask": pad([[1] * len(start) for start in starts], 0, self.device),
+        }
+        return Rows.of(inputs, pad(labels, IGNORE, self.device), self.ends_with)
+
     def decode(self, prompts: Sequence[Prompt], beams: int) -> list[list[str]]:
         """See `AbstractModel.decode`. Padding is on the left, so that all answers start at one position."""
         starts = self.prompt_ids(prompts)

@@ -55,6 +55,10 @@ class Classifier(AbstractModel):
         """See `AbstractModel.unanswered`."""
         return Rows.unscored(self._inputs(prompts))
 
+    def prompt_rows(self, prompts: Sequence[Prompt]) -> Rows:
+        """See `AbstractModel.prompt_rows`."""
+        return self.unanswered(prompts)
+
     def decode(self, prompts: Sequence[Prompt], beams: int) -> list[list[str]]:
         """See `AbstractModel.decode`. Returns labels, the most likely first."""
         # The sort is stable: if logits are equal, the first label comes first, as in argmax.

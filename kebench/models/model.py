@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import ClassVar, Self, TypeVar
 
 import torch
@@ -15,7 +16,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from kebench.errors import BadSetting
 from kebench.models.batching import Batching
 from kebench.models.changes import with_weights
-from kebench.models.one_pass import OnePass
+from kebench.models.one_pass import ANSWERS, PROMPTS, OnePass
+from kebench.models.parts import Parts, find_parts
 from kebench.models.reuse import Reuse
 from kebench.models.rows import (
     Rows,
@@ -27,6 +29,7 @@ from kebench.models.rows import (
     none_in_row,
     watching_logits,
 )
+from kebench.models.tokens import AboutSubject, FirstInputs, TokenPlace, find_subject, token_span
 from kebench.scoring.protocols import Protocol
 from kebench.task import Family, Task
 
@@ -217,6 +220,10 @@ class AbstractModel(ABC):
     def canonical(self, prompt: Prompt, answer: str) -> str | None:
         """Returns `answer` as `decode` would print its tokens, or None if `decode` cannot return it."""
 
+    @abstractmethod
+    def prompt_rows(self, prompts: Sequence[Prompt]) -> Rows:
+        """The batch in which each prompt has been read, and nothing of an answer but a decoder's start."""
+
     # What every family shares --------------------------------------------------------------------------
 
     def prompt_ids(self, prompts: Sequence[Prompt]) -> list[list[int]]:
@@ -265,6 +272,78 @@ class AbstractModel(ABC):
                 f" that an editor puts before it, wanted at most {longest}"
             )
         return ids
+
+    @cached_property
+    def parts(self) -> Parts:
+        """Which of the network's matrices belong to attention, to MLPs and to the output."""
+        labels = self.prompt_format.labels
+        rows = self.rows([max(PROMPTS, key=len)], [labels[0] if labels else max(ANSWERS, key=len)])
+        return find_parts(self.network, lambda: self.logits(rows))
+
+    def subject_span(self, prompt: str, subject: str) -> range:
+        """The positions of the subject's tokens in `prompt_ids([prompt])`.
+
+        Raises:
+            BadSetting: the subject is not in the prompt, or beyond the tokens that the prompt is cut to.
+        """
+        before = len(self.prompt_format.template.partition("{prompt}")[0].format())
+        start, stop = find_subject(prompt, subject)
+        characters = (before + start, before + stop)
+        return token_span(self.tokenizer, self.text(prompt), characters, self.prompt_format.max_prompt_tokens)
+
+    @torch.no_grad()
+    def inputs_at(
+        self,
+        edits: Sequence[AboutSubject],
+        layer: str,
+        at: TokenPlace = "subject_last",
+        *,
+        decoding: bool = False,
+        under: EditsInForce = base_weights,
+    ) -> Float[Tensor, "edits d_in"]:
+        """What a linear map is given at one token of each edit's prompt.
+
+        Args:
+            edits: whose prompts are read.
+            layer: the name of the map's weight.
+            at: which token. A decoder's own layers, whose first token is the one that they start with, have
+                `last` alone.
+            decoding: read the prompts as `decode` does, which pads and caches in its own way. The result is
+                the same up to rounding.
+            under: which edits are in force.
+
+        Returns:
+            (edits, d_in), in the network's own type.
+
+        Raises:
+            NotFound: there is no such linear map.
+            BadSetting: an edit names no subject, or `subject_span` does not find it; or the map is not given
+                one vector for each token of the prompt.
+        """
+        prompts = [edit.prompt for edit in edits]
+        places = [self._position(edit, at) for edit in edits]
+        short = copy.copy(self)
+        short.prompt_format = replace(self.prompt_format, max_answer_tokens=2)
+
+        def ask(indices: Sequence[int]) -> list[Tensor]:
+            asked, seen = [prompts[index] for index in indices], FirstInputs(self.network, layer)
+            with under(indices), seen.watching():
+                if decoding:
+                    short.decode(asked, 1)
+                else:
+                    self.logits(self.prompt_rows(asked))
+            found = seen.at([places[index] for index in indices], at)
+            return [ask([index])[0] for index in indices] if found is None else list(found)
+
+        return torch.stack(self._in_batches(prompts, ask))
+
+    def _position(self, edit: AboutSubject, at: TokenPlace) -> int:
+        """The position of the named token among those of an edit's prompt."""
+        if at == "last":
+            return len(self.prompt_ids([edit.prompt])[0]) - 1
+        if edit.subject is None:
+            raise BadSetting(f"subject: found none for the prompt '{edit.prompt}', wanted one to look for")
+        return self.subject_span(edit.prompt, edit.subject)[{"subject_first": 0, "subject_last": -1}[at]]
 
     def batches(self, prompts: Sequence[Prompt]) -> Iterator[list[int]]:
         """Yields the indices of the prompts in batches of similar length, as large as `batching` allows.

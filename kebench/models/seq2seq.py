@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import ClassVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -67,6 +68,12 @@ class Seq2Seq(AbstractModel):
     def unanswered(self, prompts: Sequence[Prompt]) -> Rows:
         """See `AbstractModel.unanswered`. Returns the inputs of the encoder."""
         return Rows.unscored(self._inputs(prompts))
+
+    def prompt_rows(self, prompts: Sequence[Prompt]) -> Rows:
+        """See `AbstractModel.prompt_rows`; what follows the decoder's start token is scored."""
+        start = torch.full((len(prompts), 1), self.start, device=self.device)
+        inputs = {**self._inputs(prompts), "decoder_input_ids": start}
+        return Rows.of(inputs, torch.full_like(start, self.ends_with[0]), self.ends_with)
 
     def decode(self, prompts: Sequence[Prompt], beams: int) -> list[list[str]]:
         """See `AbstractModel.decode`."""

@@ -13,9 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_updates import random_low_rank, stacked
 from tolerance import assert_same, through
-from torch import Tensor, nn
+from torch import Tensor
 
-from kebench.errors import BadSetting
 from kebench.models.changes import (
     Changes,
     Dense,
@@ -174,69 +173,6 @@ def test_the_norm_of_factors_is_the_norm_of_their_product(seed: int, ranks: list
     assert_same(batch.squared_norm(), expected, layers=2, terms=35)
     for edit, update in enumerate(updates):
         assert_same(batch[edit].B @ batch[edit].A, update.B @ update.A, terms=4)
-
-
-# --- which parameters
-
-
-COUNTS = {  # kind → all, first, last; every encoder layer and every decoder layer counted by hand
-    "bert": (2 * 6, 6, 6),
-    "bart": (2 * 6 + 2 * 10, 6 + 10, 6 + 10),
-    "t5": (2 * 6 + 2 * 10, 6 + 10, 6 + 10),
-    "gpt2": (2 * 4, 4, 4),
-    "llama": (2 * 7, 7, 7),
-}
-
-
-@KINDS
-def test_the_editable_matrices_of_each_family(kind: str) -> None:
-    network = tiny.model(kind).network
-    found = tuple(len(editable(network, layers)) for layers in ("all", "first", "last"))
-    assert found == COUNTS[kind]
-    assert set(editable(network, "first")).isdisjoint(editable(network, "last"))
-    assert all(network.get_parameter(name).ndim == 2 for name in editable(network))
-    assert editable(network, (0,)) == editable(network, [0]) == editable(network, "first")
-    assert editable(network, (0, 1)) == editable(network)
-    assert editable(network, (1,)) == editable(network, "last")
-
-
-@KINDS
-def test_what_no_editor_may_touch(kind: str) -> None:
-    words = (
-        "bias", "norm", "embed", "classifier", "pooler", "shared", "lm_head", "score", "wte", "wpe", "ln_",
-        "relative",
-    )  # fmt: skip
-    names = editable(tiny.model(kind).network)
-    assert not [name for name in names if any(word in name.lower() for word in words)]
-
-
-def test_the_names_of_a_bart() -> None:
-    first = editable(tiny.model("bart").network, "first")
-    assert "model.encoder.layers.0.self_attn.q_proj.weight" in first
-    assert "model.decoder.layers.0.encoder_attn.out_proj.weight" in first
-    assert "model.decoder.layers.0.fc2.weight" in first
-    assert not [name for name in first if ".layers.1." in name]
-
-
-def test_stacks_of_different_depth_each_have_their_last_layer() -> None:
-    class Layer(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.fc = nn.Linear(2, 2)
-
-    network = nn.ModuleDict(
-        {
-            "encoder": nn.ModuleDict({"layers": nn.ModuleList([Layer() for _ in range(3)])}),
-            "decoder": nn.ModuleDict({"layers": nn.ModuleList([Layer() for _ in range(11)])}),
-        }
-    )
-    assert editable(network, "last") == ("encoder.layers.2.fc.weight", "decoder.layers.10.fc.weight")
-    assert editable(network, (10,)) == ("decoder.layers.10.fc.weight",)
-
-
-def test_no_matrix_left_is_an_error() -> None:
-    with pytest.raises(BadSetting, match=r"layers: found \(7,\), wanted some with an editable weight matrix"):
-        editable(tiny.model("bert").network, (7,))
 
 
 # --- the base is as it was
