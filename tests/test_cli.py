@@ -420,7 +420,7 @@ def test_settings_given_on_the_command_line_and_in_the_file(
     status, out, err = kebench("run", "--config", tmp_path / "run.yaml", "-s", "learning_rate=1e-3")
     assert status == 0, err
     (record,) = scored(tmp_path / "run").values()
-    assert record.editor == "fine_tuning_first (max_steps=2, learning_rate=0.001)"
+    assert record.editor == "fine_tuning_first (learning_rate=0.001, max_steps=2)"
     assert record.editor_settings == {"layers": "first", "learning_rate": 1e-3, "max_steps": 2}
     assert "fine_tuning_first" in out
 

@@ -257,7 +257,7 @@ def load_editor(
     except BadFile as error:
         raise BadSetting(f"{changed_by} {str(error).removeprefix(': ')}") from None
     before, after = settings_of(editor), json.loads(json.dumps(settings_of(changed)))
-    different = [name for name in changes if settings_of(changed)[name] != before[name]]
+    different = [name for name, value in settings_of(changed).items() if value != before[name]]
     words = [f"{name}={as_yaml(after[name])}" for name in different]
     shown = f"{row.name} ({', '.join(words)})" if words else row.name
     return shown, changed

@@ -250,7 +250,7 @@ def test_a_mistake_in_recipes(old: str, new: str, said: str, tmp_path: Path) -> 
         (
             "fine_tuning@all",
             {"max_steps": 7, "layers": [0, 1]},
-            "fine_tuning_all (max_steps=7, layers=[0, 1])",
+            "fine_tuning_all (layers=[0, 1], max_steps=7)",
         ),
         ("kebench.baselines.fine_tuning:FineTuning", {"layers": "last"}, "FineTuning (layers=last)"),
     ],
