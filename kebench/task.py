@@ -29,8 +29,8 @@ class PackSource:
     """One file, or one data set on the Hugging Face Hub, that a pack is built from.
 
     Attributes:
-        format: the importer: a module of `kebench.packs.formats`, the name under which an installed package
-            announces one, or `module:function`.
+        format: the importer: the name of a module of `kebench.packs.formats`, the name under which an
+            installed package declares one, or `module:function`.
         path: the file's path, relative to the folder given to `kebench data build`; or a Hub id `owner/name`.
         sha256: the SHA-256 hash of the file; a file with another hash is refused. A Hub data set has a
             `revision` instead.
@@ -155,13 +155,13 @@ class Task:
 
 
 def task_names() -> tuple[str, ...]:
-    """The names of the tasks in `tasks/` and of those that installed packages announce; none is read."""
+    """Returns the names of the tasks in `tasks/` and of plug-ins, without reading the files."""
     ours = {path.stem for path in folder_of("kebench.tasks").glob("*.yaml")}
     return tuple(sorted(ours | {*plugins(TASKS)}))
 
 
 def load_task(name: str) -> Task:
-    """Reads a task by its name in `tasks/`, by that of a plug-in, or by the path of a YAML file.
+    """Reads a task, given its name in `tasks/`, that of a plug-in, or the path of a YAML file.
 
     Raises:
         NotFound: there is no such task. The message suggests the most similar name.

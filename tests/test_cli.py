@@ -64,7 +64,7 @@ WORDS = [
     ((*RUN, "-s", "max_steps"), "-s: found 'max_steps', wanted NAME=VALUE"),
     ((*RUN, "-s", "=3"), "-s: found '=3', wanted NAME=VALUE"),
     ((*RUN, "-s", "a=1", "--setting", "a=2"), "-s a: found twice, wanted once"),
-    ((*RUN, "-s", "a=[1"), "-s a: found '[1', wanted a value as a YAML file has it"),
+    ((*RUN, "-s", "a=[1"), "-s a: found '[1', wanted a value in YAML"),
     (("run", "--editor", "fine_tuning@all", "--task", "zsre", "-s", "max_stps=3"),
      "-s max_stps: unknown field; did you mean 'max_steps'?"),
     ((*TRAIN, "--editor", "knowledge_editor", "-s", "steps=few"), "-s steps: found 'few', wanted"),

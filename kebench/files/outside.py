@@ -1,6 +1,6 @@
-"""Code and files from outside the package: plug-ins of installed packages, and `module:name` references.
+"""Finds plug-ins of installed packages, and imports objects given as `module:name`.
 
-A package announces its plug-ins as entry points (`pyproject.toml`), in three groups:
+A package declares its plug-ins as entry points in its `pyproject.toml`, in three groups:
 
     [project.entry-points."kebench.editors"]
     mine = "my_package"              # the folder of my_package holds mine.yaml
@@ -12,7 +12,7 @@ A package announces its plug-ins as entry points (`pyproject.toml`), in three gr
     [project.entry-points."kebench.formats"]
     mine = "my_package.formats:read" # a function: see kebench.packs.formats
 
-Listing plug-ins imports none of them.
+Plug-ins are listed without being imported.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ EDITORS, TASKS, FORMATS = "kebench.editors", "kebench.tasks", "kebench.formats"
 
 
 def plugins(group: str) -> dict[str, EntryPoint]:
-    """The entry points of a group by name, sorted.
+    """Returns the entry points of a group: name → entry point, sorted by name.
 
-    If two packages use the same name, the one that Python finds first on its path is taken.
+    If two packages use the same name, the one that comes first on Python's path is used.
     """
     from importlib.metadata import entry_points  # slow to import, and help needs no plug-in
 
@@ -46,10 +46,10 @@ def plugins(group: str) -> dict[str, EntryPoint]:
 
 
 def plugin_file(plugin: EntryPoint) -> Path:
-    """The YAML file of a plug-in whose entry point names a package: `<name>.yaml` in the package's folder.
+    """Returns the YAML file of a plug-in whose entry point is a package: `<name>.yaml` in its folder.
 
     Raises:
-        BadFile: there is no such package, or no such file in it.
+        BadFile: the package or the file does not exist.
     """
     try:
         file = folder_of(plugin.value) / f"{plugin.name}.yaml"
@@ -65,16 +65,16 @@ def _shown(plugin: EntryPoint) -> str:
 
 
 def imported(reference: str, beside: Path | None = None) -> Any:
-    """What `module:name` refers to, imported.
+    """Imports the object given as `module:name`.
 
     Args:
         reference: `module:name`.
-        beside: a file in whose folder the module is looked for too, after Python's own path. `sys.path` is
-            as before afterwards, so such a module should import what it needs at its top.
+        beside: a file whose folder is searched for the module too, after Python's own path. Afterwards
+            `sys.path` is as before, so such a module should do its imports at its top.
 
     Raises:
-        ImportError, AttributeError, ValueError: there is no such module, or no such name in it.
-        BadFile: a module of that name lies beside the file, but another one of that name was found first.
+        ImportError, AttributeError, ValueError: the module does not exist, or has no such name.
+        BadFile: the module is beside the file, but another module of that name was found first.
     """
     if beside is None:
         return resolve_name(reference)

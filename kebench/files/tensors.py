@@ -14,7 +14,12 @@ def save_tensors(
 ) -> None:
     """Writes tensors to one safetensors file, atomically. Missing folders are made.
 
-    Tensors that share memory, or are views of others, are each written in full.
+    Each tensor is written in full, even if it shares memory with others or is a view.
+
+    Args:
+        tensors: name → tensor.
+        path: the file.
+        metadata: texts that are stored with the tensors.
     """
     whole = {name: tensor.detach().contiguous().cpu().clone() for name, tensor in tensors.items()}
     with replacing(path) as partial:

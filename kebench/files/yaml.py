@@ -15,7 +15,7 @@ from kebench.errors import BadFile, BadSetting, did_you_mean
 
 T = TypeVar("T")
 _UNKNOWN = ("unexpected_keyword_argument", "extra_forbidden")
-"""What pydantic calls the mistake of a field that is not there."""
+"""The names that pydantic gives to the error of an unknown field."""
 FORBID_EXTRA = ConfigDict(extra="forbid")
 """The `__pydantic_config__` of a dataclass that is read from a file."""
 
@@ -58,19 +58,23 @@ def read_yaml(path: Path) -> Any:
 
 
 def yaml_value(text: str, place: str) -> Any:
-    """What `text` stands for as a value in a YAML file: `1`, `true`, `[a, b]`, `a word`.
+    """Reads a text as a value of a YAML file, such as `1`, `true`, `[a, b]` or `a word`.
+
+    Args:
+        text: the text.
+        place: where the value was given, for errors.
 
     Raises:
-        BadFile: it is not YAML; `place` says whose value it is.
+        BadFile: the text is not YAML.
     """
     try:
         return yaml.load(text, Loader=_UniqueKeyLoader)
     except (yaml.YAMLError, ValueError):
-        raise BadFile(place, f"found '{text}', wanted a value as a YAML file has it") from None
+        raise BadFile(place, f"found '{text}', wanted a value in YAML") from None
 
 
 def as_yaml(value: Any) -> str:
-    """A value as a YAML file spells it, on one line: `3.0e-05`, `[1, 2]`."""
+    """Returns a value as YAML on one line, such as `3.0e-05` or `[1, 2]`."""
     text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6)
     return text.removesuffix("...\n").strip()
 
@@ -95,7 +99,7 @@ def validated(kind: type[T], value: Any, path: Path | str) -> T:
     except BadSetting as error:  # raised by a dataclass's own check
         raise BadFile(path, str(error)) from None
     except ValidationError as error:
-        # A misspelt field is told before the field that is missing because of it.
+        # A misspelt field is reported first, and not the field that is missing because of it.
         first = min(error.errors(), key=lambda each: each["type"] not in _UNKNOWN)
         place = ".".join(str(part) for part in first["loc"]) or "the whole file"
         if first["type"] in _UNKNOWN:

@@ -5,8 +5,8 @@ a data set on the Hub, it is `read(source, configuration=…, revision=…) -> R
 do not always say whether their answers are true, `read` also takes `answers_are=…`. `GOLD` is the name of the
 field that holds the gold answers.
 
-Such a function may also be outside of this package: a format is then called `module:function`, or by the name
-under which an installed package announces it (`kebench.files.outside`).
+Such a function may also be outside this package. The format is then given as `module:function`, or by the
+name under which an installed package declares it (`kebench.files.outside`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from kebench.task import AnswersAre
 
 
 def format_names() -> tuple[str, ...]:
-    """The names of the formats, those of plug-ins included, without importing any."""
+    """Returns the names of the formats, including plug-ins, without importing their modules."""
     return tuple(sorted({*_ours(), *plugins(FORMATS)}))
 
 
@@ -34,11 +34,11 @@ def _ours() -> list[str]:
 
 
 def _reader(format: str) -> Callable[..., object]:
-    """The function that reads a format.
+    """Returns the function that reads a format.
 
     Raises:
-        NotFound: there is no such format.
-        BadSetting: the format is from outside the package, and is no function there.
+        NotFound: the format does not exist.
+        BadSetting: the format is from outside the package, and is not a function there.
     """
     if format in _ours():
         return cast(Callable[..., object], import_module(f"{__name__}.{format}").read)
@@ -57,9 +57,11 @@ def _reader(format: str) -> Callable[..., object]:
 
 
 def gold_answers(format: str, answers_are: AnswersAre | None = None) -> str:
-    """What a format takes for the gold answers, in words; empty where the format says nothing of it.
+    """Returns in words which field holds a format's gold answers; empty if its module does not say.
 
-    A format from outside the package is not asked: the name comes from a pack, and a pack runs no code.
+    For a format from outside the package it is empty too: the name comes from a pack, and reading a pack must
+        not
+    run code.
     """
     if format not in _ours():
         return ""
