@@ -97,7 +97,7 @@ def find_parts(network: nn.Module, run: Callable[[], object]) -> Parts:
         after_the_layers.clear()
         if layer.entry is not None:
             return None  # a shared layer: its first call has shown what it is
-        values: dict[int | str, Any] = {**dict(enumerate(args)), **kwargs}
+        values: dict[Any, Any] = {**dict(enumerate(args)), **kwargs}
         place = next(key for key, value in values.items() if _is_floating(value))
         layer.entry = values[place].detach().requires_grad_()
         values[place] = layer.entry.clone()  # a copy, which may be written to in place
