@@ -3,6 +3,7 @@
 import statistics as numbers
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -46,7 +47,7 @@ from kebench.running.trial import Trial, edit_and_ask
 from kebench.scoring.metrics import BaseAnswers, retain
 from kebench.scoring.protocols import protocol as find_protocol
 from kebench.scoring.record import FORMAT, Cost, RunRecord, editor_folder
-from kebench.scoring.regimes import FINAL
+from kebench.scoring.regimes import FINAL, IMMEDIATE
 from kebench.scoring.scorer import Scores, score
 from kebench.scoring.statistics import NO_ESTIMATE, Measure
 from kebench.scoring.stopping import half_width
@@ -214,9 +215,13 @@ def _check_serves(name: str, editor: AbstractEditor, plan: Plan) -> None:
         )
 
 
+SHARED = "; the edits of one stream share a model, which the intervals do not allow for"
+"""What is to be said of the intervals where edits are not independent of each other."""
+
+
 def _scores(plan: Plan, trials: Sequence[Trial], moment: str) -> Scores:
     """The scores of what was asked at one time."""
-    return score(
+    scores = score(
         [trial.answers for trial in trials if trial.time == moment],
         plan.base,
         plan.ground.protocol,
@@ -224,6 +229,7 @@ def _scores(plan: Plan, trials: Sequence[Trial], moment: str) -> Scores:
         stopping=plan.setting.stopping,
         time=moment,
     )
+    return scores if plan.regime.name == "single" else replace(scores, interval=f"{scores.interval}{SHARED}")
 
 
 def _edit_one_by_one(
@@ -301,7 +307,10 @@ def check_base(name: str, ground: Ground) -> None:
 
 
 def _cost(trials: Sequence[Trial], prepare_seconds: float, model: AbstractModel) -> Cost:
-    edit = [trial.edit_seconds for trial in trials]
+    # Of a sequence, an edit is made in the row of its own batch; the other rows ask about it again.
+    times = {trial.time for trial in trials}
+    made = [trial for trial in trials if trial.time == (IMMEDIATE if IMMEDIATE in times else FINAL)]
+    edit = [trial.edit_seconds for trial in made]
     answer = [trial.answer_seconds for trial in trials]
 
     def percentile(column: list[float], percent: int) -> float:
