@@ -55,6 +55,11 @@ def test_the_example_editor_is_whole_short_and_runs(
     sys.modules.pop("gradient_step")
 
 
+def test_the_example_of_one_edit_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    exec(block("README.md", "test: edit"), {})
+    assert capsys.readouterr().out == "Paris Rome\n"
+
+
 def test_the_example_task_is_whole(tmp_path: Path) -> None:
     from kebench.packs.build import build_pack
     from kebench.task import load_task
