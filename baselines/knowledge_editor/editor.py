@@ -1,6 +1,7 @@
 """KnowledgeEditor (De Cao, Aziz, Titov, EMNLP 2021): a hypernetwork that predicts the update of an edit.
 
-`update` is the method; `training.py` is how the hypernetwork learns it, `hypernetwork.py` its equations.
+The paper's equations are in `method.py`, the networks in `hypernetwork.py`, their training in `training.py`,
+and what is not in the paper in `additions.py`.
 """
 
 from collections.abc import Sequence
@@ -27,7 +28,10 @@ from kebench.models.layers import Layers, check_layers, editable, linear_maps, m
 from kebench.models.model import AbstractModel, EditsInForce, base_weights
 from kebench.models.rows import pad
 
+from .additions import preconditioners_of, reserve_preconditioners, updates_with_additions
 from .hypernetwork import Hypernetwork
+from .method import HeadVectors, condition_text, mask_of, masked_update, offset_of
+from .training import train
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class KnowledgeEditor(AbstractWeightEditor, AbstractTrainedEditor):
     """De Cao et al.'s method; the defaults are their FEVER settings, except that a step learns many edits.
 
     Attributes:
-        constraint: what keeps other answers: `kl` (Eq. 3) or `l2`, the size of the update (row C_L2).
+        constraint: what keeps other answers: `kl` or `l2`, the size of the update (row C_L2).
         kl_over: what the KL of a generating model is taken over: `answer`, the tokens of the base model's
             answer one by one, as the released code has it; `beam`, whole answers, the base model's
             `kl_beams` best by beam search, as the paper has it. See `training.py` and `hypotheses.py`.
@@ -50,7 +54,7 @@ class KnowledgeEditor(AbstractWeightEditor, AbstractTrainedEditor):
         scale: the largest σ(η)·scale; the original's is 1. In Polyak steps where `step` says so.
         step: where an untrained hypernetwork starts. `paper`: almost no update, of random sign. `polyak`:
             down the gradient, so far that σ(η)·scale = 1 would bring a linear loss to 0. Not in the paper;
-            see `hypernetwork.py`.
+            see `additions.py`.
         precondition: ε above 0 multiplies updates by (C / e + I)⁻¹, with C the second moment of the layer's
             inputs and e = ε times its mean eigenvalue. 0: it does not. Not in the paper either.
         lstm_size, condition_size, head_size: widths of the condition encoder and the heads.
@@ -133,8 +137,6 @@ class KnowledgeEditor(AbstractWeightEditor, AbstractTrainedEditor):
 
     def prepare(self, base: AbstractModel, training: TrainingSet, workspace: Workspace) -> State:
         """See `AbstractTrainedEditor`: trains the hypernetwork."""
-        from .training import train
-
         state = train(self, base, training, workspace)
         return {name: tensor.to(getattr(torch, self.save_as)) for name, tensor in state.items()}
 
@@ -157,13 +159,22 @@ class KnowledgeEditor(AbstractWeightEditor, AbstractTrainedEditor):
     ) -> dict[str, LowRankBatch]:
         """∇̃W of every edit, from the gradient of -log p(a | x) under the given weights and the condition."""
         losses, gradients = edit_gradients(base, edits, editable(base.network, self.layers), under)
-        condition = self.condition(base, edits)
-        predicted: dict[str, LowRankBatch] = hypernetwork(*condition, gradients, losses)
+        vectors: dict[str, HeadVectors] = hypernetwork(*self.condition(base, edits))
+        if self.step == "polyak" or self.precondition:
+            preconditioners = preconditioners_of(hypernetwork)
+            return updates_with_additions(
+                vectors, gradients, losses, preconditioners, scale=self.scale, polyak=self.step == "polyak"
+            )
+        predicted = {}
+        for name, gradient in gradients.items():
+            each = vectors[name]
+            strength = self.scale * torch.sigmoid(each.eta)
+            predicted[name] = masked_update(gradient, mask_of(each), offset_of(each), strength)
         return predicted
 
     def condition(self, base: AbstractModel, edits: Sequence[Edit]) -> tuple[Tensor, Tensor]:
         """The token ids of `y >> a || x`, (edits, tokens), and their lengths, (edits,)."""
-        texts = [f"{edit.prediction} >> {edit.target} || {edit.prompt}" for edit in edits]
+        texts = [condition_text(edit.prediction, edit.target, edit.prompt) for edit in edits]
         ids = base.tokenizer(texts, truncation=True, max_length=self.max_condition_tokens)["input_ids"]
         return pad(ids, 0, base.device), torch.tensor([len(row) for row in ids])
 
@@ -186,13 +197,13 @@ class KnowledgeEditor(AbstractWeightEditor, AbstractTrainedEditor):
         maps = linear_maps(base.network)
         embeddings = base.network.get_input_embeddings().weight
         assert isinstance(embeddings, Tensor)
-        return Hypernetwork(
+        made = Hypernetwork(
             {name: map_shape(maps[name]) for name in editable(base.network, self.layers)},
             embeddings,
             lstm_size=self.lstm_size,
             condition_size=self.condition_size,
             head_size=self.head_size,
-            scale=self.scale,
-            polyak=self.step == "polyak",
-            preconditioned=self.precondition > 0,
         )
+        if self.precondition:
+            reserve_preconditioners(made)
+        return made

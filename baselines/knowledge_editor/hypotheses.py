@@ -3,11 +3,11 @@
     KL(p ‖ q) = Σ_h p(h) (log p(h) − log q(h)),   h over the base model's k best hypotheses for a question o
     p(h) = p(h | o; θ) / Σ_h' p(h' | o; θ),   q(h) = p(h | o; θ') / Σ_h' p(h' | o; θ')
 
-where p(h | o; θ) is the product over h's tokens, its end included. De Cao et al. 2021 define the constraint
-over all answers of a model; for a sequence-to-sequence model that space is unbounded, and they take what beam
-search gives as the sample space. Their released code takes another quantity, token by token along one answer
-(`kl_over: answer`). Which hypotheses are best, transformers' beam search says: those with the largest mean
-log-probability of a token.
+where p(h | o; θ) is the product over h's tokens, its end included. This is equation (6) of `method.py`, which
+De Cao et al. 2021 define over all answers of a model. The answers of a sequence-to-sequence model cannot be
+listed, and the paper takes what beam search gives as the sample space. The released code computes another
+quantity, token by token along one answer (`kl_over: answer`). The best hypotheses are those of transformers'
+beam search, which have the largest mean log-probability of a token.
 
 It costs k rows for each constraint question where `answer` costs one. The hypotheses and p are worked out
 once a question and kept.
@@ -77,18 +77,3 @@ def sequence_log_probs(logits: Float[Tensor, "scored vocab"], rows: Rows) -> Flo
     """The log-probability of each row's whole answer, its end included: the sum over its tokens, in nats."""
     likely = logits.log_softmax(-1).gather(-1, rows.labels.unsqueeze(-1)).squeeze(-1)
     return likely.new_zeros(rows.batch).index_add(0, rows.row, likely)
-
-
-def kl_over_hypotheses(
-    before: Sequence[Hypotheses], after: Float[Tensor, " hypotheses"]
-) -> Float[Tensor, ""]:
-    """KL(p ‖ q), a mean over questions, in nats.
-
-    Args:
-        before: each question's hypotheses with log p under the base model.
-        after: log p(h | o; θ') of each of them under the edited model, one question's after the other's.
-    """
-    log_p = torch.cat([each.log_p for each in before])
-    scores = after.split([len(each.answers) for each in before])
-    log_q = torch.cat([score.log_softmax(0) for score in scores])
-    return (log_p.exp() * (log_p - log_q)).sum() / len(before)

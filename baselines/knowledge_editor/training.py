@@ -1,12 +1,10 @@
 """How the hypernetwork is trained: edits that take, under a constraint on what they change elsewhere.
 
-    min_φ Σ L(θ'; x̂, a)  over x̂ in {x} (and one paraphrase, + P^x)
-    s.t.  C(θ, θ'; O^x) ≤ m      (De Cao et al. 2021, Eq. 2, 3), relaxed as  L + λ (C − m),  λ ≥ 0 ascending
+The loss, the constraint and the annealing are equations (5) to (9) of `method.py`. The optimiser descends in
+the networks' weights and ascends in the multiplier λ.
 
-C is the KL divergence on other facts' questions, or the size of the update. The margin m is annealed.
-
-The paper sums the divergence over all of O^x; a step takes a few questions drawn from it, which is its Monte
-Carlo estimate. What the divergence of one question is taken over, `kl_over` says:
+The paper sums the divergence over all of O^x; a step takes a few questions drawn from it, which is a Monte
+Carlo estimate of the sum. What the divergence of one question is taken over, `kl_over` says:
 
     answer    KL of the next token's distributions, a mean over the positions of the base model's own answer,
               as the released code has it. Of a classifier: over its labels, which is exact.
@@ -20,12 +18,13 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal, Protocol
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from kebench.edits.edit import Edit
 from kebench.edits.editor import Known, State, TrainingEdit, TrainingSet, Workspace
 from kebench.edits.moments import preconditioners
 from kebench.edits.versions import low_rank_under
@@ -34,17 +33,23 @@ from kebench.files.tensors import save_tensors
 from kebench.files.writing import write_text
 from kebench.models.base_logits import BaseLogits, Question
 from kebench.models.changes import LowRankBatch
-from kebench.models.layers import editable
+from kebench.models.layers import Layers, editable
 from kebench.models.model import AbstractModel
-from kebench.models.rows import Rows, all_argmax, kl_divergence, target_loss
+from kebench.models.rows import Rows, all_argmax
 from kebench.training.checkpoints import load_checkpoint, save_checkpoint
 from kebench.training.schedule import warmup_then_decay
 
+from .additions import relative_lagrangian, set_preconditioners
 from .hypernetwork import Hypernetwork
-from .hypotheses import BaseHypotheses, kl_over_hypotheses, sequence_log_probs
-
-if TYPE_CHECKING:
-    from .editor import KnowledgeEditor
+from .hypotheses import BaseHypotheses, sequence_log_probs
+from .method import (
+    annealed,
+    edit_loss,
+    kl_constraint,
+    kl_constraint_over_hypotheses,
+    l2_constraint,
+    lagrangian,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +61,71 @@ MOMENT_QUESTIONS = 1024
 
 Asked = tuple[int, str, str]
 """The edit under which a prompt is asked, the prompt, and the answer that is fed after it."""
+
+
+class _Settings(Protocol):
+    """The settings of `KnowledgeEditor` that training reads; it says what each of them means."""
+
+    @property
+    def constraint(self) -> Literal["kl", "l2"]: ...
+    @property
+    def kl_over(self) -> Literal["answer", "beam"]: ...
+    @property
+    def kl_beams(self) -> int: ...
+    @property
+    def paraphrases(self) -> bool: ...
+    @property
+    def layers(self) -> Layers: ...
+    @property
+    def precondition(self) -> float: ...
+    @property
+    def margin(self) -> float: ...
+    @property
+    def margin_floor(self) -> float: ...
+    @property
+    def margin_decay(self) -> float: ...
+    @property
+    def margin_success(self) -> float: ...
+    @property
+    def relative_margin(self) -> bool: ...
+    @property
+    def steps(self) -> int: ...
+    @property
+    def edits_per_step(self) -> int: ...
+    @property
+    def retain_per_edit(self) -> int: ...
+    @property
+    def learning_rate(self) -> float: ...
+    @property
+    def multiplier_rate(self) -> float: ...
+    @property
+    def warmup_steps(self) -> int: ...
+    @property
+    def decay_steps(self) -> int: ...
+    @property
+    def label_smoothing(self) -> float: ...
+    @property
+    def validate_every(self) -> int: ...
+    @property
+    def validate_edits(self) -> int: ...
+    @property
+    def choose_by(self) -> tuple[Literal["success", "equivalence", "retain"], ...]: ...
+    @property
+    def retain_at_least(self) -> float: ...
+    @property
+    def seed(self) -> int: ...
+
+
+class Learner(_Settings, Protocol):
+    """What is trained: a `KnowledgeEditor`."""
+
+    def hypernetwork(self, base: AbstractModel) -> Hypernetwork:
+        """The untrained hypernetwork for this base."""
+
+    def predict(
+        self, hypernetwork: Hypernetwork, base: AbstractModel, edits: Sequence[Edit]
+    ) -> dict[str, LowRankBatch]:
+        """The update of every edit, with the graph of how it depends on the hypernetwork."""
 
 
 @dataclass(frozen=True)
@@ -95,9 +165,7 @@ class Relaxed(nn.Module):
         self.multiplier = nn.Parameter(torch.ones((), dtype=next(hypernetwork.parameters()).dtype))
 
 
-def train(
-    editor: "KnowledgeEditor", base: AbstractModel, training: TrainingSet, workspace: Workspace
-) -> State:
+def train(editor: Learner, base: AbstractModel, training: TrainingSet, workspace: Workspace) -> State:
     """The weights that did best on dev, by `joint_score` of the rates that `validate` gives.
 
     Raises:
@@ -121,13 +189,12 @@ def train(
         optimizer.param_groups[0]["lr"] = rate * editor.learning_rate
         optimizer.param_groups[1]["lr"] = rate * editor.multiplier_rate
         batch = draw(training.train, pools, editor, f"{editor.seed}:{step}", editor.edits_per_step)
-        edit_loss, constraint = losses(editor, relaxed.hypernetwork, base, before, batch)
-        told = f"loss {edit_loss.item():.3f}, C {constraint.item():.2g}"
-        loss = lagrangian(
-            edit_loss, constraint, relaxed.multiplier, counters["margin"], relative=editor.relative_margin
-        )
+        loss, constraint = losses(editor, relaxed.hypernetwork, base, before, batch)
+        told = f"loss {loss.item():.3f}, C {constraint.item():.2g}"
+        relaxation = relative_lagrangian if editor.relative_margin else lagrangian
+        objective = relaxation(loss, constraint, relaxed.multiplier, counters["margin"])
         optimizer.zero_grad()
-        loss.backward()
+        objective.backward()
         optimizer.step()
         with torch.no_grad():
             relaxed.multiplier.clamp_(min=0)
@@ -140,11 +207,12 @@ def train(
             margin = counters["margin"]
             row = {"step": step + 1, **rates, "margin": margin}
             row |= {"multiplier": relaxed.multiplier.item(), "constraint": constraint.item()}
-            tighter = max(editor.margin_decay * margin, editor.margin_floor)
+            decay, floor, threshold = editor.margin_decay, editor.margin_floor, editor.margin_success
+            next_margin = annealed(margin, rates["success"], decay=decay, floor=floor, threshold=threshold)
             counters = {
                 "step": step + 1,
                 "best": max(score, counters["best"]),
-                "margin": tighter if rates["success"] > editor.margin_success else margin,
+                "margin": next_margin,
                 "history": [*counters["history"], row],
             }
             save_checkpoint(checkpoint, relaxed, optimizer, counters)
@@ -157,15 +225,7 @@ def train(
     return load_file(best_file)
 
 
-def lagrangian(
-    edit_loss: Tensor, constraint: Tensor, multiplier: Tensor, margin: float, *, relative: bool
-) -> Tensor:
-    """L + λ (C − m), Eq. 2 relaxed; or L + λ (C / m − 1), the same constraint in units of its margin."""
-    excess = constraint - margin
-    return edit_loss + multiplier * (excess / margin if relative else excess)
-
-
-def hypernetwork_for(editor: "KnowledgeEditor", base: AbstractModel, training: TrainingSet) -> Hypernetwork:
+def hypernetwork_for(editor: Learner, base: AbstractModel, training: TrainingSet) -> Hypernetwork:
     """The untrained hypernetwork, with the preconditioners, if there are any, of what it may learn from."""
     made = editor.hypernetwork(base)
     if editor.precondition:
@@ -173,12 +233,11 @@ def hypernetwork_for(editor: "KnowledgeEditor", base: AbstractModel, training: T
         found = preconditioners(
             base, names, editor.precondition, training, at_most=MOMENT_QUESTIONS, seed=editor.seed
         )
-        for name, preconditioner in found.items():
-            made.head(name).preconditioner = preconditioner
+        set_preconditioners(made, found)
     return made
 
 
-def _check(editor: "KnowledgeEditor", base: AbstractModel, training: TrainingSet) -> None:
+def _check(editor: Learner, base: AbstractModel, training: TrainingSet) -> None:
     """Without these a draw would never end, or a loss or a validation measure nothing."""
     if editor.kl_over == "beam" and base.family == "classifier":
         raise BadSetting(
@@ -207,7 +266,7 @@ def _check(editor: "KnowledgeEditor", base: AbstractModel, training: TrainingSet
 def draw(
     edits: Sequence[TrainingEdit],
     pools: Sequence[Sequence[Known]],
-    editor: "KnowledgeEditor",
+    editor: Learner,
     seed: str,
     size: int,
 ) -> Batch:
@@ -232,7 +291,7 @@ def draw(
 
 
 def losses(
-    editor: "KnowledgeEditor",
+    editor: Learner,
     hypernetwork: Hypernetwork,
     base: AbstractModel,
     before: BaseLogits | BaseHypotheses,
@@ -246,20 +305,20 @@ def losses(
     updates = editor.predict(hypernetwork, base, [item.edit for item in batch.edits])
     smoothing = 0.0 if base.family == "classifier" else editor.label_smoothing
     parts = under_updates(base, updates, batch.edited())
-    edit_loss = torch.cat([target_loss(part.logits, part.rows, smoothing=smoothing) for part in parts]).mean()
+    loss = edit_loss([part.logits for part in parts], [part.rows for part in parts], smoothing=smoothing)
     if editor.constraint == "l2":
-        return edit_loss, update_size(updates, base)
+        return loss, l2_constraint(updates)
 
     if isinstance(before, BaseHypotheses):
-        return edit_loss, _over_hypotheses(before, base, updates, batch.retained())
+        return loss, _over_hypotheses(before, base, updates, batch.retained())
 
     parts = under_updates(base, updates, batch.retained())
     questions = [question for part in parts for question in part.questions]
-    return edit_loss, kl_divergence(before.of(questions), torch.cat([part.logits for part in parts]))
+    return loss, kl_constraint(before.of(questions), torch.cat([part.logits for part in parts]))
 
 
 def what_the_base_says(
-    editor: "KnowledgeEditor", base: AbstractModel, known: Sequence[Known]
+    editor: Learner, base: AbstractModel, known: Sequence[Known]
 ) -> BaseLogits | BaseHypotheses:
     """What the KL starts from on the base model's side, worked out once a question."""
     questions = [(each.prompt, each.prediction) for each in known]
@@ -281,7 +340,8 @@ def _over_hypotheses(
     parts = under_updates(base, updates, every)
     scores = torch.cat([sequence_log_probs(part.logits, part.rows) for part in parts])
     places = torch.tensor([index for part in parts for index in part.indices], device=scores.device)
-    return kl_over_hypotheses(found, scores[places.argsort()])
+    after = scores[places.argsort()].split([len(each.answers) for each in found])
+    return kl_constraint_over_hypotheses([each.log_p for each in found], after)
 
 
 @dataclass(frozen=True)
@@ -341,18 +401,9 @@ def _together(base: AbstractModel, asked: Sequence[Asked]) -> list[list[int]]:
     return [indices for indices in found if indices]
 
 
-def update_size(updates: Mapping[str, LowRankBatch], base: AbstractModel) -> Tensor:
-    """The root of the mean squared entry of each update, a mean over matrices and edits."""
-    sizes = []
-    for name, batch in updates.items():
-        entries = base.network.get_parameter(name).numel()
-        sizes.append((batch.squared_norm() / entries).clamp_min(1e-24).sqrt().mean())
-    return torch.stack(sizes).mean()
-
-
 @torch.no_grad()
 def validate(
-    editor: "KnowledgeEditor", hypernetwork: Hypernetwork, base: AbstractModel, training: TrainingSet
+    editor: Learner, hypernetwork: Hypernetwork, base: AbstractModel, training: TrainingSet
 ) -> dict[str, float]:
     """The rates that a checkpoint is chosen by, on the same dev edits every time, under teacher forcing.
 

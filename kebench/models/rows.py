@@ -160,17 +160,6 @@ def target_loss(
     return total / torch.bincount(rows.row, minlength=rows.batch)
 
 
-def kl_divergence(
-    base: Float[Tensor, "scored vocab"], edited: Float[Tensor, "scored vocab"]
-) -> Float[Tensor, ""]:
-    """Returns KL(p_θ ‖ p_θ'), as a mean over scored positions, in nats.
-
-    Source: De Cao et al. 2021, the constraint of Eq. 3. The base distribution comes first, as in their code.
-    """
-    p, q = base.log_softmax(-1), edited.log_softmax(-1)
-    return (p.exp() * (p - q)).sum(-1).mean()
-
-
 def log_odds(logits: Float[Tensor, "scored vocab"], rows: Rows) -> Float[Tensor, " batch"]:
     """Returns ln(p / (1 − p)) for each row, where p is the probability of its answer, including the end.
 

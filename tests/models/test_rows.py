@@ -17,7 +17,6 @@ from kebench.models.rows import (
     IGNORE,
     Rows,
     all_argmax,
-    kl_divergence,
     least_margin,
     only_at,
     pad,
@@ -68,26 +67,6 @@ def test_the_loss_by_hand() -> None:
     logits = torch.tensor([[0.0, math.log(3)], [0.0, math.log(3)]], dtype=torch.float64)
     found = target_loss(logits, rows_of([[1, 0]])).item()
     assert found == pytest.approx((2 * math.log(4) - math.log(3)) / 2, rel=1e-14)
-
-
-def test_the_divergence_by_hand_and_its_direction() -> None:
-    base = torch.tensor([[0.0, 0.0]], dtype=torch.float64)
-    edited = torch.tensor([[0.0, math.log(3)]], dtype=torch.float64)
-    # ½ ln(½ / ¼) + ½ ln(½ / ¾)
-    assert kl_divergence(base, edited).item() == pytest.approx(
-        0.5 * math.log(2) + 0.5 * math.log(2 / 3), rel=1e-14
-    )
-    # the other way round: ¼ ln(¼ / ½) + ¾ ln(¾ / ½)
-    expected = 0.25 * math.log(0.5) + 0.75 * math.log(1.5)
-    assert kl_divergence(edited, base).item() == pytest.approx(expected, rel=1e-14)
-    assert kl_divergence(edited, edited).item() == pytest.approx(0, abs=1e-15)
-
-
-def test_the_divergence_is_a_mean_over_positions() -> None:
-    generator = torch.Generator().manual_seed(0)
-    p, q = torch.randn(2, 5, 9, generator=generator, dtype=torch.float64)
-    expected = F.kl_div(q.log_softmax(-1), p.log_softmax(-1), log_target=True, reduction="batchmean")
-    assert_same(kl_divergence(p, q), expected, layers=2, terms=9)
 
 
 @pytest.mark.parametrize(
