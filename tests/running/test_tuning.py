@@ -16,6 +16,7 @@ import test_leaderboard as leaderboards
 from scenes import BASE, FAILED, NO_OP, STUBBORN, TAKES
 from worlds import World
 
+from kebench.edits.editor_files import find_editor
 from kebench.errors import BadFile, BadSetting, KebenchError
 from kebench.files.json import write_json
 from kebench.leaderboard import add_records, add_tunings, check, read_tuning, rebuild
@@ -157,7 +158,7 @@ def test_every_trial_is_run_on_dev_and_the_best_is_chosen(seq2seq: World, tmp_pa
     assert found.chosen is not None
     assert found.chosen.changes == {"reach": "all"}
     assert [trial.criterion for trial in found.trials] == [0, 0, 1, 0]
-    assert chosen_as_yaml(found) == "tuned:\n  toy/toy: {reach: all}"
+    assert chosen_as_yaml(found, find_editor(DIAL)) == "tuned:\n  toy/toy: {reach: all}"
 
 
 def test_the_file_says_everything(seq2seq: World, tmp_path: Path) -> None:
@@ -191,7 +192,7 @@ def test_a_trial_that_failed_cannot_be_left_out(seq2seq: World, tmp_path: Path) 
 def test_where_all_trials_fail_none_is_chosen(seq2seq: World, tmp_path: Path) -> None:
     found = tuned(seq2seq, tmp_path, [{"lessons": 0}, {"lessons": -1}])
     assert found.chosen is None
-    assert chosen_as_yaml(found) == ""
+    assert chosen_as_yaml(found, find_editor(DIAL)) == ""
     assert Tuning.read(tmp_path / FILE) == found
 
 
@@ -300,6 +301,73 @@ def test_everything_that_runs_an_editor_does_so(
     # A folder is the pack that its lock says.
     evaluated = package.evaluate(str(dial), str(seq2seq.task), pack=str(seq2seq.pack.folder), limit=2).record
     assert evaluated.editor_settings == {"reach": "all", "lessons": 3}
+
+
+ROWS = """
+editor: doubles:Dial
+recipes: {plain: {lessons: 3}}
+variants: {far: {reach: all}}
+rows: {dial_far: {recipe: plain+far}}
+"""
+TOP = "tuned:\n  toy/toy: {lessons: 5}"
+IN_ROW = "rows:\n  dial_far:\n    tuned:\n      toy/toy: {lessons: 5}"
+NEW_ROW = "rows:\n  dial+far:\n    recipe: plain+far\n    tuned:\n      toy/toy: {lessons: 5}"
+
+
+@pytest.mark.parametrize(
+    ("text", "variant", "printed"),
+    [
+        (ROWS, "", TOP),
+        (ROWS, "+far", IN_ROW),
+        (ROWS.replace("rows: {dial_far: {recipe: plain+far}}", ""), "+far", NEW_ROW),
+    ],
+)
+def test_the_printed_lines_belong_where_they_say(
+    text: str, variant: str, printed: str, tmp_path: Path
+) -> None:
+    from kebench.edits.editor import load_editor, settings_of
+
+    file = tmp_path / "dial.yaml"
+    file.write_text(text, encoding="utf-8")
+    name = f"{file}{variant}"
+    setting = leaderboards.setting(task="toy", pack="toy")
+    trial = Trial("dial (lessons=5)", {"lessons": 5}, {}, record(1, 1, 1))
+    assert chosen_as_yaml(Tuning("dial", DIAL, setting, [trial]), find_editor(name)) == printed
+    shown = load_editor(name)[0]
+    # Pasted in place of the rows that were there, they are found.
+    kept = text.replace("rows: {dial_far: {recipe: plain+far}}", "")
+    file.write_text(
+        kept + printed.replace("dial_far:\n", "dial_far:\n    recipe: plain+far\n"), encoding="utf-8"
+    )
+    again, editor = load_editor(name, task="toy", pack="toy")
+    assert (again, settings_of(editor)["lessons"]) == (shown, 5)
+
+
+def test_settings_of_the_command_line_hold_in_every_trial(
+    dial: Path, seq2seq: World, tmp_path: Path, kebench: Kebench
+) -> None:
+    grid = tmp_path / "grid.yaml"
+    grid.write_text("lessons: [5, 6]\n", encoding="utf-8")
+    words = (
+        "tune",
+        "--editor",
+        dial,
+        "--task",
+        seq2seq.task,
+        "--grid",
+        grid,
+        "-s",
+        "reach=all",
+        "--limit",
+        2,
+    )
+    code, out, err = kebench(*words, "--output", tmp_path / "out")
+    assert code == 0, err
+    assert out.rstrip().endswith("tuned:\n  toy/toy: {reach: all, lessons: 5}")
+    grid.write_text("lesons: [5]\n", encoding="utf-8")
+    code, _, err = kebench(*words, "--output", tmp_path / "wrong")
+    assert code == 2
+    assert "grid: trial 1: lesons: unknown field; did you mean 'lessons'?" in err
 
 
 def test_tuning_starts_from_the_settings_alone(dial: Path, seq2seq: World, tmp_path: Path) -> None:

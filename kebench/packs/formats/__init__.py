@@ -60,8 +60,7 @@ def gold_answers(format: str, answers_are: AnswersAre | None = None) -> str:
     """Returns in words which field holds a format's gold answers; empty if its module does not say.
 
     For a format from outside the package it is empty too: the name comes from a pack, and reading a pack must
-        not
-    run code.
+    not run code.
     """
     if format not in _ours():
         return ""
