@@ -49,7 +49,7 @@ from kebench.running.folder import EDITS_AT_ONCE, read_base, read_edits
 from kebench.running.preparation import state_folder, training_set
 from kebench.running.progress import Silent
 from kebench.running.run import run
-from kebench.scoring import metrics
+from kebench.scoring import equality, metrics
 from kebench.scoring.protocols import SCORING
 from kebench.scoring.record import RunRecord
 from kebench.scoring.scorer import STOPPED_INTERVAL
@@ -130,7 +130,7 @@ def test_vandal_ruins_everything(seq2seq: World, tmp_path: Path) -> None:
 def test_a_scorer_that_compares_nothing_would_be_seen(
     seq2seq: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(metrics, "same", lambda *_: True)
+    monkeypatch.setattr(equality, "same", lambda *_: True)
     (record,) = ran(seq2seq, tmp_path, "doubles:Vandal")
     assert record.scores.retain_accuracy.value != 0
 
