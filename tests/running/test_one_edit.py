@@ -19,7 +19,7 @@ from kebench.running.run import run
 from kebench.task import load_task
 
 Kebench = Callable[..., tuple[int, str, str]]
-EDITORS = ("fine_tuning_all", "knowledge_editor")
+EDITORS = ("fine_tuning_all", pytest.param("knowledge_editor", marks=pytest.mark.slow))
 PROMPT, OTHER = "What is the capital of France?", "What is the capital of Spain?"
 
 
@@ -49,6 +49,7 @@ def test_what_is_saved_answers_as_the_edited_model(name: str, tmp_path: Path) ->
     assert json.loads((tmp_path / "saved" / "edit.json").read_text())["target"] == "Rome"
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::FutureWarning:transformers")
 def test_an_adapter_answers_as_the_edited_model(tmp_path: Path) -> None:
     peft = pytest.importorskip("peft", reason="adapters are read back by peft, an extra of the tests")
@@ -111,6 +112,7 @@ def test_an_edit_of_a_run_is_made_again(
         edit_again(tmp_path / "batch", rows[0]["id"])
 
 
+@pytest.mark.slow
 def test_the_command_shows_the_answers_before_and_after(kebench: Kebench) -> None:
     flags = ("--model", "kebench/bart-mini", "--prompt", PROMPT, "--target", "Rome", "--also", OTHER)
     status, out, _ = kebench("edit", "--editor", "fine_tuning_all", "-s", "max_steps=50", *flags)

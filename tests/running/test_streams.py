@@ -136,6 +136,10 @@ EDITORS: dict[str, AbstractEditor] = {
 }
 
 
+QUICKLY = (("tuned", "classifier"), ("joint", "seq2seq"), ("codebook", "classifier"))
+"""What is tried in every test run; the rest is among the slow tests."""
+
+
 def ran(world: World, output: Path, editor: AbstractEditor, **changes: Any) -> RunRecord:
     settings = world.settings(output, "mine", retain=4, **changes)
     return run(settings, editors={"mine": editor}, progress=Silent())[1][0]
@@ -187,7 +191,7 @@ def test_of_several_edits_of_a_fact_the_last_holds() -> None:
 # A version is a model --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", tiny.KINDS)
+@pytest.mark.parametrize("kind", [tiny.slow_if_stood_in_for(kind) for kind in tiny.KINDS])
 def test_a_version_answers_and_has_gradients_as_a_model_does(kind: str) -> None:
     base = tiny.model(kind, dtype=torch.float64)
     edits, names = tiny.edits(base, kind, 3), editable(base.network)
@@ -211,8 +215,14 @@ def test_a_version_answers_and_has_gradients_as_a_model_does(kind: str) -> None:
 # Runs ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("world", ["classifier", "seq2seq"])
-@pytest.mark.parametrize("name", EDITORS)
+@pytest.mark.parametrize(
+    ("name", "world"),
+    [
+        pytest.param(name, world, marks=[] if (name, world) in QUICKLY else pytest.mark.slow)
+        for name in EDITORS
+        for world in ("classifier", "seq2seq")
+    ],
+)
 def test_every_kind_of_editor_runs_in_all_regimes(
     name: str, world: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
@@ -272,8 +282,9 @@ def test_a_sequence_is_asked_at_its_times(seq2seq: World, tmp_path: Path) -> Non
     ]
 
 
-@pytest.mark.parametrize("name", ["tuned", "codebook"])
-@pytest.mark.parametrize("batches", [1, 2])
+@pytest.mark.parametrize(
+    ("name", "batches"), [("tuned", 2), ("codebook", 1), pytest.param("tuned", 1, marks=pytest.mark.slow)]
+)
 def test_a_stream_cut_off_goes_on_to_the_same_bytes(
     name: str, batches: int, seq2seq: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
