@@ -159,7 +159,7 @@ class KnowledgeEditor(AbstractWeightEditor, AbstractTrainedEditor):
     ) -> dict[str, LowRankBatch]:
         """∇̃W of every edit, from the gradient of -log p(a | x) under the given weights and the condition."""
         losses, gradients = edit_gradients(base, edits, editable(base.network, self.layers), under)
-        vectors: dict[str, HeadVectors] = hypernetwork(*self.condition(base, edits))
+        vectors: dict[str, HeadVectors] = hypernetwork(*self.condition(base, edits), gradients)
         if self.step == "polyak" or self.precondition:
             preconditioners = preconditioners_of(hypernetwork)
             return updates_with_additions(

@@ -1,6 +1,6 @@
 """The networks that read the condition and give the vectors of an edit's update (`method.py`)."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from jaxtyping import Float, Int
@@ -84,11 +84,15 @@ class Hypernetwork(nn.Module):
         return head
 
     def forward(
-        self, ids: Int[Tensor, "edits tokens"], lengths: Int[Tensor, " edits"]
+        self, ids: Int[Tensor, "edits tokens"], lengths: Int[Tensor, " edits"], names: Iterable[str]
     ) -> dict[str, HeadVectors]:
-        """Parameter name → the vectors of every edit, from the conditions' token ids and lengths."""
+        """Parameter name → the vectors of every edit, from the conditions' token ids and lengths.
+
+        The heads are asked in the order of `names`. That order decides in which order training sums gradients,
+        and so their last digits.
+        """
         condition = self.encoder(ids, lengths)
-        return {name: self.head(name)(condition) for name in self.names}
+        return {name: self.head(name)(condition) for name in names}
 
 
 def _key(name: str) -> str:
