@@ -31,7 +31,7 @@ def asked(world: World) -> Questions:
     rows: list[tuple[str, int, str]] = []
     for index, case in enumerate(world.plan.cases[:EDITS]):
         rows += [(text, index, case.edit.target) for text in (case.edit.prompt, *case.paraphrases)]
-        sample = world.plan.base[: world.plan.ground.task.retain_size]
+        sample = world.plan.base[: world.plan.inputs.task.retain_size]
         rows += [(row.prompt, index, row.answer) for row in sample]
     return Questions(*map(list, zip(*rows, strict=True)))
 

@@ -66,7 +66,7 @@ class Race:
         seconds = timed(self.settings.place, self._run)
         answers = [trial.answers for trial in self._trials]
         # Only the part of scoring that grows with the rows: intervals are computed once in a run.
-        scoring = timed(self.settings.place, lambda: per_edit(answers, plan.base, plan.ground.protocol))
+        scoring = timed(self.settings.place, lambda: per_edit(answers, plan.base, plan.inputs.protocol))
         self._keep(
             "kebench",
             sum(trial.edit_seconds for trial in self._trials),
@@ -99,7 +99,7 @@ class Race:
                 world.editor, world.state, plan, self.cases[start : start + EDITS_AT_ONCE]
             )
         ]
-        score([trial.answers for trial in self._trials], plan.base, plan.ground.protocol)
+        score([trial.answers for trial in self._trials], plan.base, plan.inputs.protocol)
 
     def _run_naive(self) -> None:
         self._naive = naive.evaluate(self.world, self.cases)

@@ -28,7 +28,7 @@ def lines(session: Session) -> list[Line]:
     session.timings("b FEVER")
     race = fever(session.settings)
     variances = Variances.of(mini("fever", session.settings), session.settings)
-    sizes = (race.world.plan.ground.task.retain_size, SMALLER)
+    sizes = (race.world.plan.inputs.task.retain_size, SMALLER)
     return [line(race, variances, size, session.floor("b FEVER")) for size in sizes]
 
 

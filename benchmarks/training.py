@@ -14,7 +14,7 @@ from benchmarks.session import Contests, Session
 from benchmarks.settings import Settings
 from benchmarks.timing import Contest, clock
 from benchmarks.worlds import World, base_size, mini
-from kebench.edits.editor import Known, TrainingEdit, TrainingSet, Workspace
+from kebench.edits.editor import RetainQuestion, TrainingEdit, TrainingSet, Workspace
 from kebench.models.base_logits import BLOCK
 
 BATCHED = 16
@@ -59,7 +59,9 @@ def contest(world: World, settings: Settings) -> Contest:
 def training_set(world: World) -> TrainingSet:
     """Returns the edits and test rows of a world as a training set."""
     edits = [TrainingEdit(case.fact, case.edit) for case in world.plan.cases]
-    known = [Known(row.fact, row.prompt, row.answer) for row in world.plan.base if row.answer.strip()]
+    known = [
+        RetainQuestion(row.fact, row.prompt, row.answer) for row in world.plan.base if row.answer.strip()
+    ]
     known = known[: 2 * BLOCK]  # so few that the warm-up step uses all of them
     assert len(edits) >= BATCHED
     return TrainingSet(train=edits, dev=edits, known=known, unseen=known, dev_known=known)

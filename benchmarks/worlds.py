@@ -28,7 +28,7 @@ from kebench.packs.formats import read_source
 from kebench.packs.pack import Pack, write_pack
 from kebench.packs.record import Record
 from kebench.running.plan import Plan
-from kebench.running.preparation import find_model, find_pack, make_ground, prepare_editor
+from kebench.running.preparation import find_model, find_pack, make_inputs, prepare_editor
 from kebench.running.progress import Progress
 from kebench.running.settings import RunSettings
 from kebench.scoring.protocols import protocol
@@ -66,7 +66,7 @@ class World:
     @property
     def model(self) -> AbstractModel:
         """The base model."""
-        return self.plan.ground.model
+        return self.plan.inputs.model
 
     @property
     def prompts(self) -> list[str]:
@@ -106,7 +106,7 @@ def mini(task_name: str, settings: Settings) -> World:
     plan = _plan(task, pack, model)
     name, editor = load_editor("knowledge_editor")
     assert isinstance(editor, KnowledgeEditor)
-    state = prepare_editor(name, editor, plan.ground, Progress()).state
+    state = prepare_editor(name, editor, plan.inputs, Progress()).state
     # Only after the state is found: a model of another type is another base model, without a trained editor.
     nn.Module.to(model.network, settings.dtype)
     return World(model.name.rpartition("/")[2], plan, editor, state)
@@ -137,8 +137,8 @@ def base_size(task_name: str, rows: int, settings: Settings) -> World:
 
 def _plan(task: Task, pack: Pack, model: AbstractModel) -> Plan:
     rules = protocol("strict", labels=task.family == "classifier")
-    ground = make_ground(task, pack, model, rules, "alternative", 0, Progress())
-    return Plan.of(ground, RunSettings((), task.name, limit=0, retain="exact"))
+    inputs = make_inputs(task, pack, model, rules, "alternative", 0, Progress())
+    return Plan.of(inputs, RunSettings((), task.name, limit=0, retain="exact"))
 
 
 def _records(task: Task, count: int) -> list[Record]:

@@ -409,17 +409,17 @@ def _reproduce(
 def _prepare_editor(settings: RunSettings, progress: Progress) -> None:
     from kebench.edits.editor import AbstractTrainedEditor
     from kebench.running.preparation import prepare_editor, state_folder
-    from kebench.running.run import ground_of, load_editors
+    from kebench.running.run import inputs_of, load_editors
 
     ((shown, editor),) = load_editors(settings).items()
     if not isinstance(editor, AbstractTrainedEditor):
         raise BadSetting(f"editor {shown}: learns nothing, so there is nothing to prepare")
-    ground = ground_of(settings, progress)
-    prepared = prepare_editor(shown, editor, ground, progress)
+    inputs = inputs_of(settings, progress)
+    prepared = prepare_editor(shown, editor, inputs, progress)
     progress.close()
     size = sum(tensor.numel() for tensor in prepared.state.values())
     click.echo(f"{shown}: {size:,} numbers, learnt in {prepared.seconds:.0f} s")
-    click.echo(str(state_folder(editor, ground)))
+    click.echo(str(state_folder(editor, inputs)))
 
 
 # beliefs ---------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from kebench.errors import BadSetting, KebenchError
 from kebench.models.load import FAMILIES, label_fields, load_model, model_of, tokenizer_of
 from kebench.models.model import PromptFormat
 from kebench.running.progress import Silent
-from kebench.running.run import ground_of
+from kebench.running.run import inputs_of
 from kebench.running.settings import RunSettings
 from kebench.task import load_task
 
@@ -224,17 +224,17 @@ def test_editors_learn_in_float32_whatever_is_handed_over(seq2seq: World, tmp_pa
     task = load_task(str(seq2seq.task))
     half = load_model(str(seq2seq.model), task, dtype="bfloat16")
     settings = seq2seq.settings(tmp_path / "run", "identity", limit=2)
-    learning = ground_of(settings, Silent(), model=half).to_learn_on()
+    learning = inputs_of(settings, Silent(), model=half).to_learn_on()
     assert learning.model.dtype == "float32"
     assert learning.model.name == "tiny"
     assert half.dtype == "bfloat16"
     # A network's own weights are learnt on, not those that were rounded to answer.
     pair = (network_of(seq2seq), tiny.TOKENIZERS["bart"]())
     asked = seq2seq.settings(tmp_path / "run", "identity", limit=2, dtype="bfloat16")
-    ground = ground_of(asked, Silent(), model=pair)
-    plain = ground_of(settings, Silent(), model=load_model(str(seq2seq.model), task))
-    assert ground.model.dtype == "bfloat16"
-    assert ground.to_learn_on().identity == plain.identity
+    inputs = inputs_of(asked, Silent(), model=pair)
+    plain = inputs_of(settings, Silent(), model=load_model(str(seq2seq.model), task))
+    assert inputs.model.dtype == "bfloat16"
+    assert inputs.to_learn_on().identity == plain.identity
 
 
 def test_a_model_in_memory_is_named_after_its_place_or_its_class(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ from transformers import (
 )
 
 from kebench.edits.edit import Edit
-from kebench.edits.editor import Known, TrainingEdit, TrainingSet
+from kebench.edits.editor import RetainQuestion, TrainingEdit, TrainingSet
 from kebench.models.load import FAMILIES
 from kebench.models.model import AbstractModel, PromptFormat
 from kebench.models.rows import target_loss
@@ -130,7 +130,7 @@ def training_set(base: AbstractModel, kind: str, count: int = 24) -> TrainingSet
         for record, e in zip(chosen, edits(base, kind, count), strict=True)
     ]
     known = [
-        Known(item.fact, item.edit.prompt, item.edit.prediction)
+        RetainQuestion(item.fact, item.edit.prompt, item.edit.prediction)
         for item in made
         if item.edit.prediction.strip()
     ]

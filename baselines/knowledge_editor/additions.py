@@ -23,7 +23,7 @@ from kebench.edits.applications import polyak_length
 from kebench.edits.gradients import GradientFactors
 from kebench.models.changes import LowRankBatch
 
-from .hypernetwork import Hypernetwork
+from .hypernetwork import Head, Hypernetwork
 from .method import HeadVectors, RankOne, mask_of, masked_update, offset_of
 
 Preconditioners = Mapping[str, Float[Tensor, "d_in d_in"]]
@@ -69,6 +69,7 @@ def updates_with_additions(
 def reserve_preconditioners(hypernetwork: Hypernetwork) -> None:
     """Gives each head a place for its matrix's P, which is saved with the weights and is not learnt."""
     for head in hypernetwork.heads.values():
+        assert isinstance(head, Head)
         head.register_buffer("preconditioner", torch.eye(head.d_in))
 
 

@@ -88,8 +88,8 @@ class Hypernetwork(nn.Module):
     ) -> dict[str, HeadVectors]:
         """Parameter name → the vectors of every edit, from the conditions' token ids and lengths.
 
-        The heads are asked in the order of `names`. That order decides in which order training sums gradients,
-        and so their last digits.
+        The heads are asked in the order of `names`. That order decides in which order training sums
+        gradients, and so their last digits.
         """
         condition = self.encoder(ids, lengths)
         return {name: self.head(name)(condition) for name in names}

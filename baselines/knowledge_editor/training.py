@@ -25,7 +25,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from kebench.edits.edit import Edit
-from kebench.edits.editor import Known, State, TrainingEdit, TrainingSet, Workspace
+from kebench.edits.editor import RetainQuestion, State, TrainingEdit, TrainingSet, Workspace
 from kebench.edits.moments import preconditioners
 from kebench.edits.versions import low_rank_under
 from kebench.errors import BadSetting
@@ -134,7 +134,7 @@ class Batch:
 
     edits: Sequence[TrainingEdit]
     paraphrases: Sequence[str | None]  # one an edit, None where it has none; or none at all
-    retain: Sequence[Known]
+    retain: Sequence[RetainQuestion]
     retain_edit: Sequence[int]  # the edit each retain question is asked under
 
     def originals(self) -> list[Asked]:
@@ -265,7 +265,7 @@ def _check(editor: Learner, base: AbstractModel, training: TrainingSet) -> None:
 
 def draw(
     edits: Sequence[TrainingEdit],
-    pools: Sequence[Sequence[Known]],
+    pools: Sequence[Sequence[RetainQuestion]],
     editor: Learner,
     seed: str,
     size: int,
@@ -278,9 +278,9 @@ def draw(
     chance = random.Random(seed)
     chosen = chance.sample(edits, min(size, len(edits)))
     paraphrases = [chance.choice(item.edit.paraphrases or (None,)) for item in chosen]
-    retain: list[Known] = []
+    retain: list[RetainQuestion] = []
     for item in chosen:
-        others: list[Known] = []
+        others: list[RetainQuestion] = []
         while len(others) < editor.retain_per_edit:
             other = chance.choice(pools[len(others) % len(pools)])
             if other.fact != item.fact:
@@ -318,7 +318,7 @@ def losses(
 
 
 def what_the_base_says(
-    editor: Learner, base: AbstractModel, known: Sequence[Known]
+    editor: Learner, base: AbstractModel, known: Sequence[RetainQuestion]
 ) -> BaseLogits | BaseHypotheses:
     """What the KL starts from on the base model's side, worked out once a question."""
     questions = [(each.prompt, each.prediction) for each in known]

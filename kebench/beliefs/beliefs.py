@@ -25,7 +25,7 @@ from kebench.running.folder import EDITS_AT_ONCE
 from kebench.running.plan import Plan
 from kebench.running.preparation import prepare_editor
 from kebench.running.progress import Progress
-from kebench.running.run import check_base, ground_of, load_editors
+from kebench.running.run import check_base, inputs_of, load_editors
 from kebench.running.settings import RunSettings
 from kebench.running.trial import requests, versions_of_each
 from kebench.scoring.record import Setting
@@ -57,7 +57,7 @@ def beliefs(name: str, editor: AbstractEditor, state: State, plan: Plan, progres
         BadSetting: the editor's models return answers, but no probabilities.
     """
     progress.stage(f"beliefs {name}")
-    model = plan.ground.model
+    model = plan.inputs.model
     found: list[Belief] = []
     for start in range(0, len(plan.cases), EDITS_AT_ONCE):
         progress(start, len(plan.cases), "")
@@ -71,7 +71,7 @@ def beliefs(name: str, editor: AbstractEditor, state: State, plan: Plan, progres
 def _of_group(
     name: str, editor: AbstractEditor, state: State, plan: Plan, group: Sequence[Case]
 ) -> list[Belief]:
-    model = plan.ground.model
+    model = plan.inputs.model
     edits = requests(editor, group)
     edited = versions_of_each(editor, state, model, edits)
     refuse_shared(editor, edits, edited)
@@ -118,9 +118,9 @@ def beliefs_of(settings: RunSettings, progress: Progress) -> Iterator[tuple[str,
         KebenchError: a setting or a file is wrong, or an editor's models return no probabilities.
     """
     chosen = load_editors(settings)
-    plan = Plan.of(ground_of(settings, progress), settings)
+    plan = Plan.of(inputs_of(settings, progress), settings)
     for name, editor in chosen.items():
-        state = prepare_editor(name, editor, plan.ground, progress).state
+        state = prepare_editor(name, editor, plan.inputs, progress).state
         found = beliefs(name, editor, state, plan, progress)
-        check_base(name, plan.ground)
+        check_base(name, plan.inputs)
         yield name, plan.setting, found

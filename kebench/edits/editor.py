@@ -28,7 +28,7 @@ State = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Known:
+class RetainQuestion:
     """A question the base model answers: what an edit of another fact must not change."""
 
     fact: str
@@ -61,9 +61,9 @@ class TrainingSet:
 
     train: Sequence[TrainingEdit]
     dev: Sequence[TrainingEdit]
-    known: Sequence[Known]
-    unseen: Sequence[Known]
-    dev_known: Sequence[Known]
+    known: Sequence[RetainQuestion]
+    unseen: Sequence[RetainQuestion]
+    dev_known: Sequence[RetainQuestion]
 
 
 @dataclass(frozen=True)

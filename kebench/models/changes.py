@@ -159,7 +159,7 @@ def after(
 ) -> Iterator[None]:
     """Calls `change(name, x, output)` for what each of these linear maps makes of x.
 
-    What it gives, if anything, takes the output's place.
+    If it returns a tensor, that tensor replaces the layer's output.
     """
     maps = linear_maps(network)
     handles = [

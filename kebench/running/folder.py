@@ -64,16 +64,16 @@ def open_run(folder: Path, plan: Plan) -> None:
                 f"{folder}: holds a run with another {', '.join(different)}; choose another --output"
             )
         return
-    ground = plan.ground
+    inputs = plan.inputs
     write_json([row.to_json() for row in plan.base], folder / "base.json")
     write_json(
         {
             "setting": setting,
             "base": plan.base_facts(),
-            "pack_licence": ground.pack.lock.licence,
+            "pack_licence": inputs.pack.lock.licence,
             "edits_at_once": EDITS_AT_ONCE,
             "versions": versions(),
-            "hardware": execution(ground.model),
+            "hardware": execution(inputs.model),
         },
         file,
     )

@@ -19,7 +19,7 @@ from kebench.models.model import AbstractModel
 from kebench.models.numerics import numerics
 from kebench.running.cases import Cases
 from kebench.running.folder import ROWS, read_trials
-from kebench.running.preparation import Ground, device_or_default, find_model, find_pack, prepare_editor
+from kebench.running.preparation import RunInputs, device_or_default, find_model, find_pack, prepare_editor
 from kebench.running.progress import Progress, Silent
 from kebench.running.trial import OUT_OF_REACH
 from kebench.scoring.protocols import Targets, protocol
@@ -201,7 +201,12 @@ def edit_again(
 
 
 def _made(
-    name: str, editor: AbstractEditor, request: Edit, also: Sequence[str], inputs: Ground, progress: Progress
+    name: str,
+    editor: AbstractEditor,
+    request: Edit,
+    also: Sequence[str],
+    inputs: RunInputs,
+    progress: Progress,
 ) -> Edited:
     base = inputs.model
     if inputs.task.family not in editor.families:
@@ -238,7 +243,7 @@ def _inputs(
     device: str | None,
     progress: Progress,
     setting: Setting | None = None,
-) -> Ground:
+) -> RunInputs:
     """What an editor is prepared with; nothing is asked of the base model for it."""
     found = find_pack(task, pack)
     loaded = find_model(task, model, found, progress, device_or_default(device))
@@ -249,7 +254,7 @@ def _inputs(
     weights = fingerprint(loaded.network)
     seed = 0 if setting is None else setting.seed
     nothing = Cases((), {}, 0, 0)
-    return Ground(
+    return RunInputs(
         task, found, loaded, rules, targets, seed, identity(loaded, weights), weights, (), nothing
     )  # fmt: skip
 

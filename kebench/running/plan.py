@@ -10,7 +10,7 @@ from kebench.errors import BadSetting
 from kebench.packs.formats import gold_answers
 from kebench.running.base_answers import AnsweredRecord
 from kebench.running.cases import Case
-from kebench.running.preparation import Ground
+from kebench.running.preparation import RunInputs
 from kebench.running.settings import RunSettings
 from kebench.scoring.answers import BaseAnswer
 from kebench.scoring.record import Setting
@@ -24,7 +24,7 @@ class Plan:
     """What is the same for every editor of a run.
 
     Attributes:
-        ground: task, pack, model and base answers.
+        inputs: task, pack, model and base answers.
         setting: what the numbers may be compared with.
         cases: the edits in their seeded order; with a precision, as many of them as it takes.
         base: the test set with the base answers, as the scorer takes it.
@@ -33,7 +33,7 @@ class Plan:
         regime: how the edits follow each other.
     """
 
-    ground: Ground
+    inputs: RunInputs
     setting: Setting
     cases: tuple[Case, ...]
     base: tuple[BaseAnswer, ...]
@@ -42,41 +42,41 @@ class Plan:
     regime: Regime
 
     @staticmethod
-    def of(ground: Ground, settings: RunSettings) -> "Plan":
+    def of(inputs: RunInputs, settings: RunSettings) -> "Plan":
         """The plan that settings mean."""
-        task: Task = ground.task
+        task: Task = inputs.task
         # The task's number suits its size; a precision takes what it takes, so there the limit is the pack.
         by_default = task.edits if settings.precision is None else 0
         limit = by_default if settings.limit is None else settings.limit
         regime = settings.as_regime()
         if regime.name == "sequential" and settings.limit is None:
             limit = regime.edits  # one stream
-        cases = ground.cases.cases[: limit or None]
+        cases = inputs.cases.cases[: limit or None]
         cases = cases[: len(cases) - len(cases) % regime.edits]
         if not cases:
             raise BadSetting(
-                f"regime {regime}: found {len(ground.cases.cases[: limit or None])} edits, wanted"
+                f"regime {regime}: found {len(inputs.cases.cases[: limit or None])} edits, wanted"
                 f" {regime.edits} or more"
             )
         size = task.retain_size if settings.retain is None else settings.retain
-        exact = size == "exact" or size >= len(ground.test)
-        places = strata([record.margin for record in ground.test])
+        exact = size == "exact" or size >= len(inputs.test)
+        places = strata([record.margin for record in inputs.test])
         base = tuple(
             BaseAnswer(r.id, r.fact, r.prompt, r.gold, r.said, stratum, r.stored)
-            for r, stratum in zip(ground.test, places, strict=True)
+            for r, stratum in zip(inputs.test, places, strict=True)
         )
         setting = Setting(
             task=task.name,
             task_version=task.version,
-            pack=ground.pack.name,
-            pack_sha256=ground.pack.sha256,
-            model=ground.model.name,
-            model_fingerprint=ground.identity,
-            protocol=ground.protocol.to_json(),
-            targets=ground.targets,
+            pack=inputs.pack.name,
+            pack_sha256=inputs.pack.sha256,
+            model=inputs.model.name,
+            model_fingerprint=inputs.identity,
+            protocol=inputs.protocol.to_json(),
+            targets=inputs.targets,
             regime=str(regime),
             retain="exact" if exact else f"sample of {size}",
-            seed=ground.seed,
+            seed=inputs.seed,
             edits=len(cases),
             edits_sha256=_digest(
                 {"edit": asdict(case.edit), "fact": case.fact, "paraphrases": case.paraphrases}
@@ -84,12 +84,12 @@ class Plan:
             ),
             test_sha256=_digest(row.to_json() for row in base),
             precision=None if settings.precision is None else float(settings.precision),  # 1 is 1.0
-            split=ground.split,
+            split=inputs.split,
             retain_seed=settings.retain_seed,
             ask_after=regime.ask_after,
         )
         size = len(base) if exact else int(size)
-        return Plan(ground, setting, cases, base, size, settings.retain_seed, regime)
+        return Plan(inputs, setting, cases, base, size, settings.retain_seed, regime)
 
     def sample(self, case: Case) -> list[BaseAnswer]:
         """The test questions one edit is asked: the same for every editor."""
@@ -99,9 +99,9 @@ class Plan:
 
     def base_facts(self) -> dict[str, Any]:
         """What a reader should know of the base model's answers."""
-        test: Sequence[AnsweredRecord] = self.ground.test
-        cases = self.ground.cases
-        sources = self.ground.pack.lock.origin
+        test: Sequence[AnsweredRecord] = self.inputs.test
+        cases = self.inputs.cases
+        sources = self.inputs.pack.lock.origin
         named = ((source.format, gold_answers(source.format, source.answers_are)) for source in sources)
         gold = {format: field for format, field in named if field}
         stored = [record for record in test if record.stored is not None]

@@ -1,4 +1,4 @@
-"""What a run needs before its first edit: pack, model, base answers, editors' states. Made where missing."""
+"""Loads, or makes and caches, what a run needs: pack, base model, base answers, and the editors' states."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from kebench.edits.editor import (
     AbstractEditor,
     AbstractTrainedEditor,
-    Known,
+    RetainQuestion,
     State,
     TrainingEdit,
     TrainingSet,
@@ -191,7 +191,7 @@ def train_model(task: Task, name: str, pack: Pack, folder: Path, progress: Progr
 
 
 @dataclass(frozen=True)
-class Ground:
+class RunInputs:
     """What every editor of a run shares.
 
     Attributes:
@@ -217,8 +217,8 @@ class Ground:
     in_float32: Callable[[], AbstractModel] | None = None
     split: Split = "test"
 
-    def to_learn_on(self) -> "Ground":
-        """The same ground in float32: what is learnt does not depend on what a run computes in.
+    def to_learn_on(self) -> "RunInputs":
+        """The same inputs in float32: what is learnt does not depend on what a run computes in.
 
         The test set and its cases stay as they are: no editor learns from them.
         """
@@ -231,7 +231,7 @@ class Ground:
         )
 
 
-def make_ground(
+def make_inputs(
     task: Task,
     pack: Pack,
     model: AbstractModel,
@@ -242,7 +242,7 @@ def make_ground(
     *,
     in_float32: Callable[[], AbstractModel] | None = None,
     split: Split = "test",
-) -> Ground:
+) -> RunInputs:
     """The base pass over the split that is edited, shared by all editors.
 
     Raises:
@@ -267,7 +267,7 @@ def make_ground(
         raise BadSetting(
             f"pack {pack.name}: no record of the {split} split can be edited ({reasons or 'it is empty'})"
         )
-    return Ground(
+    return RunInputs(
         task, pack, model, protocol, targets, seed, base, weights, test, cases, in_float32,
         split,
     )  # fmt: skip
@@ -293,23 +293,23 @@ def _check_labels(task: Task, pack: Pack) -> None:
                     )
 
 
-def state_digest(editor: AbstractTrainedEditor, ground: Ground) -> str:
+def state_digest(editor: AbstractTrainedEditor, inputs: RunInputs) -> str:
     """What tells the state of a trained editor from any other: a hash of everything it depends on."""
     learner = editor.prepared_by()
     parts = [
-        editor_key(learner), learner.training_version, ground.identity, asdict(ground.model.prompt_format),
-        ground.pack.sha256, ground.task.version, ground.protocol.beams, ground.targets,
+        editor_key(learner), learner.training_version, inputs.identity, asdict(inputs.model.prompt_format),
+        inputs.pack.sha256, inputs.task.version, inputs.protocol.beams, inputs.targets,
     ]  # fmt: skip
-    if ground.protocol.alternatives != "kebench":
-        parts.append(ground.protocol.alternatives)
-    if any(takes_stored(record, ground.protocol) for record in ground.pack.records("train")):
+    if inputs.protocol.alternatives != "kebench":
+        parts.append(inputs.protocol.alternatives)
+    if any(takes_stored(record, inputs.protocol) for record in inputs.pack.records("train")):
         parts.append("stored")
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
 
 
-def state_folder(editor: AbstractTrainedEditor, ground: Ground) -> Path:
+def state_folder(editor: AbstractTrainedEditor, inputs: RunInputs) -> Path:
     """Where the state of a trained editor lies: among what comes with kebench, or in its cache."""
-    digest = state_digest(editor, ground)
+    digest = state_digest(editor, inputs)
     return shipped_state(digest) or home() / "states" / digest
 
 
@@ -321,21 +321,21 @@ class Prepared:
     seconds: float
 
 
-def prepare_editor(name: str, editor: AbstractEditor, ground: Ground, progress: Progress) -> Prepared:
+def prepare_editor(name: str, editor: AbstractEditor, inputs: RunInputs, progress: Progress) -> Prepared:
     """The editor's state: from the cache, or learnt now. Interrupted, it goes on from its last checkpoint."""
     if not isinstance(editor, AbstractTrainedEditor):
         return Prepared({}, 0.0)
-    learning = ground.to_learn_on()
+    learning = inputs.to_learn_on()
     folder = state_folder(editor, learning)
     if not (folder / STATE_CARD).is_file():
         learn_state(name, editor, learning, folder, progress)
     card = json.loads((folder / STATE_CARD).read_text(encoding="utf-8"))
-    state = {key: tensor.to(ground.model.device) for key, tensor in load_file(folder / STATE).items()}
+    state = {key: tensor.to(inputs.model.device) for key, tensor in load_file(folder / STATE).items()}
     return Prepared(state, card["seconds"])
 
 
 def learn_state(
-    name: str, editor: AbstractTrainedEditor, ground: Ground, folder: Path, progress: Progress
+    name: str, editor: AbstractTrainedEditor, inputs: RunInputs, folder: Path, progress: Progress
 ) -> None:
     """Trains an editor; its state and a card for people (README.md) and programs go into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -343,7 +343,7 @@ def learn_state(
         if (folder / STATE_CARD).is_file():
             return
         whole = editor.learns_from == "edits"
-        training = training_set(ground, progress) if whole else questions_alone(ground, progress)
+        training = training_set(inputs, progress) if whole else questions_alone(inputs, progress)
         progress.stage(f"prepare {name}")
         work = folder / "work"
         elapsed = _stopwatch(work / "seconds")
@@ -353,22 +353,22 @@ def learn_state(
             progress(done, steps, words)
 
         learner = editor.prepared_by()
-        with numerics(ground.model.device):
-            state = learner.prepare(ground.model, training, Workspace(work, report))
+        with numerics(inputs.model.device):
+            state = learner.prepare(inputs.model, training, Workspace(work, report))
         save_tensors(state, folder / STATE)
         facts = {
             "name": name,
             "editor": editor_path(learner),
             "settings": settings_of(learner),
-            "task": ground.task.name,
-            "pack": ground.pack.name,
-            "pack_sha256": ground.pack.sha256,
-            "model": ground.model.name,
-            "digest": state_digest(editor, ground),
+            "task": inputs.task.name,
+            "pack": inputs.pack.name,
+            "pack_sha256": inputs.pack.sha256,
+            "model": inputs.model.name,
+            "digest": state_digest(editor, inputs),
             "training_edits": len(training.train),
             "parameters": sum(tensor.numel() for tensor in state.values()),
             "torch_threads": torch.get_num_threads(),
-            "device": str(ground.model.device),
+            "device": str(inputs.model.device),
             "seconds": elapsed(),
         }
         if (work / "history.json").is_file():  # how the training went is worth keeping
@@ -390,37 +390,37 @@ def _stopwatch(file: Path) -> Callable[[], float]:
     return elapsed
 
 
-def training_set(ground: Ground, progress: Progress) -> TrainingSet:
+def training_set(inputs: RunInputs, progress: Progress) -> TrainingSet:
     """The train and dev splits as the base model answers them."""
     split: dict[str, tuple[AnsweredRecord, ...]] = {}
     for name in ("train", "dev"):
         progress.stage(f"base answers ({name})")
-        records = [record for record in ground.pack.records(name) if not record.held_out]
+        records = [record for record in inputs.pack.records(name) if not record.held_out]
         split[name] = answered(
-            ground.model, ground.identity, records, ground.protocol, progress, targets=ground.targets
+            inputs.model, inputs.identity, records, inputs.protocol, progress, targets=inputs.targets
         )
     to_learn = [record for record in split["dev"] if not _to_choose_with(record)]
     to_choose = [record for record in split["dev"] if _to_choose_with(record)]
     return TrainingSet(
-        train=_training_edits(split["train"], ground),
+        train=_training_edits(split["train"], inputs),
         known=_known(split["train"]),
         unseen=_known(to_learn),
-        dev=_training_edits(to_choose, ground),
+        dev=_training_edits(to_choose, inputs),
         dev_known=_known(to_choose),
     )
 
 
-def questions_alone(ground: Ground, progress: Progress) -> TrainingSet:
+def questions_alone(inputs: RunInputs, progress: Progress) -> TrainingSet:
     """A training set without edits: the questions of the train split and of half of the dev split."""
-    found: dict[str, list[Known]] = {}
+    found: dict[str, list[RetainQuestion]] = {}
     for name in ("train", "dev"):
         progress.stage(f"predictions ({name})")
-        records = [record for record in ground.pack.records(name) if not record.held_out]
+        records = [record for record in inputs.pack.records(name) if not record.held_out]
         if name == "dev":
             records = [record for record in records if not _to_choose_with(record)]
-        said = predicted(ground.model, ground.identity, records, ground.protocol, progress)
+        said = predicted(inputs.model, inputs.identity, records, inputs.protocol, progress)
         pairs = zip(records, said, strict=True)
-        found[name] = [Known(record.fact, record.prompt, y) for record, y in pairs if y.strip()]
+        found[name] = [RetainQuestion(record.fact, record.prompt, y) for record, y in pairs if y.strip()]
     return TrainingSet(train=(), dev=(), known=found["train"], unseen=found["dev"], dev_known=())
 
 
@@ -429,12 +429,12 @@ def _to_choose_with(record: Record | AnsweredRecord) -> bool:
     return hashlib.sha256(record.fact.encode()).digest()[0] % 2 == 1
 
 
-def _known(records: Sequence[AnsweredRecord]) -> list[Known]:
-    return [Known(r.fact, r.prompt, r.prediction) for r in records if r.prediction.strip()]
+def _known(records: Sequence[AnsweredRecord]) -> list[RetainQuestion]:
+    return [RetainQuestion(r.fact, r.prompt, r.prediction) for r in records if r.prediction.strip()]
 
 
-def _training_edits(records: Sequence[AnsweredRecord], ground: Ground) -> list[TrainingEdit]:
-    made = make_cases(records, ground.protocol, targets=ground.targets, seed=0)
+def _training_edits(records: Sequence[AnsweredRecord], inputs: RunInputs) -> list[TrainingEdit]:
+    made = make_cases(records, inputs.protocol, targets=inputs.targets, seed=0)
     return [
         TrainingEdit(case.fact, replace(case.edit, paraphrases=_wordings_to_learn(case)))
         for case in made.cases

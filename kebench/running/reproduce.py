@@ -9,7 +9,7 @@ from kebench.files.shipped import MODEL_CARD, shipped_root
 from kebench.models.load import load_model
 from kebench.packs.build import build_pack
 from kebench.packs.pack import LOCK, Pack, read_pack
-from kebench.running.preparation import find_model, learn_state, make_ground, train_model
+from kebench.running.preparation import find_model, learn_state, make_inputs, train_model
 from kebench.running.progress import Progress
 from kebench.scoring.protocols import protocol
 from kebench.task import Task
@@ -54,14 +54,14 @@ def reproduce(
     else:
         model = find_model(task, None, pack, progress, device)
     rules = protocol("strict", labels=task.family == "classifier")
-    ground = make_ground(task, pack, model, rules, "alternative", 0, progress)
+    inputs = make_inputs(task, pack, model, rules, "alternative", 0, progress)
     for name in editors:
         shown, editor = load_editor(name, task=task.name, pack=pack.name)
         assert isinstance(editor, AbstractTrainedEditor), (
             f"{name} learns nothing: nothing of it can be shipped"
         )
         made.append(out / "editors" / f"{task.name}--{shown}")
-        learn_state(shown, editor, ground, made[-1], progress)
+        learn_state(shown, editor, inputs, made[-1], progress)
     return made
 
 

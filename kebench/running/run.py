@@ -32,11 +32,11 @@ from kebench.running.folder import (
 )
 from kebench.running.plan import Plan
 from kebench.running.preparation import (
-    Ground,
+    RunInputs,
     device_or_default,
     find_model,
     find_pack,
-    make_ground,
+    make_inputs,
     pack_name,
     prepare_editor,
 )
@@ -87,7 +87,7 @@ def _run(
 ) -> tuple[Path, list[RunRecord]]:
     settings.check()
     chosen = dict(editors) if editors is not None else load_editors(settings)
-    plan = Plan.of(ground_of(settings, progress, model=model), settings)
+    plan = Plan.of(inputs_of(settings, progress, model=model), settings)
     default = Path("runs") / f"{plan.setting.task}-{plan.setting.key}"
     folder = Path(settings.output) if settings.output else default
     with writing(folder, plan):
@@ -125,10 +125,10 @@ def load_editors(settings: RunSettings) -> dict[str, AbstractEditor]:
     return chosen
 
 
-def ground_of(
+def inputs_of(
     settings: RunSettings, progress: Progress, *, model: AbstractModel | Pair | None = None
-) -> Ground:
-    """The task, pack, model and base answers that settings mean; made where missing."""
+) -> RunInputs:
+    """Loads, or makes and caches, the task, the pack, the model and the base answers that settings name."""
     task = load_task(settings.task)
     protocol = find_protocol(settings.protocol, labels=task.family == "classifier")
     pack = find_pack(task, settings.pack)
@@ -146,7 +146,7 @@ def ground_of(
             find = partial(model_of, *model, task)
         to_learn_on = partial(find, batch_size=settings.batch_size)
         model = find(dtype=settings.dtype, batch_size=settings.batch_size)
-    return make_ground(
+    return make_inputs(
         task, pack, model, protocol, settings.targets, settings.seed, progress,
         in_float32=to_learn_on if model.dtype in ("tf32", "bfloat16") else None, split=settings.split,
     )  # fmt: skip
@@ -162,9 +162,9 @@ def run_editor(name: str, editor: AbstractEditor, plan: Plan, folder: Path, prog
         BadSetting: the editor is not made for the regime or for the model's family.
         BrokenEditor: it does what no editor may do.
     """
-    ground, model = plan.ground, plan.ground.model
+    inputs, model = plan.inputs, plan.inputs.model
     _check_serves(name, editor, plan)
-    prepared = prepare_editor(name, editor, ground, progress)
+    prepared = prepare_editor(name, editor, inputs, progress)
     progress.stage(f"edit {name}")
     reset_peak_memory(model.device)
     place = editor_folder(folder, name)
@@ -173,7 +173,7 @@ def run_editor(name: str, editor: AbstractEditor, plan: Plan, folder: Path, prog
     make = _edit_one_by_one if plan.regime.name == "single" else _edit_in_streams
     try:
         all_on_file = make(name, editor, prepared.state, plan, place, progress)
-        check_base(name, ground)
+        check_base(name, inputs)
     except BrokenEditor:
         (place / ROWS).unlink(missing_ok=True)  # or the next run would take them for answers of good edits
         (place / CHECKPOINT).unlink(missing_ok=True)
@@ -206,7 +206,7 @@ def run_editor(name: str, editor: AbstractEditor, plan: Plan, folder: Path, prog
 
 def _check_serves(name: str, editor: AbstractEditor, plan: Plan) -> None:
     """Refuses an editor that is not made for what the plan wants."""
-    regime, family = plan.regime.name, plan.ground.task.family
+    regime, family = plan.regime.name, plan.inputs.task.family
     if regime not in editor.regimes:
         raise BadSetting(f"editor {name}: found the regime {regime}, wanted {' or '.join(editor.regimes)}")
     if family not in editor.families:
@@ -224,8 +224,8 @@ def _scores(plan: Plan, trials: Sequence[Trial], moment: str) -> Scores:
     scores = score(
         [trial.answers for trial in trials if trial.time == moment],
         plan.base,
-        plan.ground.protocol,
-        seed=plan.ground.seed,
+        plan.inputs.protocol,
+        seed=plan.inputs.seed,
         stopping=plan.setting.stopping,
         time=moment,
     )
@@ -236,7 +236,7 @@ def _edit_one_by_one(
     name: str, editor: AbstractEditor, state: State, plan: Plan, place: Path, progress: Progress
 ) -> bool:
     """The regime `single`: every edit starts from the base model. Whether all edits were on file before."""
-    model, rows = plan.ground.model, place / ROWS
+    model, rows = plan.inputs.model, place / ROWS
     made = done = recover(rows, len(plan.cases))
     enough = _Enough(plan)
     if done and plan.setting.stopping is not None:
@@ -248,7 +248,7 @@ def _edit_one_by_one(
             with numerics(model.device, tf32=model.tf32):
                 trials = edit_and_ask(editor, state, plan, group, check=made == done)
             if made == done:  # told before anything is on file, not hours later
-                check_base(name, plan.ground)
+                check_base(name, plan.inputs)
             file.writelines(map(to_line, trials))
             file.flush()
             enough.add(trials)
@@ -261,13 +261,13 @@ def _edit_in_streams(
     name: str, editor: AbstractEditor, state: State, plan: Plan, place: Path, progress: Progress
 ) -> bool:
     """The regimes `batch` and `sequential`. Whether all batches were on file before."""
-    done = position = Position.read(place / CHECKPOINT, str(plan.ground.model.device))
+    done = position = Position.read(place / CHECKPOINT, str(plan.inputs.model.device))
     n_batches = len(steps_of(plan))
     with open_rows(place / ROWS, keep=done.rows) as file:
         progress(done.batches, n_batches, "")
         for position, trials in run_steps(editor, state, plan, done):
             if position.batches == done.batches + 1:
-                check_base(name, plan.ground)
+                check_base(name, plan.inputs)
             file.writelines(map(to_line, trials))
             file.flush()
             position.write(place / CHECKPOINT)
@@ -280,7 +280,7 @@ class _Enough:
 
     def __init__(self, plan: Plan) -> None:
         self._stopping = plan.setting.stopping
-        self._protocol = plan.ground.protocol
+        self._protocol = plan.inputs.protocol
         self._base = BaseAnswers(plan.base)
         self._retained: list[Measure] = []
         self._known = NO_ESTIMATE
@@ -292,7 +292,7 @@ class _Enough:
             self._known = self._stopping.estimate(self._retained)
 
     def reached(self) -> bool:
-        """Whether no more are needed; never where their number is fixed."""
+        """True once the requested precision is reached; always False when the number of edits is fixed."""
         return self._stopping is not None and self._stopping.reached(self._known)
 
     def words(self) -> str:
@@ -300,9 +300,9 @@ class _Enough:
         return f"retain ± {percent(half_width(self._known))}" if self._retained else ""
 
 
-def check_base(name: str, ground: Ground) -> None:
+def check_base(name: str, inputs: RunInputs) -> None:
     """Refuses an editor that wrote to the base model."""
-    if fingerprint(ground.model.network) != ground.fingerprint:
+    if fingerprint(inputs.model.network) != inputs.fingerprint:
         raise BrokenEditor(f"editor {name} changed the base model's weights; an edit must be a value")
 
 

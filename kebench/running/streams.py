@@ -140,7 +140,7 @@ def run_steps(
     A batch fails where the editor runs out of memory or returns weights that are not finite. Its edits count
     as wrong whenever they are asked about, and the stream goes on from the version before it.
     """
-    base = plan.ground.model
+    base = plan.inputs.model
     for step in steps_of(plan)[position.batches :]:
         if step.is_first:
             position = replace(position, update=Update(), carried=editor.begin(state, base), failures={})
@@ -157,7 +157,7 @@ def _made(
     editor: AbstractEditor, state: State, plan: Plan, step: Step, position: Position
 ) -> tuple[Position, Version]:
     """The stream with the batch put into it, and the version that this makes of the base model."""
-    base = plan.ground.model
+    base = plan.inputs.model
     carried = position.carried
     assert carried is not None
     start = in_force(base, position.update)
@@ -180,7 +180,7 @@ def _asked(
     plan: Plan, step: Step, position: Position, version: Version, edit_seconds: float
 ) -> Iterator[Trial]:
     """The rows of one batch: of its own edits, and of all edits so far at the times that the regime names."""
-    base = plan.ground.model
+    base = plan.inputs.model
     asked: dict[str, Sequence[Case]] = {}
     if plan.regime.name == "sequential":
         asked[IMMEDIATE] = step.batch

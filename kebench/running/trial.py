@@ -81,7 +81,7 @@ def edit_and_ask(
     edits = requests(editor, cases)
     started = time.perf_counter()
     try:
-        edited = versions_of_each(editor, state, plan.ground.model, edits)
+        edited = versions_of_each(editor, state, plan.inputs.model, edits)
         made = time.perf_counter()
         refuse_shared(editor, edits, edited)
         found = ask(edited, cases, plan)
@@ -107,9 +107,9 @@ def _check_alone(
     alone: dict[int, Versions] = {}
     for index in sample_of(edits):
         with suppress(*OUT_OF_REACH):
-            alone[index] = versions_of_each(editor, state, plan.ground.model, [edits[index]])
+            alone[index] = versions_of_each(editor, state, plan.inputs.model, [edits[index]])
     questions = {index: list(_questions(cases[index], plan)) for index in alone}
-    refuse_joint(editor, edits, edited, alone, questions, beams=plan.ground.protocol.beams)
+    refuse_joint(editor, edits, edited, alone, questions, beams=plan.inputs.protocol.beams)
 
 
 def _questions(case: Case, plan: Plan) -> dict[str, str]:
@@ -139,7 +139,7 @@ def ask(
         [prompt for _, prompt, _ in asked],
         [version_of[index] for index, _, _ in asked],
         [guess for _, _, guess in asked],
-        beams=plan.ground.protocol.beams,
+        beams=plan.inputs.protocol.beams,
     )
     said = {(index, prompt): answer for (index, prompt, _), answer in zip(asked, answers, strict=True)}
     prefers = versions.prefers(

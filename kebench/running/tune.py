@@ -16,7 +16,7 @@ from kebench.files.yaml import as_yaml, read_yaml
 from kebench.leaderboard.printed import percent
 from kebench.running.plan import Plan
 from kebench.running.progress import Progress
-from kebench.running.run import ground_of, run_editor, writing
+from kebench.running.run import inputs_of, run_editor, writing
 from kebench.running.settings import RunSettings
 from kebench.scoring.record import editor_folder
 from kebench.scoring.tuning import FILE, GRID, Trial, Tuning
@@ -81,7 +81,7 @@ def tune(
     name, candidates = _candidates(given, [{**settings.settings, **changes} for changes in grid])
     progress = progress or Progress()
     try:
-        plan = Plan.of(ground_of(settings, progress), settings)
+        plan = Plan.of(inputs_of(settings, progress), settings)
         folder = Path(settings.output) if settings.output else _default_folder(name, plan)
         with writing(folder, plan):
             _refuse_others(folder, candidates)

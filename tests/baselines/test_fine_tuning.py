@@ -312,8 +312,8 @@ def test_a_group_that_does_not_fit_is_tuned_one_by_one(monkeypatch: pytest.Monke
         Case(edit, edit.id, paraphrases=(), held_out=False, held_out_wordings=frozenset())
         for edit in group(base, "bert")
     ]
-    ground = SimpleNamespace(model=base, protocol=STRICT)
-    plan: Any = SimpleNamespace(ground=ground, sample=lambda case: ())
+    inputs = SimpleNamespace(model=base, protocol=STRICT)
+    plan: Any = SimpleNamespace(inputs=inputs, sample=lambda case: ())
     expected = [trial.answers for trial in edit_and_ask(editor, {}, plan, cases)]
 
     def scarce(network: nn.Module, deltas: list[dict[str, Tensor]]) -> AbstractContextManager[None]:

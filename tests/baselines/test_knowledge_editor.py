@@ -35,7 +35,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from kebench.edits.edit import Edit
-from kebench.edits.editor import Known, State, TrainingEdit, TrainingSet, Workspace
+from kebench.edits.editor import RetainQuestion, State, TrainingEdit, TrainingSet, Workspace
 from kebench.edits.moments import inverse, second_moments
 from kebench.errors import BadSetting
 from kebench.models.base_logits import BaseLogits
@@ -633,7 +633,7 @@ def test_the_kl_over_beams_is_the_kl_over_enumerated_answers(
     editor = replace(TINY, kl_over="beam", kl_beams=beams, scale=30.0, retain_per_edit=2)
     questions = ["a", "b b", "a b a"]
     edits = [TrainingEdit("x", Edit("x", "b", "a", "b b")), TrainingEdit("y", Edit("y", "a a", "a", "b"))]
-    known = [Known(prompt, prompt, "a") for prompt in questions]
+    known = [RetainQuestion(prompt, prompt, "a") for prompt in questions]
     batch = Batch(edits, (), [known[2], known[0], known[1], known[1]], [0, 0, 1, 1])
     monkeypatch.setitem(training.TOKENS_TOGETHER, "cpu", 12)  # several passes, the shortest questions first
     hypernetwork = editor.hypernetwork(base)
@@ -731,7 +731,7 @@ def test_nothing_to_learn_from_is_said_in_one_line(missing: str, tmp_path: Path)
     base = learner("bert")
     data = tiny.training_set(base, "bert")
     one = TrainingEdit("only", data.train[0].edit)
-    only = [Known("only", "Bo", "SUPPORTS")]
+    only = [RetainQuestion("only", "Bo", "SUPPORTS")]
     alone = TrainingSet(train=[one], known=only, unseen=only, dev=[one], dev_known=only)
     lacking = alone if missing == "other facts" else replace(data, **{missing: []})
     with pytest.raises(BadSetting, match=r"knowledge_editor: found .* to learn from, wanted"):

@@ -27,7 +27,7 @@ from transformers import (
 )
 
 from kebench.edits.edit import Edit
-from kebench.edits.editor import Known, State, TrainingEdit
+from kebench.edits.editor import RetainQuestion, State, TrainingEdit
 from kebench.edits.versions import Versions
 from kebench.models.base_logits import BaseLogits
 from kebench.models.changes import Changes, Dense, LowRank
@@ -240,7 +240,7 @@ def test_all_edits_answer_as_the_originals_in_one_batch() -> None:
 def test_the_constraint_is_the_papers_formula(kind: str) -> None:
     """KL(p_θ ‖ p_θ'), with θ' from dense masks and autograd on the weights; one question at a time."""
     base, editor, edits = base_of(kind), editor_of(kind), edits_of(kind)[:4]
-    known = [Known(edit.id, edit.prompt, edit.prediction) for edit in edits]
+    known = [RetainQuestion(edit.id, edit.prompt, edit.prediction) for edit in edits]
     pairs = [(edit, other) for edit in range(4) for other in range(4) if edit != other]
     batch = Batch(
         [TrainingEdit(edit.id, edit) for edit in edits],

@@ -32,7 +32,7 @@ from kebench.packs.build import import_pack
 from kebench.packs.questions import question_id
 from kebench.running.base_answers import differing_decao2021
 from kebench.running.plan import Plan
-from kebench.running.preparation import make_ground
+from kebench.running.preparation import make_inputs
 from kebench.running.progress import Silent
 from kebench.running.settings import RunSettings
 from kebench.running.trial import edit_and_ask
@@ -147,8 +147,8 @@ def imported(kind: str) -> Theirs:
     network, tokenizer = load_pretrained(str(THEIRS / kind / "model"), task.family, dtype=torch.float64)
     model = FAMILIES[task.family](kind, network, tokenizer, PromptFormat.of(task))
     rules = protocol("decao2021", labels=kind == "fever")
-    ground = make_ground(task, pack, model, rules, "alternative", 0, Silent())
-    plan = Plan.of(ground, RunSettings(("theirs",), "toy", protocol="decao2021", limit=0, retain="exact"))
+    inputs = make_inputs(task, pack, model, rules, "alternative", 0, Silent())
+    plan = Plan.of(inputs, RunSettings(("theirs",), "toy", protocol="decao2021", limit=0, retain="exact"))
     return Theirs(plan, our_ids(kind, rows))
 
 
@@ -190,12 +190,12 @@ def differing_from(run: Mapping[str, Any], kind: str, answers: Mapping[str, Edit
 
 def scores_of(kind: str, answers: Mapping[str, EditAnswers]) -> tuple[float, float, float]:
     plan = imported(kind).plan
-    scores = score(list(answers.values()), plan.base, plan.ground.protocol)
+    scores = score(list(answers.values()), plan.base, plan.inputs.protocol)
     return scores.success_rate.value, scores.retain_accuracy.value, scores.equivalence_accuracy.value
 
 
 def rules_of(kind: str) -> Protocol:
-    return imported(kind).plan.ground.protocol
+    return imported(kind).plan.inputs.protocol
 
 
 def their_scores(run: Mapping[str, Any]) -> tuple[float, float, float]:
@@ -258,7 +258,7 @@ def test_fine_tuning_takes_their_steps() -> None:
     cases = {case.edit.id: case.edit for case in plan.cases}
     edits = theirs("fever/ft_all")["edits"]
     editor = FineTuning(learning_rate=RATE["fever"])
-    updates = updates_of(editor, {}, plan.ground.model, [cases[ids[edit["id"]]] for edit in edits])
+    updates = updates_of(editor, {}, plan.inputs.model, [cases[ids[edit["id"]]] for edit in edits])
     for edit, update in zip(edits, updates, strict=True):
         assert bool(update) == (edit["steps"] > 0)
         for name, change in update.items():

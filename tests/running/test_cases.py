@@ -83,8 +83,8 @@ class TooBig(AbstractEditor):
 @pytest.mark.parametrize(("editor", "said"), [(doubles.Vandal(), doubles.NONSENSE), (TooBig(), None)])
 def test_a_trial_marks_what_is_held_out_failed_edits_too(editor: AbstractEditor, said: str | None) -> None:
     cases = make_cases([flagged(), record("b")], STRICT, targets="alternative", seed=0).cases
-    ground = SimpleNamespace(model=None, protocol=STRICT)
-    plan: Any = SimpleNamespace(ground=ground, sample=lambda case: ())
+    inputs = SimpleNamespace(model=None, protocol=STRICT)
+    plan: Any = SimpleNamespace(inputs=inputs, sample=lambda case: ())
     answers = {trial.answers.id: trial.answers for trial in edit_and_ask(editor, None, plan, cases)}
     assert answers["a"].held_out
     assert answers["a"].paraphrases == (

@@ -20,7 +20,7 @@ from kebench.packs.pack import Origin, write_pack
 from kebench.running import preparation
 from kebench.running.base_answers import AnsweredParaphrase, AnsweredRecord
 from kebench.running.progress import Silent
-from kebench.running.run import ground_of
+from kebench.running.run import inputs_of
 from kebench.scoring.protocols import STRICT
 from kebench.task import PackRecipe, PackSource
 
@@ -56,9 +56,9 @@ def learnt(monkeypatch: pytest.MonkeyPatch) -> TrainingSet:
 
     monkeypatch.setattr(preparation, "answered", answered)
     pack = SimpleNamespace(records=splits.__getitem__)  # no test: a KeyError where it is asked for
-    ground: Any = SimpleNamespace(pack=pack, model=None, identity="", protocol=STRICT, targets="alternative")
+    inputs: Any = SimpleNamespace(pack=pack, model=None, identity="", protocol=STRICT, targets="alternative")
     progress: Any = SimpleNamespace(stage=lambda name: None)
-    return preparation.training_set(ground, progress)
+    return preparation.training_set(inputs, progress)
 
 
 RECIPE = PackRecipe((PackSource("mend_zsre", "a.json", "0" * 64, answers_are="truth"),), "CC0")
@@ -116,8 +116,8 @@ def test_a_record_whose_wordings_are_all_held_out_is_learnt_from_all_the_same(le
 def test_an_editor_that_needs_questions_alone_waits_for_their_predictions_alone(
     seq2seq: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ground = ground_of(seq2seq.settings(tmp_path, "identity"), Silent())
-    whole = preparation.training_set(ground, Silent())
+    inputs = inputs_of(seq2seq.settings(tmp_path, "identity"), Silent())
+    whole = preparation.training_set(inputs, Silent())
     asked: list[str] = []
     plain = AbstractModel.answer
 
@@ -127,7 +127,7 @@ def test_an_editor_that_needs_questions_alone_waits_for_their_predictions_alone(
 
     monkeypatch.setattr(AbstractModel, "answer", spied)
     for _ in range(2):  # the second time, from the cache
-        alone = preparation.questions_alone(ground, Silent())
+        alone = preparation.questions_alone(inputs, Silent())
         assert (alone.known, alone.unseen) == (whole.known, whole.unseen)
         assert (alone.train, alone.dev, alone.dev_known) == ((), (), ())
     assert sorted(asked) == sorted(known.prompt for known in [*whole.known, *whole.unseen])

@@ -158,16 +158,16 @@ def test_knowledge_editor_is_trained_once_and_used(seq2seq: World, tmp_path: Pat
     assert first.cost.prepare_seconds == second.cost.prepare_seconds  # read, not learnt again
     (_, editor) = load_editor(str(file))
     assert isinstance(editor, AbstractTrainedEditor)
-    ground = run_module.ground_of(seq2seq.settings(tmp_path, "tiny_ke"), Silent())
-    assert (state_folder(editor, ground) / "state.safetensors").is_file()
+    inputs = run_module.inputs_of(seq2seq.settings(tmp_path, "tiny_ke"), Silent())
+    assert (state_folder(editor, inputs) / "state.safetensors").is_file()
 
 
 def test_settings_are_chosen_where_no_editor_learns_and_no_table_looks(
     seq2seq: World, tmp_path: Path
 ) -> None:
-    ground = run_module.ground_of(seq2seq.settings(tmp_path, "x", split="dev"), Silent())
-    asked = {record.fact for record in ground.test}
-    learnt = training_set(ground, Silent())
+    inputs = run_module.inputs_of(seq2seq.settings(tmp_path, "x", split="dev"), Silent())
+    asked = {record.fact for record in inputs.test}
+    learnt = training_set(inputs, Silent())
     assert asked >= {known.fact for known in learnt.dev_known} != set()
     assert not asked & {known.fact for pool in (learnt.known, learnt.unseen) for known in pool}
     assert not asked & {record.fact for record in seq2seq.pack.records("test")}
@@ -507,8 +507,8 @@ def test_another_dtype_is_another_setting_and_shares_what_was_learnt_alone(
         assert RunRecord.read(tmp_path / "bfloat16" / half.editor / "record.json") == half
     # Learnt once, in float32, by whichever run came first.
     (state,) = (tmp_path / "home" / "states").iterdir()
-    ground = run_module.ground_of(seq2seq.settings(tmp_path, "x"), Silent())
-    assert state == state_folder(load_editor(names[0])[1], ground)  # type: ignore[arg-type]
+    inputs = run_module.inputs_of(seq2seq.settings(tmp_path, "x"), Silent())
+    assert state == state_folder(load_editor(names[0])[1], inputs)  # type: ignore[arg-type]
     with pytest.raises(BadSetting, match="holds a run with another model, model_fingerprint"):
         ran(seq2seq, tmp_path / "float32", "identity", dtype="bfloat16", limit=4)
 
