@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 
 from kebench.leaderboard.escape import plain
-from kebench.scoring.record import RunRecord, Setting
-from kebench.scoring.regimes import FINAL
+from kebench.scoring.record import RunRecord
+from kebench.scoring.regimes import FINAL, edits_made, edits_of_a_stream
 from kebench.scoring.scores import Scores
 from kebench.scoring.statistics import Estimate
-from kebench.scoring.table import edits_made
 
 MADE_BY = "kebench leaderboard, from records/"
 """What a drawing that was made here says of its source."""
@@ -37,7 +35,7 @@ def curve_name(name: str) -> str:
 
 def has_curve(records: Sequence[RunRecord]) -> bool:
     """Whether some record of a setting has scores after two different numbers of edits."""
-    return any(len(_points(record)) > 1 for record in records)
+    return any(len(points(record)) > 1 for record in records)
 
 
 def curves(records: Sequence[RunRecord]) -> str:
@@ -58,12 +56,12 @@ def curves(records: Sequence[RunRecord]) -> str:
         axes = figure.subplots(1, len(_PANELS), sharey=True)
         lines = []
         for place, row in enumerate(rows):
-            points = sorted(_points(row).items())
+            found = sorted(points(row).items())
             look = {"color": f"C{place % 10}", "marker": _MARKERS[place % len(_MARKERS)], "markersize": 3}
             look["linestyle"] = "--" if row.is_control else "-"
             for panel, (_, estimate) in zip(axes, _PANELS, strict=True):
-                values = [100 * estimate(scores).value for _, scores in points]
-                (line,) = panel.plot([made for made, _ in points], values, **look)
+                values = [100 * estimate(scores).value for _, scores in found]
+                (line,) = panel.plot([made for made, _ in found], values, **look)
             lines.append(line)
         for panel, (title, _) in zip(axes, _PANELS, strict=True):
             panel.set(title=title, xlabel="edits made", ylim=(-3, 103))
@@ -80,14 +78,8 @@ def curves(records: Sequence[RunRecord]) -> str:
     return drawn.getvalue()
 
 
-def _points(record: RunRecord) -> dict[int, Scores]:
+def points(record: RunRecord) -> dict[int, Scores]:
     """The number of edits made in a stream → the scores then."""
-    points = {_edits_of_a_stream(record.setting): record.at(FINAL).scores}
+    at_the_end = {edits_of_a_stream(record.setting.regime): record.at(FINAL).scores}
     made = {time: edits_made(time) for time in record.times}
-    return points | {k: record.times[time] for time, k in made.items() if k is not None}
-
-
-def _edits_of_a_stream(setting: Setting) -> int:
-    """How many edits a stream has at its end: the n of `sequential(n, …)`, else the setting's edits."""
-    found = re.match(r"sequential\((\d+)", setting.regime)
-    return int(found[1]) if found else setting.edits
+    return at_the_end | {k: record.times[time] for time, k in made.items() if k is not None}

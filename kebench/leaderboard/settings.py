@@ -9,8 +9,7 @@ from dataclasses import asdict, replace
 from kebench.leaderboard.escape import distinct_slug, slug
 from kebench.scoring.protocols import Equality, Protocol
 from kebench.scoring.record import RunRecord, Setting
-from kebench.scoring.regimes import FINAL, IMMEDIATE
-from kebench.scoring.table import edits_made, in_order
+from kebench.scoring.regimes import FINAL, IMMEDIATE, edits_made, in_order
 
 _EQUAL: Mapping[Equality, str] = {
     "normalised": "once case, articles, punctuation and spacing are normalised",
@@ -40,8 +39,8 @@ def by_setting(records: Sequence[RunRecord]) -> list[list[RunRecord]]:
     """
     tables: defaultdict[tuple[str, str], list[RunRecord]] = defaultdict(list)
     for record in records:
-        for time in record.all_times:
-            tables[record.setting.key, time].append(replace(record.at(time), times={}))
+        for each in map(record.at, record.all_times):
+            tables[record.setting.key, each.scores.time].append(replace(each, times={}))
     names = {record.setting.key: base_name(record.setting) for record in records}
     times = in_order({time for _, time in tables})
     in_place = sorted(tables, key=lambda each: (names[each[0]], each[0], times.index(each[1])))

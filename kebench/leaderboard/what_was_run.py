@@ -11,10 +11,8 @@ from kebench.leaderboard.escape import markdown
 from kebench.leaderboard.settings import in_words
 from kebench.leaderboard.words import distinct, precision_in_words
 from kebench.scoring.record import RunRecord, Setting
-from kebench.scoring.regimes import FINAL, IMMEDIATE
-from kebench.scoring.table import edits_made
+from kebench.scoring.regimes import FINAL, IMMEDIATE, edits_made, edits_of_a_stream
 
-_REGIMES = {"single": "single, every edit starts from the base model"}
 _NOT_EDITED = {
     "no paraphrase the base model agrees on": "have no paraphrase that the base model answers alike",
     "no paraphrase": "have no paraphrase",
@@ -45,7 +43,7 @@ def what_was_run(rows: Sequence[RunRecord], apart: Sequence[str]) -> str:
         "Split": "" if setting.split == "test" else markdown(setting.split),
         "Precision": precision_in_words(setting),
         "Targets": markdown(setting.targets),
-        "Regime": markdown(_REGIMES.get(setting.regime, setting.regime)),
+        "Regime": markdown(_regime_in_words(setting.regime)),
         "Retain": markdown(setting.retain),
         "Seed": str(setting.seed) + _seed_of_samples(setting),
         "Base model": _base_facts(rows),
@@ -59,6 +57,18 @@ def what_was_run(rows: Sequence[RunRecord], apart: Sequence[str]) -> str:
             f"apart by {markdown(', '.join(apart))}"
         )
     return "".join(f"- {name}: {text}\n" for name, text in facts.items() if text)
+
+
+def _regime_in_words(regime: str) -> str:
+    """How the edits follow each other in a model; the regime alone where it is unknown."""
+    n = edits_of_a_stream(regime)
+    if regime == "single":
+        return "single, every edit starts from the base model"
+    if regime.startswith("batch(") and n > 1:
+        return f"{regime}, {n} edits at once are put into the base model"
+    if regime.startswith("sequential(") and n > 1:
+        return f"{regime}, {n} edits follow each other in one model"
+    return regime
 
 
 def _asked(time: str) -> str:

@@ -12,11 +12,11 @@ from typing import Any
 from kebench.errors import BadFile
 from kebench.files.json import write_json
 from kebench.scoring.protocols import SCORING
-from kebench.scoring.regimes import FINAL
+from kebench.scoring.regimes import FINAL, in_order
 from kebench.scoring.scores import Scores
 from kebench.scoring.statistics import Estimate
 from kebench.scoring.stopping import Stopping
-from kebench.scoring.table import Key, in_order
+from kebench.scoring.table import Key
 
 FORMAT = 3
 """The format of records that are written. Format 2, of scoring version 1, is read and shown too."""
@@ -191,11 +191,14 @@ class RunRecord:
         for time, scores in times.items():
             if time == FINAL or scores.time != time:
                 raise ValueError(f"times.{time}: found scores of the time {scores.time}")
+        final = Scores.from_json(fields["scores"])
+        if final.time != FINAL:
+            raise ValueError(f"scores: found scores of the time {final.time}")
         return RunRecord(
             **{
                 **fields,
                 "setting": Setting(**fields["setting"]),
-                "scores": Scores.from_json(fields["scores"]),
+                "scores": final,
                 "cost": Cost(**fields["cost"]),
                 "times": times,
             }

@@ -16,20 +16,49 @@ so far once k are made; `final`, those of all edits at the end of the stream.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar, get_args
 
 from kebench.errors import BadSetting
 
 RegimeName = Literal["single", "batch", "sequential"]
-IMMEDIATE, FINAL = "immediate", "final"
+IMMEDIATE = "immediate"
+"""The time at which each edit's own questions are asked, right after its batch."""
+FINAL = "final"
+"""The time at which all edits of a stream are made."""
 T = TypeVar("T")
+
+
+_AFTER = "after "
 
 
 def after(edits: int) -> str:
     """The name of the time at which so many edits of a stream are made."""
-    return f"after {edits}"
+    return f"{_AFTER}{edits}"
+
+
+def edits_made(time: str) -> int | None:
+    """The number of edits that are made at the time `after k`; None for any other time."""
+    k = time.removeprefix(_AFTER)
+    return int(k) if time.startswith(_AFTER) and re.fullmatch("[1-9][0-9]{0,11}", k) else None
+
+
+def in_order(times: Iterable[str]) -> list[str]:
+    """Times in the order in which tables show them: `immediate`, `after k` by k, any others, `final`."""
+
+    def place(time: str) -> tuple[int, int, str]:
+        k = edits_made(time)
+        return {IMMEDIATE: 0, FINAL: 3}.get(time, 2 if k is None else 1), k or 0, time
+
+    return sorted(times, key=place)
+
+
+def edits_of_a_stream(regime: str) -> int:
+    """How many edits a stream of a regime has, from how records spell the regime; 1 where it is unknown."""
+    found = re.fullmatch(r"(?:batch|sequential)\(([1-9][0-9]{0,11})(?:, batch=[0-9]+)?\)", regime)
+    return int(found[1]) if found else 1
 
 
 @dataclass(frozen=True)

@@ -6,32 +6,11 @@ answers are weighed, and over which edits it is averaged. `kebench.scoring.metri
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from kebench.scoring.answers import HELD_OUT_RELATION, HELD_OUT_WORDING, Kind, Reference
-from kebench.scoring.regimes import FINAL, IMMEDIATE
-
-AFTER = "after "
-"""How the other times begin: `after k`, when k edits of a stream have been made."""
-
-
-def edits_made(time: str) -> int | None:
-    """The k of the time `after k`; None for any other time."""
-    k = time.removeprefix(AFTER)
-    return int(k) if time.startswith(AFTER) and re.fullmatch("[1-9][0-9]{0,11}", k) else None
-
-
-def in_order(times: Iterable[str]) -> list[str]:
-    """Times in the order in which tables show them: `immediate`, `after k` by k, any others, `final`."""
-
-    def place(time: str) -> tuple[int, int, str]:
-        k = edits_made(time)
-        return {IMMEDIATE: 0, FINAL: 3}.get(time, 2 if k is None else 1), k or 0, time
-
-    return sorted(times, key=place)
+from kebench.scoring.regimes import FINAL
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from kebench.scoring.protocols import DECAO2021, STRICT
 from kebench.scoring.record import FORMAT, Cost, RunRecord, Setting, editor_folder
 from kebench.scoring.scorer import score
 from kebench.scoring.statistics import Estimate
+from kebench.scoring.table import Key
 
 SETTING = Setting(
     task="toy", task_version=1, pack="toy", pack_sha256="0" * 64, model="tiny", model_fingerprint="1" * 64,
@@ -102,6 +103,43 @@ def test_nan_is_none_in_the_file_and_nan_again(tmp_path: Path) -> None:
     assert math.isnan(Estimate.from_json(edit_without.to_json()["success_rate"]).value)
 
 
+def test_scores_at_other_times_are_read_back_and_found_by_their_key(tmp_path: Path) -> None:
+    plain = a_record()
+    assert "times" not in plain.to_json()
+    assert plain.all_times == ["final"]
+    early = {time: score([TAKES], BASE, STRICT, resamples=5, time=time) for time in ("after 2", "immediate")}
+    record = replace(plain, times=early)
+    record.write(tmp_path / "r.json")
+    saved = json.loads((tmp_path / "r.json").read_text())
+    assert saved.pop("times") == {time: early[time].to_json() for time in ("immediate", "after 2")}
+    assert saved == plain.to_json()
+    back = RunRecord.read(tmp_path / "r.json")
+    assert same(back, record)
+    assert back.all_times == ["immediate", "after 2", "final"]
+    assert back.at("final") is back
+    assert back.at("after 2").scores.to_json() == early["after 2"].to_json()
+    assert back.results[Key("success_rate", "after 2")].value == 1  # TAKES alone
+    assert back.results[Key("success_rate")].value == 1 / 2  # and FAILED
+    assert Key("success_rate", "after 3") not in back.results
+
+
+def test_the_scores_of_a_record_are_the_final_ones(tmp_path: Path) -> None:
+    early = score([TAKES, FAILED], BASE, STRICT, resamples=5, time="after 2").to_json()
+    write_json(with_change(scores=early), tmp_path / "r.json")
+    with pytest.raises(BadFile, match="scores: found scores of the time after 2"):
+        RunRecord.read(tmp_path / "r.json")
+
+
+@pytest.mark.parametrize(("time", "said"), [("after 3", "after 2"), ("final", "final")])
+def test_scores_stand_under_their_own_time_and_the_final_ones_apart(
+    time: str, said: str, tmp_path: Path
+) -> None:
+    scores = score([TAKES], BASE, STRICT, resamples=5, time=said).to_json()
+    write_json(with_change(times={time: scores}), tmp_path / "r.json")
+    with pytest.raises(BadFile, match=rf"times\.{time}: found scores of the time {said}"):
+        RunRecord.read(tmp_path / "r.json")
+
+
 def with_change(**changes: Any) -> dict[str, Any]:
     return {**a_record().to_json(), **changes}
 
@@ -123,6 +161,7 @@ def without(name: str) -> dict[str, Any]:
         (with_change(surplus=1), "r.json: not a run record (TypeError"),
         (with_change(setting={}), "r.json: not a run record (TypeError"),
         (with_change(cost=None), "r.json: not a run record (TypeError"),
+        (with_change(times=[1]), "r.json: not a run record (AttributeError"),
         ([], "r.json: not a run record (AttributeError"),
     ],
 )
