@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import tomllib
 from collections import defaultdict
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,7 @@ def imports(file: Path) -> set[str]:
     }
 
 
+@cache
 def arrows() -> dict[str, set[str]]:
     """Room → the other rooms that it imports."""
     found: defaultdict[str, set[str]] = defaultdict(set)

@@ -64,6 +64,7 @@ def test_identity_moves_nothing(kind: str, request: pytest.FixtureRequest, tmp_p
         assert belief.after == pytest.approx(belief.before, abs=near)
 
 
+@pytest.mark.slow
 def test_an_edit_that_succeeds_is_believed(classifier: World, tmp_path: Path) -> None:
     """Of two labels, the answer is the one whose log-odds are above 0: so beliefs and scores agree."""
     settings = classifier.settings(tmp_path, "fine_tuning_all", retain=4, limit=5)

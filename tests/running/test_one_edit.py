@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kebench.baselines.fine_tuning import FineTuning
+from kebench.baselines.identity import Identity
 from worlds import World
 
 import kebench
@@ -82,26 +84,26 @@ def test_a_target_that_is_no_label_is_refused(classifier: World) -> None:
 def test_an_edit_of_a_run_is_made_again(
     seq2seq: World, tmp_path: Path, kebench: Kebench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = seq2seq.settings(tmp_path / "run", "fine_tuning_first", "identity", limit=3, retain=4)
-    run(settings, progress=Silent())
+    quick = FineTuning(layers="first", learning_rate=1e-2, max_steps=3)
+    settings = seq2seq.settings(tmp_path / "run", "quick", "same", limit=3, retain=4)
+    run(settings, editors={"quick": quick, "same": Identity()}, progress=Silent())
     rows = [
-        json.loads(line)
-        for line in (tmp_path / "run" / "fine_tuning_first" / "edits.jsonl").read_text().splitlines()
+        json.loads(line) for line in (tmp_path / "run" / "quick" / "edits.jsonl").read_text().splitlines()
     ]
     where = {"task": str(seq2seq.task)}
     for row in rows:
-        again = edit_again(tmp_path / "run", row["id"], editor="fine_tuning_first", **where)
+        again = edit_again(tmp_path / "run", row["id"], editor="quick", **where)
         assert (again.answers[0].before, again.answers[0].after) == (row["prediction"], row["answer"])
-    flags = ("--task", seq2seq.task, "--editor", "fine_tuning_first", "--save", tmp_path / "saved")
+    flags = ("--task", seq2seq.task, "--editor", "quick", "--save", tmp_path / "saved")
     status, out, _ = kebench("export", tmp_path / "run", "--edit", rows[0]["id"], *flags)
     assert status == 0
     assert out.count("(wanted: ") == 1
     assert (tmp_path / "saved" / "model.safetensors").is_file()
 
-    with pytest.raises(BadSetting, match="--editor: wanted one of fine_tuning_first, identity"):
+    with pytest.raises(BadSetting, match="--editor: wanted one of quick, same"):
         edit_again(tmp_path / "run", rows[0]["id"])
-    with pytest.raises(NotFound, match=r"no edit of .*fine_tuning_first named 'nothing'"):
-        edit_again(tmp_path / "run", "nothing", editor="fine_tuning_first", **where)
+    with pytest.raises(NotFound, match=r"no edit of .*quick named 'nothing'"):
+        edit_again(tmp_path / "run", "nothing", editor="quick", **where)
     with pytest.raises(NotFound, match="no editor of the run named 'x'"):
         edit_again(tmp_path / "run", rows[0]["id"], editor="x")
     run(

@@ -35,7 +35,6 @@ from kebench import (
 )
 from kebench.edits.versions import Versions, in_force
 from kebench.errors import BadFile, BadSetting
-from kebench.models.changes import after
 from kebench.models.identity import fingerprint
 from kebench.running.cases import Case
 from kebench.running.folder import read_trials
@@ -80,7 +79,7 @@ class LeastSquares(AbstractWeightEditor):
 class Codebook(AbstractMemoryEditor):
     """A memory in the manner of GRACE: a key a prompt, a radius, and what holds within it.
 
-    The key is the mean input of the first layer; what holds is a gradient step on the edit.
+    The key is the mean of the prompt's embeddings; what holds is a gradient step on the edit.
     """
 
     citation: ClassVar[str] = ""
@@ -120,11 +119,10 @@ class Codebook(AbstractMemoryEditor):
 
 
 def key_of(base: AbstractModel, prompt: str) -> torch.Tensor:
-    """The mean input of the first editable layer over a prompt's tokens."""
-    seen: list[torch.Tensor] = []
-    with torch.no_grad(), after(base.network, editable(base.network)[:1], lambda _n, x, _o: seen.append(x)):
-        base.logits(base.rows([prompt], base.answer([prompt])))
-    return seen[-1].reshape(-1, seen[-1].shape[-1]).mean(0)
+    """The mean of the embeddings of a prompt's tokens."""
+    ids = torch.tensor(base.prompt_ids([prompt])[0])
+    with torch.no_grad():
+        return base.network.get_input_embeddings()(ids).mean(0)
 
 
 EDITORS: dict[str, AbstractEditor] = {
