@@ -6,6 +6,7 @@ import ast
 import tomllib
 from collections import defaultdict
 from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import kebench
 
 ROOT = Path(kebench.__file__).parent
 CHECKOUT = Path(__file__).parents[1]
+BASELINES = CHECKOUT / "baselines"
 FLOORS = (
     ("errors",),
     ("files",),
@@ -78,6 +80,25 @@ def test_an_import_that_goes_upwards_would_be_seen(tmp_path: Path) -> None:
     file = tmp_path / "upwards.py"
     file.write_text("def late():\n    from kebench.running.run import run\n", encoding="utf-8")
     assert imports(file) == {"running"}
+
+
+def neighbours(file: Path) -> set[str]:
+    """The files of its own folder that a file imports, for types too."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    found = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level == 1]
+    return {node.module for node in found if node.module is not None}
+
+
+@pytest.mark.parametrize("folder", sorted({file.parent.name for file in BASELINES.glob("*/*.py")}))
+def test_the_files_of_a_baseline_import_each_other_one_way(folder: str) -> None:
+    arrows = {file.stem: neighbours(file) for file in (BASELINES / folder).glob("*.py")}
+    order = list(TopologicalSorter(arrows).static_order())  # CycleError: a circle
+    assert set(order) == set(arrows)
+
+
+def test_the_papers_equations_need_nothing_that_is_not_in_the_paper() -> None:
+    assert neighbours(BASELINES / "knowledge_editor" / "method.py") == set()
+    assert neighbours(BASELINES / "knowledge_editor" / "hypernetwork.py") == {"method"}
 
 
 def test_every_package_is_in_the_wheel() -> None:
