@@ -55,7 +55,8 @@ def of_edit(
     texts = [t for t in edit["paraphrases"] if kept or normal(t["text"]) != normal(edit["prompt"])]
     worded = {normal(t["text"]) for t in (*edit["paraphrases"], {"text": edit["prompt"]})}
     strict = p["left_out_of_retain"] == "fact"
-    about = {i for i, q in base.items() if q["fact"] == edit["fact"] or normal(q["prompt"]) in worded}
+    facts = {edit["fact"], *edit.get("also_edited", ())}
+    about = {i for i, q in base.items() if q["fact"] in facts or normal(q["prompt"]) in worded}
     out = ({edit["id"]} & base.keys()) | (about if strict else set())
 
     def share(other: str | None, which: Iterable[bool]) -> list[float]:
@@ -80,6 +81,14 @@ def of_edit(
     def shares(values: list[float]) -> tuple[float, int]:
         return mean(values), len(values)
 
+    def own_questions(kind: str, compared_with: str, rule: str) -> tuple[float, int]:
+        asked = [q for q in edit.get("further", ()) if q["kind"] == kind]
+        said = [None if failed else q["answer"] for q in asked]
+        accepted = [q["references"][compared_with] for q in asked]
+        return shares(
+            [float(any(equal(a, r, p[rule]) for r in each)) for a, each in zip(said, accepted, strict=True)]
+        )
+
     forced = NAN if not any_forced else 0.0 if failed else NAN if edit["forced"] is None else edit["forced"]
     success = float(equal(answer, edit["target"], p["success_equality"]))
     there = [q for i, q in base.items() if i not in out]
@@ -94,6 +103,8 @@ def of_edit(
         "retain": over(lambda q, a: float(equal(a, kept(q), p["retain_equality"])), out),
         "gold": over(right, out), "lost": over(lost, set()), "lost_elsewhere": over(lost, out),
         "elsewhere": (mean(right(q, q["answer"]) for q in there), len(there)),
+        "neighbourhood": own_questions("neighbourhood", "base answer", "retain_equality"),
+        "portability": own_questions("portability", "target", "equivalence_equality"),
     }  # fmt: skip
 
 
@@ -173,7 +184,8 @@ def second_scores(edits: list[dict[str, Any]], base: list[dict[str, Any]], setti
         )
         ends = {"low": min(low, retain["value"]), "high": max(1 - above, retain["value"])}
         retain |= {**ends, "standard_error": NAN}
-    return {
+    own = {name: estimate(rows, name) for name in ("neighbourhood", "portability")}
+    return {f"{name}_accuracy": found for name, found in own.items() if found["edits"]} | {
         "edits": len(rows), "no_ops": sum(row["no_op"] for row in rows), "held_out_edits": len(held),
         "failures": dict(Counter(row["reason"] for row in rows if row["failed"])),
         "edits_with_paraphrases": sum(row["target"][1] > 0 for row in rows),

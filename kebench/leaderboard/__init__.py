@@ -1,10 +1,12 @@
-"""Run records in, tables out: a pure function of files.
+"""Makes tables from run records. The tables depend on nothing but these files.
 
     leaderboards/<task>/records/<model>--<pack>--<protocol>--<setting key>--<editor>.json    kept
     leaderboards/<task>/tuning/<model>--<pack>--<key>--<editor>.json                         kept
     leaderboards/<task>/<model>--<pack>--<protocol>.md and .csv, README.md                   made from them
+    leaderboards/<task>/<model>--<pack>--<protocol>--<time>.md and .csv, …--curve.svg        made from them
 
-Results share a table only where their whole `Setting` agrees. Nothing is ranked: rows stand by name.
+Results share a table only if their whole `Setting` and their time are the same. Nothing is ranked: rows are
+in the order of their names.
 """
 
 from kebench.leaderboard.contradictions import contradictions

@@ -1,4 +1,4 @@
-"""Names and texts of records, made harmless where they are going: a path, Markdown, CSV, a terminal.
+"""Makes names and texts from records safe to show in Markdown, CSV and a terminal, and to use in a path.
 
 A record may come from a stranger.
 """
@@ -13,7 +13,7 @@ _LONGEST_SLUG = 60
 
 
 def plain(text: str) -> str:
-    """The text on one line, without control characters, those that turn the direction, and half a pair."""
+    """The text on one line, without control characters, direction marks and lone surrogates."""
     shown = (" " if unicodedata.category(each) in _UNSEEN else each for each in text)
     return " ".join("".join(shown).split())
 
@@ -22,14 +22,14 @@ _UNSEEN = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
 
 
 def markdown(text: str) -> str:
-    """The text as Markdown that shows it and does nothing else: no cell, tag, link, emphasis or formula.
+    """The text as Markdown that only shows it, without making a cell, tag, link, emphasis or formula.
 
-    Other than ASCII becomes entities: a table's columns are then as wide on every machine, whatever it
-    knows of wide characters.
+    Characters outside ASCII become entities, so that a table's columns have the same width on every machine,
+    whether or not it knows which characters are wide.
     """
     escaped = plain(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     escaped = re.sub(r"([\\`*\[\]|~])", r"\\\1", escaped)
-    # Within a word, as in fine_tuning, an underscore is only that.
+    # An underscore within a word, as in fine_tuning, has no meaning in Markdown.
     escaped = re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", escaped)
     escaped = escaped.replace("$", "&#36;").replace("@", "&#64;").replace("://", "&#58;//")
     escaped = re.sub(r"(?i)\b(www)\.", r"\1&#46;", escaped)
@@ -37,13 +37,13 @@ def markdown(text: str) -> str:
 
 
 def csv_cell(text: str) -> str:
-    """The text as a CSV cell that a spreadsheet shows and does not compute."""
+    """The text as a CSV cell that a spreadsheet shows and does not take for a formula."""
     shown = plain(text)
     return f"'{shown}" if shown.startswith(("=", "+", "-", "@")) else shown
 
 
 def slug(text: str) -> str:
-    """The text as part of a file name, without `--`, which stands between the parts.
+    """The text as part of a file name, without `--`, which separates the parts.
 
     Different texts may have the same slug.
     """
@@ -53,7 +53,7 @@ def slug(text: str) -> str:
 
 
 def distinct_slug(text: str) -> str:
-    """Like `slug`, and different for different texts, on file systems that ignore case too."""
+    """Like `slug`, but different for different texts, even on file systems that ignore case."""
     safe = slug(text)
     if safe == text and text == text.lower():
         return safe

@@ -1,4 +1,4 @@
-"""The folder of leaderboards: records go in, tables are made from them, and checked against them."""
+"""The folder of leaderboards: stores records, makes tables from them, and checks tables against records."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ RECORDS = "records"
 
 
 def record_path(folder: Path, record: RunRecord) -> Path:
-    """Where a record belongs. One editor in one setting has one place, whatever its settings and seconds."""
+    """The path of a record. One editor in one setting has one path, whatever the editor's own settings."""
     setting = record.setting
     name = f"{base_name(setting)}--{setting.key}--{distinct_slug(record.editor)}.json"
     return folder / distinct_slug(setting.task) / RECORDS / name
@@ -39,7 +39,7 @@ def read_record(path: Path) -> RunRecord:
     """Reads a record that may come from a stranger.
 
     Raises:
-        BadFile: it is no record, a field is of the wrong type, or its numbers contradict each other.
+        BadFile: it is not a record, a field has the wrong type, or its numbers contradict each other.
     """
     try:
         record = RunRecord.read(path)
@@ -49,20 +49,20 @@ def read_record(path: Path) -> RunRecord:
 
 
 def add_records(folder: Path, records: Sequence[Path | RunRecord], *, replace: bool = False) -> list[Path]:
-    """Stores records, all or none. Tables stay as they are.
+    """Stores all records, or none of them. Tables are not changed.
 
-    A record of the same setting, editor and editor settings, a rerun, takes the place of the one on file.
+    A record of the same setting, editor and editor settings as one on file (a rerun) replaces it.
 
     Args:
-        folder: of the leaderboards; made where it is missing.
-        records: or the files that hold them.
-        replace: whether one with other editor settings may do so too.
+        folder: of the leaderboards; made if it is missing.
+        records: the records, or the files that hold them.
+        replace: whether a record with other editor settings may replace the one on file too.
 
     Returns:
         Where each was stored, in the order given.
 
     Raises:
-        BadFile: something is no record, or contradicts itself. Nothing was stored.
+        BadFile: one of them is not a record, or contradicts itself. Nothing was stored.
         BadSetting: a record on file, or one of those given, has the same name and other editor settings, and
             `replace` is not set. Nothing was stored.
     """
@@ -81,7 +81,7 @@ def add_records(folder: Path, records: Sequence[Path | RunRecord], *, replace: b
 
 
 def _refuse_others(paths: Sequence[Path], records: Sequence[RunRecord]) -> None:
-    """Refuses records that would replace one of the same name whose editor was set otherwise."""
+    """Refuses records that would replace one of the same name whose editor had other settings."""
     there: dict[Path, dict[str, Any]] = {}
     for path, record in zip(paths, records, strict=True):
         if path not in there and path.is_file():
@@ -115,7 +115,7 @@ def read_tuning(path: Path) -> Tuning:
     """Reads a tuning that may come from a stranger.
 
     Raises:
-        BadFile: it is no tuning, its choice does not follow from its trials, or a record is not sound.
+        BadFile: it is not a tuning, its choice does not follow from its trials, or a record is wrong.
     """
     tuning = Tuning.read(path)
     for trial in tuning.trials:
@@ -125,18 +125,18 @@ def read_tuning(path: Path) -> Tuning:
 
 
 def add_tunings(folder: Path, files: Sequence[Path], *, replace: bool = False) -> list[Path]:
-    """Stores tunings, all or none. Tables stay as they are.
+    """Stores all tunings, or none of them. Tables are not changed.
 
     Args:
         folder: of the leaderboards.
         files: each a `tuning.json`.
-        replace: whether one may take the place of another whose trials are not among its own.
+        replace: whether a tuning may replace one that has trials which the new one lacks.
 
     Returns:
         Where each was stored, in the order given.
 
     Raises:
-        BadFile: something is no tuning. Nothing was stored.
+        BadFile: one of them is not a tuning. Nothing was stored.
         BadSetting: a trial that is on file would be lost, and `replace` is not set. Nothing was stored.
     """
     tunings = [read_tuning(file) for file in files]
@@ -165,13 +165,13 @@ def _refuse_loss(path: Path, there: Tuning, comes: Tuning) -> None:
 
 
 def rebuild(folder: Path) -> list[Path]:
-    """Makes every table from the records, and takes away those that no record stands behind.
+    """Makes every table and drawing from the records, and removes those that belong to no record.
 
     Returns:
-        The files written, by path.
+        The files written, sorted by path.
 
     Raises:
-        BadFile: there is no such folder, or `check` complains about a record. Nothing was written.
+        BadFile: there is no such folder, or `check` finds a fault in a record. Nothing was written.
     """
     found = _survey(folder)
     if found.faults:
@@ -186,7 +186,7 @@ def rebuild(folder: Path) -> list[Path]:
 
 
 def check(folder: Path) -> list[str]:
-    """What is wrong with the folder, one line a file; nothing when `rebuild` would change nothing.
+    """What is wrong with the folder, one line for each file; empty if `rebuild` would change nothing.
 
     Raises:
         BadFile: there is no such folder.
@@ -207,12 +207,12 @@ def check(folder: Path) -> list[str]:
 
 @dataclass(frozen=True)
 class _Survey:
-    """What a folder holds and what it should.
+    """What a folder holds, and what it should hold.
 
     Attributes:
         faults: of its records and tunings.
-        tables: path → text, of every file that the sound records give.
-        extra: files where only tables belong, which no record gives.
+        tables: path → text, of every file that is made from the records without a fault.
+        extra: the tables and drawings in the folder that are made from none of the records.
     """
 
     faults: Sequence[BadFile]
@@ -297,11 +297,11 @@ def _sound(record: RunRecord, where: Path | str) -> RunRecord:
 
 
 def _in_place(folder: Path, record: RunRecord, path: Path) -> None:
-    """Refuses a file that is not where, or not what, `add_records` would write."""
+    """Refuses a file that `add_records` would write to another path, or with another content."""
     wanted = record_path(folder, record)
     if path != wanted:
         raise BadFile(path, f"by its content it should be {wanted.relative_to(folder)}")
-    # Reading a count of 3.5 as 3, or passing over a field, must not go unnoticed.
+    # A count of 3.5 is read as 3, and an unknown field of a score is ignored: neither may go unnoticed.
     if json.loads(path.read_text(encoding="utf-8")) != json.loads(json.dumps(record.to_json())):
         raise BadFile(path, "holds something that a record does not")
 

@@ -8,7 +8,7 @@ from typing import Any
 from kebench.scoring.statistics import Estimate
 
 NOTHING = "\N{EN DASH}"
-"""What stands where nothing was measured."""
+"""What a table shows where nothing was measured."""
 
 _UNITS = ("seconds", "bytes", "nats", "bits")
 
@@ -42,9 +42,9 @@ def memory(n_bytes: int) -> str:
 
 
 def fact(name: str, value: Any) -> str:
-    """A fact about the base model: fractions in percent, counts and quantities with a unit as they are.
+    """A fact about the base model: fractions in percent, counts and quantities with a unit unchanged.
 
-    Fractions are the floats in [0, 1] whose name does not end in a unit.
+    A fraction is a float in [0, 1] whose name does not end in a unit.
     """
     if value is None:
         return NOTHING

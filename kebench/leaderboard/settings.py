@@ -1,4 +1,4 @@
-"""Which records may share a table, and what was run, in words."""
+"""Which records may share a table, how tables are called, and protocols in words."""
 
 from __future__ import annotations
 
@@ -147,6 +147,6 @@ def _equalities(protocol: Protocol) -> str:
 
 
 def base_name(setting: Setting) -> str:
-    """`<model>--<pack>--<protocol>`; several settings may have the same."""
+    """`<model>--<pack>--<protocol>`; several settings may have the same name."""
     parts = (setting.model, setting.pack, str(setting.protocol.get("name", "")))
     return "--".join(slug(part) for part in parts)

@@ -1,4 +1,4 @@
-"""Tunings beside the records: where they are kept, which rows they chose, and how tables say so.
+"""Tunings in the folder of leaderboards: their files, the rows whose settings they chose, and their tables.
 
 leaderboards/<task>/tuning/<model>--<pack>--<key>--<editor>.json    kept, as `kebench tune` wrote it
 """
@@ -23,7 +23,7 @@ _WIDTH = 100
 
 
 def tuning_path(folder: Path, tuning: Tuning) -> Path:
-    """Where a tuning belongs. One editor, tuned on one pack with one model, has one place."""
+    """The path of a tuning. One editor, tuned on one pack with one model, has one path."""
     setting = tuning.setting
     key = hashlib.sha256(json.dumps(_ground(setting)).encode()).hexdigest()[:12]
     parts = (slug(setting.model), slug(setting.pack), key, distinct_slug(tuning.editor))
@@ -33,7 +33,7 @@ def tuning_path(folder: Path, tuning: Tuning) -> Path:
 def tuned_by(record: RunRecord, tunings: Sequence[Tuning]) -> Tuning | None:
     """The tuning on the record's task, pack and model that chose its settings, or None.
 
-    Where several did, the one with the most trials.
+    If several did, the one with the most trials.
     """
     found = [
         tuning
@@ -52,12 +52,12 @@ def tunings_of(setting: Setting, tunings: Sequence[Tuning]) -> list[Tuning]:
 
 
 def _ground(setting: Setting) -> tuple[str, int, str, str]:
-    """On what settings are chosen: rows of another pack or model were not tuned by it."""
+    """What a tuning is made on: it says nothing of rows of another task, pack or model."""
     return setting.task, setting.task_version, setting.pack_sha256, setting.model_fingerprint
 
 
 def in_words(record: RunRecord, tunings: Sequence[Tuning]) -> str:
-    """A cell of the column Tuned."""
+    """The text of a cell in the column Tuned."""
     if record.is_control:
         return printed.NOTHING
     tuning = tuned_by(record, tunings)
@@ -65,7 +65,7 @@ def in_words(record: RunRecord, tunings: Sequence[Tuning]) -> str:
 
 
 def how_tuned(records: Sequence[RunRecord], tunings: Sequence[Tuning]) -> str:
-    """What the column Tuned of a table means, with the trials on file, as Markdown.
+    """What the column Tuned of a table means, and which trials are on file, as Markdown.
 
     Args:
         records: the table's rows.
@@ -94,7 +94,7 @@ def how_tuned(records: Sequence[RunRecord], tunings: Sequence[Tuning]) -> str:
 
 
 def _on(setting: Setting) -> str:
-    """How much each trial was asked."""
+    """How many edits and retain questions each trial had."""
     return f"{setting.edits} dev edits, retain: {markdown(setting.retain)}, seed {setting.seed}"
 
 
@@ -103,7 +103,7 @@ def _n_trials(tuning: Tuning) -> str:
 
 
 def trials_text(tuning: Tuning) -> str:
-    """Plain text for a terminal: the trials, best first, in percent; intervals below their numbers."""
+    """Plain text for a terminal: the trials, best first, in percent; each interval is below its number."""
     setting = tuning.setting
     told = (
         f"{setting.task} version {setting.task_version}: {setting.model} on {setting.pack}, "

@@ -1,1 +1,1 @@
-"""Answers in, scores out: equality, protocols, metrics, intervals, a run's record. Never imports torch."""
+"""Computes scores from answers: equality, protocols, the table of scores, intervals, records. No torch."""

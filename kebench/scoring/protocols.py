@@ -12,11 +12,12 @@ from typing import Any, Literal
 from kebench.errors import NotFound
 
 Equality = Literal["normalised", "decao2021", "raw", "label"]
-"""When two answers are equal: after `normalise`, after `normalise_decao2021`, as they stand, as labels."""
+"""When two answers are equal: if they are the same after `normalise`, the same after `normalise_decao2021`,
+the same string, or the same label."""
 
 Targets = Literal["alternative", "gold"]
 """What edits ask for: an `alternative` to the prediction, as De Cao et al. do, or the `gold` answer where
-the prediction is wrong (corrections). Two different experiments: never in one table."""
+the prediction is wrong (corrections). These are two different experiments, which never share a table."""
 
 SCORING = 2
 """The version of the rules by which answers become scores, which `docs/scores.md` defines. Raised whenever
@@ -24,7 +25,7 @@ the same answers would give other numbers. Version 1: intervals resampled edits 
 where all scored the same; the accuracy before was estimated on each edit's sample."""
 
 STRATA = 4
-"""How many strata a retain sample is drawn from, each of which gives a question at least."""
+"""How many strata a retain sample is drawn from. Each stratum gives at least one question."""
 
 
 @dataclass(frozen=True)
@@ -36,23 +37,25 @@ class Protocol:
         headline_equivalence: an answer to a paraphrase is compared with the `target` a, or with the edited
             model's `own_answer` to x. Both are always computed; this one is *the* equivalence accuracy.
         paraphrases_equal_to_prompt: whether a paraphrase that is x again, once both are normalised, is
-            `left_out` of P^x or `kept` in it; one text twice, likewise.
+            `left_out` of P^x or `kept` in it. The same holds for a paraphrase that is another one again.
         left_out_of_retain: what O^x does not hold. `row`: the record x itself, by its id. `fact`: also every
-            question about the same fact, and every question worded like x or one of its paraphrases.
-        left_out_of_success: `no_ops`, the edits that ask for what the base model says already; or `nothing`.
-        success_equality: when the answer to x equals a. Also decides what a no-op is, and on which
-            paraphrases the base model agrees with its answer to x.
+            question about the same fact or about a fact that is edited in the same model, and every question
+            worded like x or one of its paraphrases.
+        left_out_of_success: which edits do not count for success. `no_ops`: those that ask for what the base
+            model says already. `nothing`: all edits count.
+        success_equality: when the answer to x equals a. It also decides which edits are no-ops, and which
+            paraphrases the base model answers as it answers x.
         equivalence_equality: when the answer to a paraphrase equals what it is compared with.
         retain_equality: when an answer over O^x equals the base model's.
-        gold_equality: when an answer equals a gold one; any of the accepted answers will do.
+        gold_equality: when an answer equals one of the accepted gold answers.
         beams: how many beams the models decode with; 1 is greedy.
-        decoding: answers are what a model says `free`ly, to its own end, never under teacher forcing.
-        averaging: `per_edit`, then over edits; never pooled.
+        decoding: `free`: a model decodes its answers to its own end of sequence, without teacher forcing.
+        averaging: `per_edit`: over the questions of an edit, then over edits. Answers are never pooled.
         deterioration: `ratio_of_means` over edits of accuracy after and before, on the test set with x in it.
-        scoring: the version of the rules that no field names, `SCORING`.
-        base_answers: what counts as the base model's answer y. Its `own`; or, where a record has one, the
-            `stored` prediction, and then the record's stored alternatives and filtered paraphrases are taken
-            as they are too.
+        scoring: the version of the rules that have no field here, `SCORING`.
+        base_answers: what counts as the base model's answer y. `own`: what the model says. `stored`: the
+            prediction that the record stores, if it does; then the record's stored alternatives and filtered
+            paraphrases are used unchanged too.
         alternatives: the rule by which the base model's beams become alternatives (`base_answers.differing`).
         retain_over: O^x is drawn from `all` test questions, or from those that are `editable` themselves.
         stopping: an editor that stops once the target is reached sees so by the `argmax` of its tokens, or by
@@ -79,7 +82,7 @@ class Protocol:
     stopping: Literal["argmax", "answer"] = "argmax"
 
     def to_json(self) -> dict[str, Any]:
-        """The fields; what is newer than the first records is named only where it is not as it was then."""
+        """The fields; a field that the first records lack is left out where it is what held for them."""
         fields = asdict(self)
         return {name: fields[name] for name in fields if fields[name] != _AT_FIRST.get(name)}
 
@@ -96,7 +99,7 @@ _AT_FIRST: Mapping[str, Any] = {
     "retain_over": "all",
     "stopping": "argmax",
 }
-"""The fields that the first records lack, and what held for them."""
+"""The fields that the first records lack → what held for them."""
 
 
 STRICT = Protocol(
@@ -138,7 +141,8 @@ def protocol(name: str, *, labels: bool) -> Protocol:
 
     Args:
         name: `strict` or `decao2021`.
-        labels: answers are a classifier's labels: equal when the label is, and nothing is decoded.
+        labels: whether answers are a classifier's labels. They are equal if the labels are the same, and
+            nothing is decoded.
 
     Raises:
         NotFound: there is no such protocol; the nearest name is offered.

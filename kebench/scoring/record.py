@@ -1,4 +1,4 @@
-"""A run's result for one editor, with everything needed to know what it may be compared with."""
+"""The result of one editor in one run, with everything needed to know what it may be compared with."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from kebench.scoring.table import Key
 FORMAT = 3
 """The format of records that are written. Format 2, of scoring version 1, is read and shown too."""
 _SCORING = {2: 1, FORMAT: SCORING}
-"""Format → the version of the scoring rules."""
+"""Format → the version of the scoring rules that its scores are of."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One row of a leaderboard, complete in itself.
+    """One row of a leaderboard, with all that is needed to understand it.
 
     Attributes:
         format: of this file; one of `_SCORING`.
@@ -205,7 +205,7 @@ class RunRecord:
         )
 
     def write(self, path: Path) -> None:
-        """Writes the record, all or nothing."""
+        """Writes the record; an interrupted write leaves the old file."""
         write_json(self.to_json(), path)
 
     @staticmethod

@@ -1,6 +1,6 @@
-"""Estimates with their intervals, and the drawing and weighting of retain samples.
+"""Estimates with their intervals, and how retain samples are drawn and weighed.
 
-Seeds are arguments, and nothing here depends on the order in which edits arrive.
+Seeds are arguments, and no result depends on the order of the edits.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from kebench.scoring.protocols import STRATA
 CONFIDENCE = 0.95
 RESAMPLES = 2000
 _DETECTABLE = NormalDist().inv_cdf(1 - (1 - CONFIDENCE) / 2) + NormalDist().inv_cdf(0.8)
-_DECIMALS = 12  # to which values are rounded before equal ones are counted, however each was computed
-_NO_WIDTH = 1e-9  # more than that rounding moves a mean, less than an answer does
-_CELLS_AT_ONCE = 1 << 21  # numbers held at once while resampling: 16 MiB
+_DECIMALS = 12  # values are rounded to these before equal ones are counted, however each was computed
+_NO_WIDTH = 1e-9  # rounding moves a mean by less than this, and one answer moves it by more
+_CELLS_AT_ONCE = 1 << 21  # the numbers in memory at once while resampling take 16 MiB
 
 
 class Measure(NamedTuple):
@@ -33,8 +33,9 @@ class Measure(NamedTuple):
 
     Attributes:
         value: in [0, 1], or a difference of two such; NaN when nothing was measured.
-        hits: how many answers were right; None where `value` weighs answers and is not `hits / total`.
-        total: how many answers were compared, each counted once whatever its weight.
+        hits: how many answers were right; None where answers are weighted, so that `value` is not
+            `hits / total`.
+        total: how many answers were compared; each counts once, whatever its weight.
     """
 
     value: float
@@ -51,16 +52,16 @@ class Estimate:
 
     Attributes:
         value: NaN when nothing was measured.
-        low: lower end of the 95 % interval: of a percentile bootstrap that resamples facts, each with all
-            its edits. Where that would have no width, as with one fact or equal scores, `_interval` says
-            what stands here. (Of what stops a run, it is a confidence sequence: `kebench.scoring.stopping`.)
-        high: its upper end.
+        low: the lower end of the 95 % interval, from a percentile bootstrap that resamples facts, each with
+            all its edits. `_interval` says what it is where that would have no width, as with one fact or
+            equal scores. (The score that stops a run has a confidence sequence: `kebench.scoring.stopping`.)
+        high: the upper end.
         hits: right answers over all edits; None where `value` is not `hits / total`, because it averages
             over edits or weighs answers. Records of scoring version 1 have it everywhere.
         total: how many answers were compared, over all edits, each counted once.
-        edits: edits that were measured.
-        standard_error: of the bootstrap; NaN where that has no width, and of what stops a run. None in
-            records of scoring version 1.
+        edits: how many edits were measured.
+        standard_error: of the bootstrap; NaN where the bootstrap has no width, and for the score that stops a
+            run. None in records of scoring version 1.
     """
 
     value: float
@@ -114,14 +115,14 @@ def mean_estimate(
 ) -> Estimate:
     """The mean over edits of what each edit scored: every edit weighs the same, however much it was asked.
 
-    Edits that measured nothing (NaN) are left out, and `edits` says how many were not. Differences within
-    an edit, such as those of two editors, may be given as measures too: that is the paired comparison.
+    Edits that measured nothing (NaN) are left out, and `edits` says how many are left. To compare two editors
+    in pairs, give the difference of each edit's two measures.
 
     Args:
         measures: one an edit.
-        facts: the fact each edit is about: edits of one fact are resampled together. Without it, every edit
-            is taken for independent.
-        counted: each edit compares one answer, so that the value is `hits / total` and both are told.
+        facts: the fact that each edit is about; edits of one fact are resampled together. Without it, all
+            edits count as independent.
+        counted: whether each edit has one answer, so that the value is `hits / total`; then `hits` is given.
         least: the lowest value that an edit can score.
         most: the highest.
         seed: of the bootstrap.
@@ -156,14 +157,14 @@ def relative_loss_estimate(
     weigh more. Negative when accuracy rose. NaN when the mean before is 0.
 
     Args:
-        lost: accuracy before less accuracy after, one measure an edit.
-        before: the accuracy before of the same edits, in the same order; they are resampled in pairs.
+        lost: accuracy before the edit minus accuracy after it, one measure for each edit.
+        before: the accuracy before, of the same edits in the same order; both are resampled in pairs.
         facts: as `mean_estimate` takes them.
         seed: of the bootstrap.
         resamples: of the bootstrap. Those in which the mean before is 0 have no ratio and are left out.
 
     Returns:
-        An estimate with the answers compared after the edits as `total`.
+        An estimate whose `total` counts the answers that were compared after the edits.
     """
     kept = [
         index
@@ -188,7 +189,7 @@ def relative_loss_estimate(
 
 
 def mean(values: Sequence[float]) -> float:
-    """The mean, rounded once, so that the order of the values does not show; NaN of nothing."""
+    """The mean, rounded once, so that it does not depend on the order of the values; NaN without values."""
     return math.fsum(values) / len(values) if values else math.nan
 
 
@@ -199,18 +200,18 @@ def bootstrap_means(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> NDArray[np.float64]:
-    """Means over edits whose facts are drawn with replacement: the cluster bootstrap, a fact being a cluster.
+    """Means over edits, with facts drawn with replacement: a cluster bootstrap whose clusters are facts.
 
-    A fact comes with all its edits, so each resample has as many facts, but not always as many edits. Facts
-    with the same number of edits and the same sums are interchangeable, so what is drawn is how often each
-    *distinct* row of them comes up. That is the same distribution for less work, and the order of edits
-    cannot matter.
+    A fact is drawn with all its edits, so all resamples have the same number of facts, but not the same
+    number of edits. Facts with the same number of edits and the same sums are interchangeable. Therefore the
+    function draws how often each *distinct* row of sums occurs: the distribution is the same, it takes less
+    work, and the order of edits cannot matter.
 
     Args:
-        columns: (quantities, edits). Quantities of one edit stay together in every resample.
-        facts: the fact of each edit; by default each has its own.
+        columns: (quantities, edits). The quantities of one edit stay together in every resample.
+        facts: the fact of each edit; by default each edit has its own fact.
         seed: of numpy's default generator.
-        resamples: how many.
+        resamples: the number of resamples.
 
     Returns:
         (resamples, quantities)
@@ -231,7 +232,7 @@ def bootstrap_means(
 
 
 def _by_fact(columns: Sequence[Sequence[float]], facts: Sequence[str] | None) -> list[list[float]]:
-    """How many edits each fact has, and the sum of each quantity over them, rounded once."""
+    """For each fact: the number of its edits, and the sum of each quantity over them, rounded once."""
     edits = list(zip(*columns, strict=True))
     if facts is None:
         return [[1.0, *values] for values in edits]
@@ -244,15 +245,15 @@ def _by_fact(columns: Sequence[Sequence[float]], facts: Sequence[str] | None) ->
 
 
 def strata(margins: Sequence[float], n: int = STRATA) -> tuple[int, ...]:
-    """Each test question's stratum: the quantile its margin falls in, 0 nearest to flipping.
+    """Each test question's stratum: the quantile of its margin, 0 for the answers nearest to changing.
 
     Args:
-        margins: how far the base model's answer is from becoming another; smaller is nearer.
-        n: how many strata; 4 are quartiles.
+        margins: how far the base model's answer is from becoming another answer; smaller is nearer.
+        n: the number of strata; 4 are quartiles.
 
     Returns:
-        One number in [0, n) a question. Sizes differ by at most one; equal margins go by position, so the
-        same margins always give the same strata. NaN counts as farthest.
+        A number in [0, n) for each question. The sizes of strata differ by at most one. Equal margins are
+        ordered by position, so that the same margins always give the same strata. NaN counts as farthest.
     """
     order = np.argsort(np.asarray(margins, dtype=np.float64), kind="stable")
     assigned = [0] * len(margins)
@@ -262,24 +263,25 @@ def strata(margins: Sequence[float], n: int = STRATA) -> tuple[int, ...]:
 
 
 def draw_sample(strata: Sequence[int], size: int, *, seed: int, edit_id: str) -> tuple[int, ...]:
-    """The test questions one edit is asked: its own draw, the same for every editor.
+    """The test questions that one edit is asked: its own draw, the same for every editor.
 
-    Within a stratum every question is as likely as any other. More come from strata near the decision
-    boundary, where answers flip: in proportion to n − h, so 40, 30, 20 and 10 % of four strata; what a
-    stratum is too small for goes to the others in the same proportion. Each stratum that is not empty
-    gives at least two where `size` allows it, and never less than one. `stratified_mean` takes this back.
+    Within a stratum every question is equally likely. More questions come from strata near the decision
+    boundary, where answers change: in proportion to n − h, so 40, 30, 20 and 10 % for four strata. What a
+    stratum is too small for is drawn from the others in the same proportion. Each stratum that is not empty
+    gives at least two questions if `size` allows it, and never fewer than one. `stratified_mean` corrects for
+    the unequal shares.
 
     Args:
-        strata: the stratum of every test question; pass the same tuple each time, it is indexed once.
-        size: how many to draw; the whole test set when it has no more.
-        seed: the run's.
-        edit_id: nothing else about the edit, and nothing about the editor, enters.
+        strata: the stratum of every test question. Pass the same tuple each time: it is indexed once.
+        size: how many questions to draw; all of them if the test set has no more.
+        seed: of the draw.
+        edit_id: the edit's id. The draw depends on nothing else of the edit, and on nothing of the editor.
 
     Returns:
         Positions in `strata`, ascending.
 
     Raises:
-        BadSetting: `size` is below the number of strata, so that some would never be asked.
+        BadSetting: `size` is less than the number of strata, so that some stratum would never be asked.
     """
     if size >= len(strata):
         return tuple(range(len(strata)))
@@ -297,20 +299,20 @@ def stratified_mean(values: Sequence[float], strata: Sequence[int], populations:
 
         sum_h (N_h / N) · mean of the values drawn from stratum h
 
-    Where a protocol leaves questions out (those about the edited fact), give only the others' values, and
-    populations less what is left out of each stratum. The questions left out are fixed before the draw;
-    given how many of them it took, the rest of the draw is a simple random sample of the rest of the
-    stratum, so the estimate stays unbiased. Only where nothing of a stratum remains in the draw is its
-    weight spread over the others in proportion to theirs, a small bias (draws of two a stratum and more
-    make it rare).
+    Where a protocol leaves questions out (those about the edited fact), give only the values of the others,
+    and populations without the questions left out. The questions left out are fixed before the draw. Given
+    how many of them were drawn, the rest of the draw is a simple random sample of the rest of the stratum, so
+    the estimate stays unbiased. If nothing of a stratum remains in the draw, its weight is spread over the
+    other strata in proportion to theirs. This is a small bias, and rare where two or more are drawn from each
+    stratum.
 
     Args:
-        values: one a question drawn.
-        strata: the stratum of each.
-        populations: stratum → N_h, the questions it holds, drawn or not.
+        values: one for each question drawn.
+        strata: the stratum of each of these questions.
+        populations: stratum → N_h, the number of its questions, drawn or not.
 
     Returns:
-        The mean; exactly the value where all values are one integer; NaN without values.
+        The mean. If all values are the same integer, it is exactly that integer. NaN without values.
 
     Raises:
         ValueError: a stratum has more values than questions.
@@ -332,7 +334,7 @@ def stratified_mean(values: Sequence[float], strata: Sequence[int], populations:
 
 @lru_cache(maxsize=8)
 def _members(strata: tuple[int, ...]) -> dict[int, list[int]]:
-    """Stratum → the positions of its questions, ascending in both."""
+    """Stratum → the positions of its questions; both in ascending order."""
     members: defaultdict[int, list[int]] = defaultdict(list)
     for position, stratum in enumerate(strata):
         members[stratum].append(position)
@@ -341,7 +343,7 @@ def _members(strata: tuple[int, ...]) -> dict[int, list[int]]:
 
 @lru_cache(maxsize=64)
 def _allocation(sizes: tuple[tuple[int, int], ...], size: int) -> tuple[tuple[int, int], ...]:
-    """How many to draw from each (stratum, number of questions); `size` is less than there are questions."""
+    """(stratum, how many to draw), from (stratum, its number of questions); `size` is less than all."""
     if size < len(sizes):
         raise BadSetting(f"retain size {size}: the test set has {len(sizes)} strata, each needs a question")
     capacity = dict(sizes)
@@ -355,9 +357,9 @@ def _allocation(sizes: tuple[tuple[int, int], ...], size: int) -> tuple[tuple[in
 
 
 def _subset(n: int, k: int, generator: random.Random) -> Iterator[int]:
-    """`k` of range(n), every subset equally likely (Floyd's algorithm).
+    """`k` numbers of range(n), every subset equally likely (Floyd's algorithm).
 
-    By `random()` alone, the one method Python promises not to change; `sample` is not promised.
+    It calls only `random()`, the one method whose results Python promises not to change between versions.
     """
     chosen: set[int] = set()
     for last in range(n - k, n):
@@ -367,12 +369,12 @@ def _subset(n: int, k: int, generator: random.Random) -> Iterator[int]:
 
 
 def least_rate(n: int) -> float:
-    """The rate that `n` successes in `n` trials leave as the lowest possible at 95 % confidence.
+    """The lowest rate that is consistent with `n` successes in `n` trials at 95 % confidence.
 
         p^n = 0.05
 
     Clopper and Pearson's one-sided limit for n of n, about 1 − 3 / n; one minus it is the highest possible
-    rate after 0 of n. Trials are taken as independent.
+    rate after 0 of n. It supposes that the trials are independent.
     """
     tail: float = 1 - CONFIDENCE
     return math.exp(math.log(tail) / n)
@@ -383,11 +385,11 @@ def _interval(
 ) -> tuple[float, float, float]:
     """Both ends of the 95 % interval, and the standard error.
 
-    The middle 95 % of the resampled values, widened to hold the value where rounding put it outside. Where
-    that has no width, because there is one fact or all scored the same, resampling tells nothing about
-    those that were not drawn. Then: with 95 % confidence, a share p of all facts scores what these did, where
-    p^n = 0.05 (`least_rate`); the others may score anything from `least` to `most`, and there is no standard
-    error.
+    The interval is the middle 95 % of the resampled values, widened to contain the value if rounding put it
+    outside. It has no width if there is one fact, or if all facts scored the same. Resampling then says
+    nothing about facts that were not drawn, and the interval is made otherwise: with 95 % confidence, a share
+    p of all facts scores what these did, where p^n = 0.05 (`least_rate`); the other facts may score anything
+    from `least` to `most`. There is no standard error then.
     """
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(resampled, [tail, 1 - tail]) if len(resampled) else (value, value)

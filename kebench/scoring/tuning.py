@@ -1,9 +1,10 @@
 """What a tuning found: the trials of one editor on one pack's dev split, and which settings were chosen.
 
-    tuning.json    written by `kebench tune`, published below `leaderboards/<task>/tuning/`
+    tuning.json    written by `kebench tune`, published in `leaderboards/<task>/tuning/`
 
-The file is complete in itself: everything else in it is computed from the trials' records, which it holds
-without what they have in common. So a reader can check the choice, and `kebench leaderboard --check` does.
+The file holds the records of all trials (what they have in common is there once), and everything else in it
+is computed from them. So a reader can check which settings were chosen, and `kebench leaderboard --check`
+does.
 """
 
 from __future__ import annotations
@@ -25,17 +26,17 @@ from kebench.scoring.scores import Scores
 FORMAT = 1
 FILE = "tuning.json"
 GRID = "grid.json"
-"""What is to be tried, in the folder of a tuning from its beginning; `FILE` is there at its end."""
+"""The file with the settings to be tried, in a tuning's folder from the start; `FILE` is there at the end."""
 CRITERION = (
     "harmonic mean of success, equivalence and retain over edits of the dev split; of success and retain "
     "where no edit has a paraphrase; ties go to the higher retain, then to the earlier trial; a failed trial "
     "has 0"
 )
-"""The criterion by which every editor's settings are chosen, in words; `criterion` computes it."""
+"""The criterion by which the settings of every editor are chosen, in words; `criterion` computes it."""
 
 
 def criterion(scores: Scores) -> float:
-    """By what trials are compared, in [0, 1].
+    """The number by which trials are compared, in [0, 1].
 
         3 / (1 / success + 1 / equivalence + 1 / retain)
 
@@ -50,13 +51,13 @@ def criterion(scores: Scores) -> float:
 
 @dataclass(frozen=True)
 class Trial:
-    """One choice of settings, and what came of it.
+    """One choice of settings, and the record of its run.
 
     Attributes:
         name: the editor's, with what was changed.
         changes: the settings that were changed from the editor's file.
-        settings: all of them, resolved, as a record holds them.
-        record: of its run; None where it failed.
+        settings: all settings, resolved, as a record holds them.
+        record: of its run; None where the run failed.
         failure: why there is no record; empty where there is one.
     """
 
@@ -73,7 +74,7 @@ class Trial:
 
     @property
     def rank(self) -> tuple[float, float]:
-        """The higher, the better; the earlier of two that are equal is the better."""
+        """A higher rank is better; of two equal ones, the earlier trial is better."""
         if self.record is None:
             return 0.0, -1.0
         retain = self.record.scores.retain_accuracy.value
@@ -87,7 +88,7 @@ class Tuning:
     Attributes:
         editor: what tables call it.
         editor_path: `module:Class`.
-        setting: of every trial; of the dev split.
+        setting: of every trial; its split is `dev`.
         trials: in the order of the grid.
     """
 
@@ -136,7 +137,7 @@ class Tuning:
 
     @staticmethod
     def from_json(found: Mapping[str, Any]) -> Tuning:
-        """Reads what `to_json` wrote; what it computes from the records is not looked at."""
+        """Reads what `to_json` wrote; the fields that are computed from the records are ignored."""
         trials = []
         for each in found["trials"]:
             own = found["records"].get(each["name"])
@@ -156,10 +157,10 @@ class Tuning:
 
     @staticmethod
     def read(path: Path) -> Tuning:
-        """Reads a tuning, and makes sure that what it says follows from its records.
+        """Reads a tuning, and checks that all that it says follows from its records.
 
         Raises:
-            BadFile: it is no tuning, or something in it does not follow: the choice, a score, a count.
+            BadFile: it is not a tuning, or something in it does not follow: the choice, a score, a count.
         """
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
@@ -179,7 +180,7 @@ class Tuning:
         return tuning
 
     def problems(self) -> list[str]:
-        """What cannot be so in a tuning that `kebench tune` wrote."""
+        """What no tuning can hold that `kebench tune` wrote."""
         found = []
         if self.setting.split != "dev":
             found.append(f"setting.split: found {self.setting.split}, wanted dev")
@@ -201,11 +202,11 @@ class Tuning:
 
 
 _IN_TRIAL = ("editor", "editor_settings")
-"""The fields of a record that a trial holds anyway."""
+"""The fields of a record that are in its trial already."""
 
 
 def _shared(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The fields that all records have in common."""
+    """The fields that are the same in all records."""
     if not records:
         return {}
     return {
@@ -243,7 +244,7 @@ def record_sha256(record: RunRecord) -> str:
 
 
 def _difference(found: Any, wanted: Any) -> str:
-    """Where two JSON values differ first, in words."""
+    """The first place where two JSON values differ, in words."""
     if isinstance(found, Mapping) and isinstance(wanted, Mapping):
         for key in (*wanted, *found):
             if found.get(key) != wanted.get(key):

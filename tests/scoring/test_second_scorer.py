@@ -123,6 +123,19 @@ def test_it_gives_the_interval_of_a_run_that_stopped(folder: Path) -> None:
     assert compared(folder / "precise", "Failing") == []
 
 
+OWN = (("neighbourhood", "base answer"), ("portability", "target"), ("neighbourhood", "base answer"))
+
+
+def own_question(
+    kind: str, compared_with: str, said: Callable[[str | None, str], str | None]
+) -> dict[str, Any]:
+    """A question that belongs to one edit, with an answer to it."""
+    return {
+        "id": f"{kind} question", "kind": kind, "prompt": "?", "fact": "", "tags": [],
+        "references": {compared_with: ["Rome", "Riga"]}, "answer": said("Rome", "riga"),
+    }  # fmt: skip
+
+
 def of_every_kind(edits: list[dict[str, Any]], base: list[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
     """A run's rows made into no-ops, failures, other spellings, edits without a sample or paraphrases."""
     generator = random.Random(seed)
@@ -147,6 +160,8 @@ def of_every_kind(edits: list[dict[str, Any]], base: list[dict[str, Any]], seed:
                 "forced": generator.choice([True, False, None]),
                 "sample": {id_: maybe(answer, target) for id_, answer in edit["sample"].items()},
                 "paraphrases": [*paraphrases, again],
+                "also_edited": generator.sample([q["fact"] for q in base], index % 3),
+                "further": [own_question(*each, maybe) for each in OWN[: (index + seed) % (len(OWN) + 1)]],
                 **kinds[(index + seed) % len(kinds)],
             }
         )
@@ -180,7 +195,7 @@ WRONG: dict[str, tuple[object, str, object]] = {
 }
 
 
-@pytest.mark.parametrize("wrong", [*WRONG, "facts", "no-ops"])
+@pytest.mark.parametrize("wrong", [*WRONG, "facts", "no-ops", "also_edited", "further"])
 def test_it_would_see_a_rule_that_is_ignored(
     wrong: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,6 +207,10 @@ def test_it_would_see_a_rule_that_is_ignored(
         base = [{**question, "fact": question["id"]} for question in base]
     elif wrong == "no-ops":
         edits = [{**edit, "prediction": ""} for edit in edits]
+    elif wrong == "also_edited":
+        edits = [{**edit, wrong: []} for edit in edits]
+    elif wrong == "further":
+        edits = [{**edit, wrong: [{**each, "answer": None} for each in edit[wrong]]} for edit in edits]
     else:
         place, name, other = WRONG[wrong]
         set_to = monkeypatch.setitem if isinstance(place, dict) else monkeypatch.setattr
