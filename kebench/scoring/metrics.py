@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kebench.scoring import equality
-from kebench.scoring.answers import Answer, EditAnswers
+from kebench.scoring.answers import EditAnswers, Kind
 from kebench.scoring.equality import same
 from kebench.scoring.protocols import Equality, Protocol
 from kebench.scoring.questions import Asked, BaseAnswers, asked, failed, is_no_op
@@ -39,16 +39,20 @@ def measure(score: Score, about: Asked, base: BaseAnswers, protocol: Protocol, p
     if score.of == "base" and "retain" in score.kinds:  # known for the whole test set, asked or not
         return base.accuracy(protocol, left_out)
     found = [
-        answer
+        pair
         for kind in score.kinds
-        for answer in about.answers.get(kind, ())
-        if part.has_question(answer.question.tags)
-        and (score.decoding == "free" or answer.preferred is not None)
+        for pair in zip(about.answers.get(kind, ()), _right(score, kind, about, protocol), strict=True)
+        if part is ALL or part.has_question(pair[0].question.tags)
     ]
-    values = [_value(score, answer, about.own, base, protocol) for answer in found]
+    if score.decoding == "teacher forcing":
+        return share([answer.preferred for answer, _ in found if answer.preferred is not None])
+    values = [int(right) for _, right in found]
+    if score.of == "lost":
+        base_right = base.right(protocol)
+        values = [(answer.question.id in base_right) - right for answer, right in found]
     if score.weights == "equal":
         return share(values)
-    strata = [base.rows[answer.question.id].stratum for answer in found]
+    strata = [base.rows[answer.question.id].stratum for answer, _ in found]
     # Weighted by stratum, so that the value is not hits / total.
     return Measure(stratified_mean(values, strata, base.populations(left_out)), None, len(values))
 
@@ -88,13 +92,19 @@ def share(values: Sequence[int]) -> Measure:
     return Measure(sum(values) / len(values), sum(values), len(values)) if values else NOTHING
 
 
-def _value(score: Score, answer: Answer, own: str | None, base: BaseAnswers, protocol: Protocol) -> int:
-    """What one answer counts: 1 where it is right and 0 where not, or what the base model's is more right."""
-    if score.decoding == "teacher forcing":
-        return int(bool(answer.preferred))
-    question = answer.question
-    said = question.references["base answer"][0] if score.of == "base" else answer.text
-    accepted = (own,) if score.compared_with == "own answer" else question.references[score.compared_with]
+def _right(score: Score, kind: Kind, about: Asked, protocol: Protocol) -> Sequence[bool]:
+    """Whether each answer to the questions of a kind is right; computed once for rows that compare alike."""
     rule: Equality = getattr(protocol, f"{score.equality}_equality")
-    right = equality.matches(said, accepted, rule)
-    return (question.id in base.right(protocol)) - right if score.of == "lost" else int(right)
+    compared = (kind, score.compared_with, rule, score.of == "base")
+    if compared not in about.known:
+        about.known[compared] = [
+            equality.matches(
+                answer.question.references["base answer"][0] if score.of == "base" else answer.text,
+                (about.own,)
+                if score.compared_with == "own answer"
+                else answer.question.references[score.compared_with],
+                rule,
+            )
+            for answer in about.answers.get(kind, ())
+        ]
+    return about.known[compared]

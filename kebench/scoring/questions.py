@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from kebench.scoring import equality
 from kebench.scoring.answers import (
@@ -23,6 +23,7 @@ from kebench.scoring.answers import (
     Kind,
     ParaphraseAnswer,
     Question,
+    Reference,
 )
 from kebench.scoring.normalise import normalise
 from kebench.scoring.protocols import STRATA, Equality, Protocol
@@ -127,6 +128,7 @@ class Asked:
         own: the edited model's own answer to x; None where the edit failed.
         answers: kind of question → the answers.
         left_out: the ids of the test questions that are not in O^x.
+        known: which answers are right, by how they are compared; filled when it is first asked for.
     """
 
     id: str
@@ -136,6 +138,7 @@ class Asked:
     own: str | None
     answers: Mapping[Kind, Sequence[Answer]]
     left_out: Set[str]
+    known: dict[tuple[Kind, Reference, Equality, bool], list[bool]] = field(default_factory=dict)
 
 
 def asked(edit: EditAnswers, base: BaseAnswers, protocol: Protocol) -> Asked:
