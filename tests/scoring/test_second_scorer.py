@@ -16,15 +16,17 @@ import second_scorer
 from second_scorer import second_scores
 from worlds import World
 
+from kebench.leaderboard import contradictions
 from kebench.packs.pack import Origin, write_pack
 from kebench.running.folder import read_base, read_edits
 from kebench.running.progress import Silent
 from kebench.running.run import run
 from kebench.scoring.protocols import Protocol
+from kebench.scoring.record import RunRecord
 from kebench.scoring.scorer import score
 
 PAGE = Path(__file__).parents[2] / "docs" / "scores.md"
-NOT_SCORED = {"protocol", "seed", "resamples", "interval"}
+NOT_SCORED = {"protocol", "seed", "resamples", "interval", "time"}
 
 
 def read(folder: Path, editor: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, Any]]:
@@ -96,6 +98,15 @@ def folder(make_world: Callable[..., World], tmp_path_factory: pytest.TempPathFa
             run(settings, progress=Silent())
         settings = world.settings(place / "precise", "doubles:Failing", precision=40)
         run(settings, progress=Silent())
+        in_sequence = {"regime": "sequential", "edits": 6, "batch": 2, "ask_after": (2, 4)}
+        settings = world.settings(
+            place / "sequence",
+            "doubles:Oracle",
+            pack=str(place / "pack"),
+            model=str(world.model),
+            **in_sequence,
+        )
+        run(settings, progress=Silent())
     return place
 
 
@@ -121,6 +132,19 @@ def test_it_gives_the_scores_on_file(protocol: str, editor: str, folder: Path) -
 
 def test_it_gives_the_interval_of_a_run_that_stopped(folder: Path) -> None:
     assert compared(folder / "precise", "Failing") == []
+
+
+@pytest.mark.parametrize("time", ["immediate", "after 2", "after 4", "final"])
+def test_it_gives_the_scores_of_a_stream_at_every_time(time: str, folder: Path) -> None:
+    edits, base, setting = read(folder / "sequence", "Oracle")
+    record = RunRecord.read(folder / "sequence" / "Oracle" / "record.json")
+    assert contradictions(record) == []
+    asked = [edit for edit in edits if edit.get("time", "final") == time]
+    # The first two edits are about one fact, so that after them no other fact is edited.
+    assert any(edit.get("also_edited") for edit in asked) == (time != "after 2")
+    expected = record.at(time).scores.to_json()
+    found = second_scores(asked, base, setting, expected["seed"], expected["resamples"])
+    assert differences(found, expected) == []
 
 
 OWN = (("neighbourhood", "base answer"), ("portability", "target"), ("neighbourhood", "base answer"))
