@@ -32,15 +32,18 @@ from kebench.running.preparation import find_model, find_pack, make_inputs, prep
 from kebench.running.progress import Progress
 from kebench.running.settings import RunSettings
 from kebench.scoring.protocols import protocol
-from kebench.task import Task, load_task
+from kebench.task import AnswersAre, Task, load_task
 from kebench.training.base import bpe_tokenizer
 
 SHARED = Path(os.environ.get("KEBENCH_SHARED") or Path(__file__).parents[2] / "shared")
-REAL = {
-    "fever": ("fever", ("data/fever/paper_dev.jsonl", "data/fever/paper_test.jsonl")),
-    "zsre": ("mend_zsre", ("data/zsre/zsre_mend_train_10000.json",)),
+REAL: dict[str, tuple[str, AnswersAre | None, tuple[str, ...]]] = {
+    "fever": ("fever", None, ("data/fever/paper_dev.jsonl", "data/fever/paper_test.jsonl")),
+    "zsre": ("mend_zsre", "truth", ("data/zsre/zsre_mend_train_10000.json",)),
 }
-"""The task → the format and files of its records. If the files do not exist, the pack `mini` is used."""
+"""The task → the format of its records, what their answers are (`PackSource.answers_are`), and their files.
+
+If the files do not exist, the pack `mini` is used.
+"""
 
 ANSWER, OTHER = "New York City", "Buenos Aires"
 ANSWER_TOKENS = 8  # enough for answers of zsRE, which are short
@@ -152,9 +155,9 @@ def _records(task: Task, count: int) -> list[Record]:
 
 
 def _sentences(task: Task) -> Iterable[str]:
-    format_, files = REAL[task.name]
+    format_, answers_are, files = REAL[task.name]
     if all((SHARED / file).is_file() for file in files):
-        readings = (read_source(format_, SHARED / file) for file in files)
+        readings = (read_source(format_, SHARED / file, answers_are=answers_are) for file in files)
         return (entry.record.prompt for reading in readings for entry in reading.entries)
     return (record.prompt for part in find_pack(task, None).splits.values() for record in part)
 
