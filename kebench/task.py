@@ -38,7 +38,8 @@ class PackSource:
         revision: the commit of the Hub data set.
         answers_are: `truth` or `counterfactual`, for a format whose rows do not always say which.
         split: the split to which all records of this source go, as published: nothing is merged, and no
-            record moves to another split. Either all sources of a pack have a split, or none has.
+            record moves to another split. `rows` if each row names its split. Either all sources of a pack
+            have a split, or none has.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID_EXTRA
@@ -49,7 +50,7 @@ class PackSource:
     configuration: str | None = None
     revision: str | None = None
     answers_are: AnswersAre | None = None
-    split: Literal["train", "dev", "test"] | None = None
+    split: Literal["train", "dev", "test", "rows"] | None = None
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,18 @@ def test_the_example_task_is_whole(tmp_path: Path) -> None:
     assert sum(file.records for file in pack.lock.files.values()) == 40
 
 
+def test_the_rows_of_ones_own_are_read(tmp_path: Path) -> None:
+    from kebench.packs.formats import read_source
+    from kebench.packs.formats.records import FIELDS
+
+    page = (ROOT / "docs/data.md").read_text(encoding="utf-8")
+    told = re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", page, re.M)))
+    assert sorted(told) == sorted(FIELDS)
+    (tmp_path / "mine.jsonl").write_text(block("docs/data.md", "test: records"), encoding="utf-8")
+    first, second = read_source("records", tmp_path / "mine.jsonl").entries
+    assert (first.record.answers, second.record.answers) == (("Westland", "West Land"), ("Ina Holm",))
+
+
 def test_the_readme_from_python(classifier: "World", monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     import kebench
 

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from kebench.errors import BadFile, BadSetting, NotFound
 from kebench.packs.formats import read_source
 from kebench.packs.merge import merge
 from kebench.packs.pack import Origin, Pack, file_sha256, write_pack
 from kebench.packs.published import as_published
-from kebench.packs.reading import Reading
+from kebench.packs.reading import Reading, SplitName
 from kebench.packs.split import SPLITS, check_fractions, split_records
 from kebench.task import DEFAULT_SPLIT, AnswersAre, PackSource, Task
 
-SplitName = Literal["train", "dev", "test"]
+IN_ROWS = "rows"
+"""The `split` of a source whose rows name their splits."""
+_log = logging.getLogger(__name__)
 
 
 def import_pack(
@@ -37,7 +39,8 @@ def import_pack(
     Args:
         format: the name of an importer (`kebench.packs.formats.format_names()`).
         sources: paths of files, or Hub ids `owner/name` as text. A mapping from split to such a list keeps
-            the splits as published: nothing is merged, and no record moves to another split.
+            the splits as published: nothing is merged, and no record moves to another split. The same holds
+            for files whose rows name their splits.
         out: the folder of the pack.
         configuration: the configuration of the Hub data set, or of a local folder with the same layout.
         revision: the commit of the Hub data set, which must be given.
@@ -59,6 +62,7 @@ def import_pack(
         for part, places in by_split
         for place in places
     ]
+    read = [_with_splits_of_rows(source) for source in read]
     return _write(read, out, name=name or out.name, licence=licence, split=split, seed=seed)
 
 
@@ -83,6 +87,12 @@ def build_pack(task: Task, pack_name: str, data_dir: Path, out: Path, *, seed: i
     recipe = task.packs[pack_name]
     check_fractions(recipe.split)
     read = [_read(source, _located(source, data_dir)) for source in recipe.sources]
+    for each in read:
+        if each.reading.names_splits != (each.origin.split == IN_ROWS):
+            found = "rows that name their splits" if each.reading.names_splits else "rows without a split"
+            raise BadSetting(
+                f"{each.origin.path}: found {found}, and split: {each.origin.split} in the recipe"
+            )
     return _write(read, out, name=pack_name, licence=recipe.licence, split=recipe.split, seed=seed)
 
 
@@ -128,6 +138,26 @@ def _read(source: PackSource, place: Path | str) -> _Source:
     return _Source(reading, origin)
 
 
+def _with_splits_of_rows(source: _Source) -> _Source:
+    if not source.reading.names_splits:
+        return source
+    if source.origin.split is not None:
+        raise BadSetting(
+            f"{source.origin.path}: its rows name their splits, wanted no --{source.origin.split}"
+        )
+    return replace(source, origin=replace(source.origin, split=IN_ROWS))
+
+
+def _part(source: _Source, split: str) -> Reading:
+    """Returns what goes to one split of a source whose splits are kept."""
+    if source.origin.split == split:
+        return source.reading
+    if source.origin.split != IN_ROWS:
+        return Reading(())
+    entries = tuple(entry for entry in source.reading.entries if entry.split == split)
+    return Reading(entries, set_aside=source.reading.set_aside if split == SPLITS[0] else {})
+
+
 def _write(
     read: Sequence[_Source],
     out: Path,
@@ -140,9 +170,9 @@ def _write(
     parts = {source.origin.split for source in read}
     places = ", ".join(source.origin.path for source in read)
     if None not in parts:
-        if unknown := parts - {*SPLITS}:
+        if unknown := parts - {*SPLITS, IN_ROWS}:
             raise NotFound("split", str(min(unknown, key=str)), SPLITS)
-        by_split = {part: [s.reading for s in read if s.origin.split == part] for part in SPLITS}
+        by_split = {part: [_part(source, part) for source in read] for part in SPLITS}
         splits, merged = as_published(by_split)
         split = {}
     elif parts == {None}:
@@ -153,6 +183,8 @@ def _write(
     if not merged.records:
         why = ", ".join(f"{count} {reason}" for reason, count in merged.set_aside.items())
         raise BadSetting(f"{places}: no record is left for a pack{f' ({why})' if why else ''}")
+    if not splits["test"]:
+        _log.warning("%s: the test split is empty, so that a run finds nothing to edit in it", out)
     return write_pack(
         out,
         splits,

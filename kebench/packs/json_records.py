@@ -1,14 +1,18 @@
-"""Reads JSON objects from JSON Lines files and from files with one array, with the line of each object.
+"""Reads records from JSON files: from JSON Lines, from one array, and from an object around either.
 
-The first character of a file shows which of the two it is. So a `.json` file that holds JSON Lines, as
-several published files do, needs no option.
+The contents show which of them a file is. So a `.json` file that holds JSON Lines, as several published files
+do, needs no option. These objects are recognised as wrappers and taken off:
+
+    {"data": [{…}, {…}]}               one list of records; beside it, texts and numbers about the file
+    {"12": {…}, "13": {…}}             records by their ids; the key becomes `id` where a record has none
+    {"en": …}                          one key, around a whole file or around each record
 """
 
 from __future__ import annotations
 
 import codecs
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +20,41 @@ from kebench.errors import BadFile
 from kebench.packs.rows import Row, shown
 
 SPACE = " \t\r\n"
+WRAPPERS = ("data", "records", "rows", "examples", "instances", "items", "questions", "claims")
+"""The keys under which published files hold their list of records beside other fields."""
 
 
 def json_rows(path: Path) -> Iterator[Row]:
-    """Returns the objects in the file `path`, in order.
+    """Returns the records in the file `path`, in order.
 
     Raises:
         BadFile: the file cannot be read, is not UTF-8, is not JSON, ends too early, repeats a key within an
-            object, or holds a value that is not an object. The message names the line.
+            object, or holds something that is not a record. The message names the line, or the number of the
+            record if all records are on one line or in a wrapper.
     """
-    text = _text(path)
-    return _array(path, text) if text.lstrip(SPACE).startswith("[") else _lines(path, text)
+    text = text_of(path)
+    start = _skip(text, 0)
+    if text[start] == "[":
+        return _array(path, text)
+    text = text.rstrip(SPACE)
+    first, _, rest = text[start:].partition("\n")
+    if rest and _is_object(first):
+        return (_record(path, value, line) for line, value in _lines(path, text))
+    value, end = _value(path, text, start, 1 + text.count("\n", 0, start))
+    if end < len(text):
+        return (
+            _record(path, value, line) for line, value in _lines(path, text)
+        )  # tells in which line the first object is followed by something else
+    return _unwrapped(path, value)
+
+
+def json_lines(path: Path) -> Iterator[Row]:
+    """Returns the objects in a file of JSON Lines, in order; no wrapper is taken off.
+
+    Raises:
+        BadFile: as for `json_rows`.
+    """
+    return (_object(path, value, line) for line, value in _lines(path, text_of(path)))
 
 
 def json_row(path: Path) -> Row:
@@ -35,14 +63,19 @@ def json_row(path: Path) -> Row:
     Raises:
         BadFile: as for `json_rows`.
     """
-    text = _text(path)
+    text = text_of(path)
     value, end = _value(path, text, _skip(text, 0), 1)
     if rest := text[end:].strip(SPACE):
         raise BadFile(path, f"found {shown(rest)} after the object", place=text.count("\n", 0, end) + 1)
     return _object(path, value, 1)
 
 
-def _text(path: Path) -> str:
+def text_of(path: Path) -> str:
+    """Returns the text of a file, without a byte order mark.
+
+    Raises:
+        BadFile: the file cannot be read, is not UTF-8 or is blank.
+    """
     try:
         content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
     except OSError as error:
@@ -55,27 +88,64 @@ def _text(path: Path) -> str:
             path, f"found the byte 0x{content[error.start]:02x}, wanted UTF-8", place=line
         ) from None
     if not text.strip(SPACE):
-        raise BadFile(path, "found nothing, wanted JSON objects")
+        raise BadFile(path, "found nothing, wanted records")
     return text
 
 
-def _lines(path: Path, text: str) -> Iterator[Row]:
+def _is_object(line: str) -> bool:
+    """Returns True if a line is a whole object, as in JSON Lines."""
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _unwrapped(path: Path, value: Any) -> Iterator[Row]:
+    """Yields the records in the only value of a file."""
+    while isinstance(value, dict) and (name := _wrapping(path, value)) is not None:
+        value = value[name]
+    if isinstance(value, dict) and value and all(isinstance(each, dict) for each in value.values()):
+        value = [{"id": key, **_record(path, each, key).value} for key, each in value.items()]
+    if not isinstance(value, list):
+        yield _record(path, value, 1)
+        return
+    for number, each in enumerate(value, start=1):
+        yield _record(path, each, f"record {number}")
+
+
+def _wrapping(path: Path, value: Mapping[str, Any]) -> str | None:
+    """Returns the key under which a wrapper holds its records; None if it is no such wrapper."""
+    if len(value) == 1:
+        return next((name for name, each in value.items() if isinstance(each, dict | list)), None)
+    lists = [name for name, each in value.items() if isinstance(each, list) and each]
+    lists = [name for name in lists if all(isinstance(each, dict) for each in value[name])]
+    if len(lists) == 1 and lists[0] in WRAPPERS:
+        return lists[0]
+    if len(lists) > 1 and len(lists) == len(value):
+        found = ", ".join(map(shown, lists))
+        raise BadFile(path, f"found lists of records under {found}, wanted one list: a file for each")
+    return None
+
+
+def _lines(path: Path, text: str) -> Iterator[tuple[int, Any]]:
     # Not splitlines(): it also splits at U+2028 and form feeds, which may be inside a text of JSON Lines.
     for number, line in enumerate(text.split("\n"), start=1):
         if stripped := line.strip(SPACE):
             value, end = _value(path, stripped, 0, number)
             if end != len(stripped):
                 raise BadFile(path, f"found {shown(stripped[end:])} after the object", place=number)
-            yield _object(path, value, number)
+            yield number, value
 
 
 def _array(path: Path, text: str) -> Iterator[Row]:
     position = _skip(text, text.index("[") + 1)
-    line, counted = 1, 0
+    line, counted, number = 1, 0, 0
+    has_lines = "\n" in text.strip(SPACE)
     while text[position : position + 1] != "]":
         line, counted = line + text.count("\n", counted, position), position
+        number += 1
         value, position = _value(path, text, position, line)
-        yield _object(path, value, line)
+        yield _record(path, value, line if has_lines else f"record {number}")
         position = _skip(text, position)
         if text[position : position + 1] == ",":
             position = _skip(text, position + 1)
@@ -104,10 +174,21 @@ def _value(path: Path, text: str, position: int, line: int) -> tuple[Any, int]:
         raise BadFile(path, "not readable JSON: nested too deeply", place=line) from None
 
 
-def _object(path: Path, value: Any, line: int) -> Row:
+def _record(path: Path, value: Any, place: int | str) -> Row:
+    """Returns a record, without the wrappers of one key around it."""
+    prefix = ""
+    while isinstance(value, dict) and len(value) == 1:
+        ((name, inner),) = value.items()
+        if not isinstance(inner, dict):
+            break
+        prefix, value = f"{prefix}{name}.", inner
+    return _object(path, value, place, prefix)
+
+
+def _object(path: Path, value: Any, place: int | str, prefix: str = "") -> Row:
     if not isinstance(value, dict):
-        raise BadFile(path, f"found {shown(value)}, wanted an object", place=line)
-    return Row(path, line, value)
+        raise BadFile(path, f"found {shown(value)}, wanted an object", place=place)
+    return Row(path, place, value, prefix)
 
 
 def _skip(text: str, position: int) -> int:

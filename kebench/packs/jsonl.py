@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kebench.errors import BadFile, did_you_mean
-from kebench.packs.json_records import json_rows
+from kebench.packs.json_records import json_lines
 from kebench.packs.record import Paraphrase, Record
 from kebench.packs.rows import Row
 
@@ -38,7 +38,7 @@ def from_lines(path: Path) -> tuple[Record, ...]:
     """
     if path.is_file() and path.stat().st_size == 0:  # the file of a split without records
         return ()
-    return tuple(_record(row) for row in json_rows(path))
+    return tuple(_record(row) for row in json_lines(path))
 
 
 def _fields(record: Record) -> dict[str, Any]:

@@ -19,8 +19,8 @@ from pathlib import Path
 
 from kebench.errors import BadFile, BadSetting, NotFound
 from kebench.packs.facts import sentence_clue
-from kebench.packs.json_records import json_rows
 from kebench.packs.rows import Row
+from kebench.packs.tables import rows_of
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -45,7 +45,7 @@ def kilt_rows(source: Path | str, configuration: str, revision: str | None = Non
     if path.is_dir():
         return _folder_rows(path, configuration)
     if path.is_file():
-        return _file_rows(path)
+        return rows_of(path)
     name = str(source)
     if isinstance(source, Path) or path.suffix in SUFFIXES or name.count("/") > 1:
         raise NotFound("file", name)
@@ -95,27 +95,7 @@ def _folder_rows(folder: Path, configuration: str) -> Iterator[Row]:
     files = [path for suffix in SUFFIXES for path in sorted((folder / configuration).glob(f"*{suffix}"))]
     if not files:
         raise BadFile(folder, f"found no {configuration}/*.parquet or *.jsonl, wanted one for each split")
-    return (row for path in files for row in _file_rows(path))
-
-
-def _file_rows(path: Path) -> Iterator[Row]:
-    return _parquet_rows(path) if path.suffix == ".parquet" else json_rows(path)
-
-
-def _parquet_rows(path: Path) -> Iterator[Row]:
-    # Read with pyarrow, a dependency of `datasets`: that would first copy the file into its cache.
-    import pyarrow  # type: ignore[import-untyped]
-    from pyarrow.parquet import ParquetFile  # type: ignore[import-untyped]
-
-    try:
-        with ParquetFile(path) as table:
-            place = 0
-            for batch in table.iter_batches():
-                for value in batch.to_pylist():
-                    place += 1
-                    yield Row(path, place, value)
-    except (OSError, pyarrow.ArrowException) as error:
-        raise BadFile(path, f"not a readable Parquet file ({error.__class__.__name__})") from None
+    return (row for path in files for row in rows_of(path))
 
 
 def _hub_rows(name: str, configuration: str, revision: str) -> Iterator[Row]:

@@ -43,7 +43,8 @@ class Origin:
         configuration: the configuration of the Hub data set.
         revision: the commit of the Hub data set.
         answers_are: what the importer was told about the answers, for a format whose rows do not always say.
-        split: the split in which its records were published; None if the pack was split by fact.
+        split: the split in which its records were published; `rows` if each row names its split; None if the
+            pack was split by fact.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID_EXTRA

@@ -12,9 +12,9 @@ from kebench.packs.record import Paraphrase, Record
 from kebench.scoring.normalise import normalise
 
 
-def question_id(prompt: str) -> str:
-    """Returns `zsre-` and ten hex digits of a hash of the normalised question."""
-    return f"zsre-{sha1(normalise(prompt).encode()).hexdigest()[:10]}"
+def question_id(prompt: str, source: str = "zsre") -> str:
+    """Returns the source and ten hex digits of a hash of the normalised question, as in `zsre-0123456789`."""
+    return f"{source}-{sha1(normalise(prompt).encode()).hexdigest()[:10]}"
 
 
 def question(

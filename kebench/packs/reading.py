@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from kebench.packs.record import Paraphrase, Record
+
+SplitName = Literal["train", "dev", "test"]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A record and the clues that identify its fact (`facts.py`).
+    """A record, and what its source says about its place in a pack.
 
-    The record's `fact` is still empty; it is filled in when all sources have been read.
+    Attributes:
+        record: the record. Its `fact` is still empty; it is filled in when all sources have been read.
+        clues: the clues that identify its fact (`facts.py`).
+        split: the split that its row names. Either all entries of a source have one, or none has.
     """
 
     record: Record
     clues: frozenset[str] = frozenset()
+    split: SplitName | None = None
 
 
 @dataclass(frozen=True)
@@ -49,3 +56,8 @@ class Reading:
     additions: tuple[Addition, ...] = ()
     set_aside: Mapping[str, int] = field(default_factory=dict)
     one_answer: bool = False
+
+    @property
+    def names_splits(self) -> bool:
+        """True if each row of the source names its split."""
+        return any(entry.split is not None for entry in self.entries)

@@ -9,6 +9,9 @@ from typing import Any, NoReturn
 
 from kebench.errors import BadFile
 
+MOST_NAMED = 12
+"""The largest number of fields that an error about a missing one names."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -16,13 +19,13 @@ class Row:
 
     Attributes:
         path: the path of the file, or the name of the Hub data set.
-        place: the line of the file, or the row of the table.
+        place: the line of the file, the row of the table, or a text such as `record 3`.
         value: the fields of the object.
         prefix: for an object inside another one, the field that holds it; used in errors.
     """
 
     path: Path | str
-    place: int
+    place: int | str
     value: Mapping[str, Any]
     prefix: str = ""
 
@@ -43,7 +46,10 @@ class Row:
             BadFile: the field is missing.
         """
         if name not in self.value:
-            raise BadFile(self.path, f"{self.prefix}{name}: missing, wanted {wanted}", place=self.place)
+            names = [str(each) for each in self.value]
+            there = ", ".join(names[:MOST_NAMED]) + (", …" if len(names) > MOST_NAMED else "")
+            problem = f"{self.prefix}{name}: missing, wanted {wanted}{f'; found: {there}' if there else ''}"
+            raise BadFile(self.path, problem, place=self.place)
         return self.value[name]
 
     def text(self, name: str) -> str:
@@ -84,6 +90,27 @@ class Row:
             "" if blank and isinstance(item, str) and not item.strip() else self._text(f"{name}[{i}]", item)
             for i, item in enumerate(self.items(name))
         )
+
+    def one_or_more(self, name: str) -> tuple[str, ...]:
+        """Returns the field `name`, a text or a list of texts, without repetitions; none if it is missing.
+
+        A whole number counts as a text, because tables store years as numbers.
+
+        Raises:
+            BadFile: the field has another type, or a text is blank or is not valid Unicode.
+        """
+        found = self.value.get(name)
+        if found is None:
+            return ()
+        if not isinstance(found, list):
+            return (self.identifier(name),)
+        texts = (
+            str(item)
+            if isinstance(item, int) and not isinstance(item, bool)
+            else self._text(f"{name}[{i}]", item)
+            for i, item in enumerate(found)
+        )
+        return tuple(dict.fromkeys(texts))
 
     def items(self, name: str) -> list[Any]:
         """Returns the field `name`, a list.

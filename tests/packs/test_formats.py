@@ -111,6 +111,7 @@ def test_formats_are_listed_without_importing_them() -> None:
         "mend_zsre",
         "mini_fever",
         "mini_zsre",
+        "records",
     )
     assert not any(f"kebench.packs.formats.{name}" in sys.modules for name in format_names())
 
@@ -187,7 +188,7 @@ def test_mend_rows_without_answers_are_taken_for_neither_true_nor_false_untold(t
 
 def test_mend_alt_beside_pred_is_false_whatever_is_said(tmp_path: Path) -> None:
     row = {name: value for name, value in MEND.items() if name != "answers"}
-    with pytest.raises(BadFile, match=r":1: answers: missing, wanted a list$"):
+    with pytest.raises(BadFile, match=r":1: answers: missing, wanted a list; found: subject, "):
         read_source("mend_zsre", lines(tmp_path / "zsre.jsonl", row), answers_are="truth")
 
 
@@ -401,20 +402,21 @@ BROKEN: list[tuple[str, Mapping[str, Any], str, Any, str]] = [
     ("fever", FEVER, "claim", "\ud800", "claim: found '\\ud800', wanted text without lone surrogates"),
     ("fever", FEVER, "label", "MAYBE", "label: found 'MAYBE', wanted SUPPORTS, REFUTES or NOT ENOUGH INFO"),
     ("fever", FEVER, "label", ["a"], "label: found ['a'], wanted SUPPORTS, REFUTES or NOT ENOUGH INFO"),
-    ("fever", FEVER, "evidence", None, "evidence: found None, wanted a list"),
+    ("fever", FEVER, "evidence", 3, "evidence: found 3, wanted a list"),
     (
         "fever",
         FEVER,
         "evidence",
         [[[1, 2, None, None]]],
-        "evidence[0]: found [1, 2, None, None], wanted sets of [annotation, evidence, page, sentence]",
+        "evidence[0]: found [1, 2, None, None], wanted texts, or sets of [annotation, evidence, page, "
+        "sentence]",
     ),
     (
         "fever",
         FEVER,
         "evidence",
-        ["x"],
-        "evidence[0]: found 'x', wanted sets of [annotation, evidence, page, sentence]",
+        [5],
+        "evidence[0]: found 5, wanted texts, or sets of [annotation, evidence, page, sentence]",
     ),
     ("eren", EREN, "_id", GONE, "_id: missing, wanted a number or text"),
     ("eren", EREN, "edit_scope", [], "edit_scope: found [], wanted the statement and its paraphrases"),
@@ -508,6 +510,8 @@ def test_broken_records(
     broken = {key: inner for key, inner in sound.items() if key != name}
     if value is not GONE:
         broken[name] = value
+    else:
+        text += f"; found: {', '.join(broken)}"
     path = lines(tmp_path / "source.jsonl", sound, broken)
     with pytest.raises(BadFile) as error:
         read_source(format, path)
@@ -517,7 +521,7 @@ def test_broken_records(
 @pytest.mark.parametrize(
     ("content", "text"),
     [
-        (b"", ": found nothing, wanted JSON objects"),
+        (b"", ": found nothing, wanted records"),
         (b'{"a": 1}\n\n{"a": \xff}\n', ":3: found the byte 0xff, wanted UTF-8"),
         (b'{"a": 1}\n{"a": 1', ":2: not JSON: expecting ',' delimiter; found the end"),
         (b'{"a": 1, "b": 2, "a": 3}', ":1: the key 'a' appears twice"),
@@ -564,3 +568,82 @@ def test_arrays_and_lines_give_the_same(tmp_path_factory: Any, values: list[Any]
     if values:
         (folder / "b").write_text("\n".join(map(json.dumps, values)))
         assert [row.value for row in json_rows(folder / "b")] == values
+
+
+# Wrappers, and where a record is ------------------------------------------------------------------------
+
+
+ROWS = [{"a": 1, "b": 2}, {"a": 3, "b": 4}]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"data": ROWS},
+        {"version": "1.0", "data": ROWS},
+        {"en": ROWS},
+        {"en": {"data": ROWS}},
+        [{"en": each} for each in ROWS],
+    ],
+)
+@pytest.mark.parametrize("indent", [None, 1])
+def test_a_wrapper_is_taken_off(value: Any, indent: int | None, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(value, indent=indent))
+    found = list(json_rows(tmp_path / "a.json"))
+    assert [row.value for row in found] == ROWS
+
+
+def test_records_by_their_ids_take_the_key_as_id(tmp_path: Path) -> None:
+    claims = {"8": {"en": {name: FEVER[name] for name in ("label", "claim", "evidence")}}, "9": FEVER}
+    (tmp_path / "a.json").write_text(json.dumps(claims))
+    assert [entry.record.id for entry in read_source("fever", tmp_path / "a.json").entries] == [
+        "fever-8",
+        "fever-7",
+    ]
+
+
+@pytest.mark.parametrize("spread", [False, True])
+def test_a_single_record_is_no_wrapper(spread: bool, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(KILT_FEVER, indent=2 if spread else None))
+    assert [row.value for row in json_rows(tmp_path / "a.json")] == [KILT_FEVER]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ([FEVER, {**FEVER, "claim": 3}], "record 2: claim: found 3, wanted text"),
+        ({"data": [FEVER, {**FEVER, "claim": 3}]}, "record 2: claim: found 3, wanted text"),
+        ({"en": [FEVER, {"de": {"id": 3}}]}, "record 2: de.label: missing, wanted SUPPORTS, REFUTES"),
+        ([FEVER, {"text": "x", "gold": "y"}], "record 2: label: missing, wanted SUPPORTS, REFUTES or NOT "
+         "ENOUGH INFO; found: text, gold"),
+        ([3], "record 1: found 3, wanted an object"),
+        ({"train": [FEVER], "dev": [FEVER]},
+         " found lists of records under 'train', 'dev', wanted one list: a file for each"),
+    ],
+)  # fmt: skip
+def test_a_broken_record_is_named_by_its_number(value: Any, text: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(value))
+    with pytest.raises(BadFile) as error:
+        read_source("fever", path)
+    assert str(error.value).startswith(f"{path}:{text}")
+
+
+@pytest.mark.parametrize(
+    ("evidence", "clues"),
+    [
+        (GONE, set()),
+        (None, set()),
+        ([], set()),
+        ("Tarn painted a barn.", {"text:tarn painted barn"}),
+        (["Tarn painted a barn.", " "], {"text:tarn painted barn"}),
+        ([[["1", "2", "Orvil_Tarn", "3"]]], {"Orvil_Tarn#3"}),
+    ],
+)
+def test_fever_without_the_numbers_of_sentences_is_a_claim_all_the_same(
+    evidence: Any, clues: set[str], tmp_path: Path
+) -> None:
+    row = {name: value for name, value in FEVER.items() if name != "evidence"}
+    (entry,) = read("fever", tmp_path, row if evidence is GONE else row | {"evidence": evidence}).entries
+    assert entry.record.answers == ("SUPPORTS",)
+    assert entry.clues == clues

@@ -128,13 +128,13 @@ def test_records_survive_a_round_trip(
 @pytest.mark.parametrize(
     ("line", "text"),
     [
-        ('{"id": "1"}', "answers: missing, wanted a list"),
+        ('{"id": "1"}', "answers: missing, wanted a list; found: id"),
         ('{"promt": "x"}', "promt: unknown field; did you mean 'prompt'?"),
         ('{"answers": []}', "answers: found [], wanted at least one answer"),
         ('{"answers": ["a"], "id": 1}', "id: found 1, wanted text"),
         (
             '{"answers": ["a"], "id": "1", "fact": "f", "prompt": "p", "paraphrases": [{"text": "t"}]}',
-            "paraphrases[0].source: missing, wanted text",
+            "paraphrases[0].source: missing, wanted text; found: text",
         ),
         (
             '{"answers": ["a"], "id": "1", "fact": "f", "prompt": "p", "held_out": "yes"}',

@@ -5,7 +5,8 @@
 
 `label` is SUPPORTS, REFUTES or NOT ENOUGH INFO. Claims with the last label are left out, because they state
 no fact that could be edited. Each set in `evidence` lists sentences of Wikipedia pages; all of these
-sentences are clues that identify the fact.
+sentences are clues that identify the fact. Some copies of the data set hold the numbers as text, the text of
+the sentences in place of their numbers, or no evidence. Their claims are read all the same.
 
 Source: Thorne et al. 2018, "FEVER: a large-scale dataset for Fact Extraction and VERification",
 arXiv:1803.05355; https://fever.ai.
@@ -20,6 +21,7 @@ from kebench.packs.json_records import json_rows
 from kebench.packs.reading import Entry, Reading
 from kebench.packs.record import Record
 from kebench.packs.rows import Row
+from kebench.scoring.normalise import normalise
 
 GOLD = "label"
 LABELS = ("SUPPORTS", "REFUTES")
@@ -48,14 +50,21 @@ def read(path: Path) -> Reading:
 
 def _clues(row: Row) -> frozenset[str]:
     clues = set()
-    wanted = "sets of [annotation, evidence, page, sentence]"
-    for i, sentences in enumerate(row.items("evidence")):
-        if not isinstance(sentences, list):
-            row.wrong(f"evidence[{i}]", sentences, wanted)
-        for found in sentences:
+    if not row.has("evidence"):
+        return frozenset()
+    evidence = row.value["evidence"]
+    for i, sentences in enumerate([evidence] if isinstance(evidence, str) else row.items("evidence")):
+        for found in sentences if isinstance(sentences, list) else [sentences]:
             match found:
+                case str(text):
+                    if text.strip():
+                        clues.add(f"text:{normalise(text)}")
                 case [_, _, str(page), int(sentence)] if page.strip():
                     clues.add(sentence_clue(page, sentence))
+                case [_, _, str(page), str(sentence)] if page.strip() and sentence.strip().isdecimal():
+                    clues.add(sentence_clue(page, int(sentence)))
                 case _:
-                    row.wrong(f"evidence[{i}]", found, wanted)
+                    row.wrong(
+                        f"evidence[{i}]", found, "texts, or sets of [annotation, evidence, page, sentence]"
+                    )
     return frozenset(clues)
