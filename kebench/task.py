@@ -20,6 +20,13 @@ from kebench.scoring.protocols import STRATA
 AnswersAre = Literal["truth", "counterfactual"]
 """Whether the answers of a source are true, or are the false targets of edits; for rows that do not say."""
 
+ParaphrasesAsked = Literal["agreeing", "all"]
+"""Which paraphrases of a record are in P^x.
+
+`agreeing`: those that the base model answers as it answers x, as in De Cao et al. (2021); a record without
+one is not edited. `all`: every one, and every record that has a target is edited.
+"""
+
 Family = Literal["classifier", "seq2seq", "causal"]
 DEFAULT_SPLIT: Mapping[str, float] = {"train": 0.75, "dev": 0.05, "test": 0.2}
 
@@ -122,6 +129,7 @@ class Task:
         max_prompt_tokens: longer prompts are truncated; the paper truncates at 32.
         retain_size: the number of test questions drawn for the retain set of each edit.
         edits: the number of edits in a run that sets no limit.
+        paraphrases: which paraphrases of a record are asked: `agreeing` or `all`.
         packs: the name of each pack → how it is built.
         default_pack: the pack used if a run names none.
         models: the name of each base model → how it is made.
@@ -147,6 +155,7 @@ class Task:
     max_prompt_tokens: int = 32
     retain_size: int = 200
     edits: int = 200
+    paraphrases: ParaphrasesAsked = "agreeing"
     shipped_editors: tuple[str, ...] = ()
 
     def model_for(self, pack: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,8 +69,15 @@ def make(kind: str, folder: Path, *, paraphrases: bool = True) -> World:
     """Builds a world in an empty folder."""
     task = folder / "toy.yaml"
     task.write_text(task_text(kind), encoding="utf-8")
-    world = World(kind, folder / "home", task)
-    toy_pack(world.home / "packs" / "toy--toy", records(kind, paraphrases=paraphrases))
+    return with_records(World(kind, folder / "home", task), records(kind, paraphrases=paraphrases))
+
+
+def with_records(world: World, rows: Sequence[Record]) -> World:
+    """The world with these records for its pack, and a saved model to answer them."""
+    pack, kind = world.home / "packs" / "toy--toy", world.kind
+    if pack.is_dir():
+        shutil.rmtree(pack)
+    toy_pack(pack, rows)
     tiny.save(kind, world.model)
     (world.model / "kebench.json").write_text(json.dumps({"name": "tiny"}), encoding="utf-8")
     return world

@@ -14,7 +14,7 @@ from typing import Any
 
 from kebench.errors import BadFile, did_you_mean
 from kebench.packs.json_records import json_lines
-from kebench.packs.record import Paraphrase, Record
+from kebench.packs.record import OwnQuestion, Paraphrase, Record
 from kebench.packs.rows import Row
 
 FIELDS = tuple(field.name for field in fields(Record))
@@ -56,11 +56,32 @@ def _fields(record: Record) -> dict[str, Any]:
         "relation": record.relation,
         "alternatives": list(record.alternatives),
         "held_out": record.held_out,
+        "further": [_own_fields(question) for question in record.further],
     }
     stored = {"prediction": record.prediction, "logit": record.logit}  # here "" and 0.0 are values
     return {name: value for name, value in values.items() if value} | {
         name: value for name, value in stored.items() if value is not None
     }
+
+
+def _own_fields(question: OwnQuestion) -> dict[str, Any]:
+    values = {**vars(question), "answers": list(question.answers)}
+    return {name: value for name, value in values.items() if value}
+
+
+def _own_question(row: Row) -> OwnQuestion:
+    """A neighbourhood question, or a portability question, which names the target that it follows from."""
+    kind = row.text("kind")
+    answers = row.texts("answers") if "answers" in row.value else ()
+    if kind == "neighbourhood":
+        if "target" in row.value:
+            row.wrong("target", row.value["target"], "none: a neighbourhood question follows from no target")
+        return OwnQuestion("neighbourhood", row.text("prompt"), answers)
+    if kind != "portability":
+        row.wrong("kind", kind, "neighbourhood or portability")
+    if not answers:
+        row.wrong("answers", [], "at least one answer")
+    return OwnQuestion("portability", row.text("prompt"), answers, row.text("target"))
 
 
 def _record(row: Row) -> Record:
@@ -85,4 +106,5 @@ def _record(row: Row) -> Record:
         held_out=row.flag("held_out"),
         prediction=row.said("prediction") if "prediction" in row.value else None,
         logit=row.number("logit") if "logit" in row.value else None,
+        further=tuple(map(_own_question, row.rows("further") if "further" in row.value else ())),
     )

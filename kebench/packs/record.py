@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+OwnKind = Literal["neighbourhood", "portability"]
+"""What a question that belongs to one record is asked for (`kebench.scoring.answers.Kind`)."""
 
 
 @dataclass(frozen=True)
@@ -18,6 +22,26 @@ class Paraphrase:
     text: str
     source: str
     held_out: bool = False
+
+
+@dataclass(frozen=True)
+class OwnQuestion:
+    """A question that belongs to one record: it is asked after the edit of this record alone.
+
+    Attributes:
+        kind: `neighbourhood`: about another fact, so its answer should stay what it was before the edit.
+            `portability`: its answer follows from the new fact.
+        prompt: the question.
+        answers: of a neighbourhood question the gold answers, if known; of a portability question the
+            answers that follow from the new fact.
+        target: the new answer to the record's prompt from which the answers of a portability question
+            follow; it is asked after an edit to this target alone. None for a neighbourhood question.
+    """
+
+    kind: OwnKind
+    prompt: str
+    answers: tuple[str, ...] = ()
+    target: str | None = None
 
 
 @dataclass(frozen=True)
@@ -39,6 +63,7 @@ class Record:
         prediction: the answer of the base model of the pack's authors, if the pack stores it; it may be
             empty. The protocol decides whether it is used.
         logit: that model's logit, if stored; no protocol uses it.
+        further: the questions that belong to this record alone: its neighbourhood, its portability.
     """
 
     id: str
@@ -52,3 +77,4 @@ class Record:
     held_out: bool = False
     prediction: str | None = None
     logit: float | None = None
+    further: tuple[OwnQuestion, ...] = ()

@@ -15,7 +15,7 @@ from kebench.files.json import write_json
 from kebench.files.writing import write_text
 from kebench.models.model import AbstractModel
 from kebench.models.numerics import numerics
-from kebench.packs.record import Record
+from kebench.packs.record import OwnQuestion, Record
 from kebench.scoring.metrics import same
 from kebench.scoring.normalise import normalise_decao2021
 from kebench.scoring.protocols import Protocol, Targets
@@ -25,7 +25,8 @@ logger = logging.getLogger(__name__)
 VERSION = 2
 """Raised when the same model and records would give another file."""
 ALTERNATIVE_BEAMS = 5
-_STORED = ("prediction", "logit")
+_SINCE = ("prediction", "logit", "further")
+"""The fields of a record that older packs do not have."""
 AT_ONCE = 512
 
 
@@ -37,6 +38,14 @@ class AnsweredParaphrase:
     source: str
     answer: str
     held_out: bool = False
+
+
+@dataclass(frozen=True)
+class AnsweredQuestion:
+    """A question that belongs to one record, and what the base model says to it."""
+
+    question: OwnQuestion
+    answer: str
 
 
 @dataclass(frozen=True)
@@ -54,6 +63,7 @@ class AnsweredRecord:
         paraphrases: with the answers to them.
         held_out: the record's.
         own: the model's own answer, where y is not that but what the pack stores.
+        further: the record's own questions, with the answers to them.
     """
 
     id: str
@@ -69,6 +79,7 @@ class AnsweredRecord:
     subject: str | None = None
     held_out: bool = False
     own: str | None = None
+    further: tuple[AnsweredQuestion, ...] = ()
 
     @property
     def said(self) -> str:
@@ -155,6 +166,8 @@ def _answer_all(
         said = iter(
             model.answer([p.text for p, _ in asked], guesses=[y for _, y in asked], beams=protocol.beams)
         )
+        further = [question for record in part for question in record.further]
+        said_further = iter(model.answer([each.prompt for each in further], beams=protocol.beams))
         margins = margins_of(model, prompts, own)
         alternatives = _alternatives(model, part, predictions, protocol, targets)
         for record, y, mine, stored, margin, others in zip(
@@ -176,6 +189,7 @@ def _answer_all(
                 subject=record.subject,
                 held_out=record.held_out,
                 own=mine if stored else None,
+                further=tuple(AnsweredQuestion(each, next(said_further)) for each in record.further),
             )
     report(len(records), len(records), "")
 
@@ -277,14 +291,19 @@ def _key(
 
 
 def _content(record: Record) -> dict[str, Any]:
-    """A record's fields; `_STORED` only where there is something, so that older files keep their keys."""
+    """A record's fields; those of `_SINCE` only if not empty, so that older packs keep their keys."""
     fields = asdict(record)
-    return {name: fields[name] for name in fields if fields[name] is not None or name not in _STORED}
+    return {name: fields[name] for name in fields if fields[name] not in (None, ()) or name not in _SINCE}
 
 
 def _from_line(line: str) -> AnsweredRecord:
     fields = json.loads(line)
     fields["paraphrases"] = tuple(AnsweredParaphrase(**each) for each in fields["paraphrases"])
+    fields["further"] = tuple(
+        AnsweredQuestion(OwnQuestion(**{**q, "answers": tuple(q["answers"])}), each["answer"])
+        for each in fields.get("further", ())
+        for q in (each["question"],)
+    )
     return AnsweredRecord(
         **{**fields, "gold": tuple(fields["gold"]), "alternatives": tuple(fields["alternatives"])}
     )

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 
 from kebench.edits.edit import Edit
 from kebench.packs.paraphrases import AS_PUBLISHED
+from kebench.scoring.answers import Question, Reference
 from kebench.scoring.metrics import same
 from kebench.scoring.normalise import normalise
 from kebench.scoring.protocols import Protocol, Targets
 
 if TYPE_CHECKING:
-    from kebench.running.base_answers import AnsweredParaphrase, AnsweredRecord
+    from kebench.running.base_answers import AnsweredParaphrase, AnsweredQuestion, AnsweredRecord
+    from kebench.task import ParaphrasesAsked
 
 
 @dataclass(frozen=True)
@@ -25,10 +27,12 @@ class Case:
     Attributes:
         edit: what the editor is told.
         fact: the record's fact key.
-        paraphrases: P^x: those which the base model answers as it answers x (the paper's *filtered*); where
-            the protocol takes what the pack's authors stored, those that they filtered.
+        paraphrases: P^x: those which the base model answers as it answers x (the paper's *filtered*), or all
+            where the task asks all; where the protocol takes what the pack's authors stored, those that they
+            filtered.
         held_out: whether its relation is kept from every editor's training.
         held_out_wordings: those of the paraphrases whose wording is kept from every editor's training.
+        further: the questions that belong to this edit alone: its neighbourhood, its portability.
     """
 
     edit: Edit
@@ -36,6 +40,7 @@ class Case:
     paraphrases: tuple[str, ...]
     held_out: bool = False
     held_out_wordings: frozenset[str] = frozenset()
+    further: tuple[Question, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,18 +61,25 @@ class Cases:
 
 
 def make_cases(
-    records: Sequence[AnsweredRecord], protocol: Protocol, *, targets: Targets, seed: int
+    records: Sequence[AnsweredRecord],
+    protocol: Protocol,
+    *,
+    targets: Targets,
+    seed: int,
+    paraphrases: ParaphrasesAsked = "agreeing",
 ) -> Cases:
     """Every record that can be edited: it has a target, and a paraphrase the base model agrees on.
 
-    A split without a single paraphrase (KILT's) is edited all the same; its equivalence is NaN.
+    A split without a single paraphrase (KILT's) is edited all the same; its equivalence is NaN. With
+    `paraphrases="all"` no record needs one, and no paraphrase is set aside because the base model answers it
+    otherwise.
     """
-    need_paraphrase = any(record.paraphrases for record in records)
+    need_paraphrase = paraphrases == "agreeing" and any(record.paraphrases for record in records)
     cases: list[Case] = []
     set_aside: Counter[str] = Counter()
     n_paraphrases = disagreeing = 0
     for record in sorted(records, key=lambda each: hashlib.sha256(f"{seed}:{each.id}".encode()).digest()):
-        agreeing = _agreeing(record, protocol)
+        agreeing = _counting(record, protocol, paraphrases)
         n_paraphrases += len(record.paraphrases)
         disagreeing += len(record.paraphrases) - len(agreeing)
         target = _target(record, targets)
@@ -85,14 +97,19 @@ def make_cases(
                     tuple(p.text for p in agreeing),
                     record.held_out,
                     frozenset(p.text for p in agreeing if p.held_out),
+                    _further(record, target, protocol),
                 )
             )
     return Cases(tuple(cases), dict(sorted(set_aside.items())), n_paraphrases, disagreeing)
 
 
-def _agreeing(record: AnsweredRecord, protocol: Protocol) -> list[AnsweredParaphrase]:
+def _counting(
+    record: AnsweredRecord, protocol: Protocol, asked: ParaphrasesAsked
+) -> list[AnsweredParaphrase]:
     """The paraphrases that count, of which the protocol may leave out those that are x or another again."""
-    if record.stored is not None:
+    if asked == "all":
+        found = list(record.paraphrases)
+    elif record.stored is not None:
         found = [p for p in record.paraphrases if p.source == AS_PUBLISHED]
     else:
         equality = protocol.success_equality
@@ -112,3 +129,22 @@ def _target(record: AnsweredRecord, targets: Targets) -> str | None:
     if targets == "alternative":
         return record.target
     return None if record.correct else record.gold[0]
+
+
+def _further(record: AnsweredRecord, target: str, protocol: Protocol) -> tuple[Question, ...]:
+    """The record's own questions, as they are asked after its edit to this target."""
+    places = enumerate(record.further)
+    return tuple(
+        _question(record, number, each)
+        for number, each in places
+        if each.question.target is None or same(each.question.target, target, protocol.success_equality)
+    )
+
+
+def _question(record: AnsweredRecord, number: int, asked: AnsweredQuestion) -> Question:
+    own = asked.question
+    id_ = f"{record.id}/{own.kind} {number}"
+    if own.kind == "portability":
+        return Question(id_, own.kind, own.prompt, {"target": own.answers}, record.fact)
+    gold: dict[Reference, tuple[str, ...]] = {"gold": own.answers} if own.answers else {}
+    return Question(id_, own.kind, own.prompt, {"base answer": (asked.answer,), **gold}, fact="")

@@ -12,7 +12,7 @@ from kebench.running.base_answers import AnsweredRecord
 from kebench.running.cases import Case
 from kebench.running.preparation import RunInputs
 from kebench.running.settings import RunSettings
-from kebench.scoring.answers import BaseAnswer
+from kebench.scoring.answers import BaseAnswer, Question
 from kebench.scoring.record import Setting
 from kebench.scoring.regimes import Regime
 from kebench.scoring.statistics import draw_sample, strata
@@ -79,7 +79,12 @@ class Plan:
             seed=inputs.seed,
             edits=len(cases),
             edits_sha256=_digest(
-                {"edit": asdict(case.edit), "fact": case.fact, "paraphrases": case.paraphrases}
+                {
+                    "edit": asdict(case.edit),
+                    "fact": case.fact,
+                    "paraphrases": case.paraphrases,
+                    **({"further": [_named(question) for question in case.further]} if case.further else {}),
+                }
                 for case in cases
             ),
             test_sha256=_digest(row.to_json() for row in base),
@@ -116,6 +121,11 @@ class Plan:
             **({"gold_answers": gold} if gold else {}),
             **({"stored_predictions": len(stored), "that_the_model_does_not_give": stale} if stored else {}),
         }
+
+
+def _named(question: Question) -> dict[str, Any]:
+    """A question as JSON holds it; no question of a case has tags."""
+    return {name: value for name, value in asdict(question).items() if name != "tags"}
 
 
 def _digest(values: Iterable[Any]) -> str:

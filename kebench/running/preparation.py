@@ -258,7 +258,7 @@ def make_inputs(
     if protocol.stopping == "answer":
         model = model.judged(protocol)
     test = answered(model, base, records, protocol, progress, targets=targets)
-    cases = make_cases(test, protocol, targets=targets, seed=seed)
+    cases = make_cases(test, protocol, targets=targets, seed=seed, paraphrases=task.paraphrases)
     if protocol.retain_over == "editable":
         editable = {case.edit.id for case in cases.cases}
         test = tuple(record for record in test if record.id in editable)
@@ -302,6 +302,8 @@ def state_digest(editor: AbstractTrainedEditor, inputs: RunInputs) -> str:
     ]  # fmt: skip
     if inputs.protocol.alternatives != "kebench":
         parts.append(inputs.protocol.alternatives)
+    if inputs.task.paraphrases != "agreeing":
+        parts.append(inputs.task.paraphrases)
     if any(takes_stored(record, inputs.protocol) for record in inputs.pack.records("train")):
         parts.append("stored")
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
@@ -434,7 +436,9 @@ def _known(records: Sequence[AnsweredRecord]) -> list[RetainQuestion]:
 
 
 def _training_edits(records: Sequence[AnsweredRecord], inputs: RunInputs) -> list[TrainingEdit]:
-    made = make_cases(records, inputs.protocol, targets=inputs.targets, seed=0)
+    made = make_cases(
+        records, inputs.protocol, targets=inputs.targets, seed=0, paraphrases=inputs.task.paraphrases
+    )
     return [
         TrainingEdit(case.fact, replace(case.edit, paraphrases=_wordings_to_learn(case)))
         for case in made.cases

@@ -15,7 +15,7 @@ from kebench.edits.versions import Versions
 from kebench.models.model import AbstractModel
 from kebench.running.cases import Case
 from kebench.running.plan import Plan
-from kebench.scoring.answers import BaseAnswer, EditAnswers, ParaphraseAnswer
+from kebench.scoring.answers import Answer, BaseAnswer, EditAnswers, ParaphraseAnswer
 from kebench.scoring.regimes import FINAL
 
 OUT_OF_REACH = (
@@ -113,9 +113,11 @@ def _check_alone(
 
 
 def _questions(case: Case, plan: Plan) -> dict[str, str]:
-    """x, its paraphrases and the case's sample, each text once, with an answer it may well get."""
+    """x, its paraphrases, its own questions and its sample: each text once, with an answer it may get."""
     target = case.edit.target
     found = dict.fromkeys((case.edit.prompt, *case.paraphrases), target)
+    for question in case.further:
+        found.setdefault(question.prompt, next(iter(question.references.values()))[0])
     for row in plan.sample(case):
         found.setdefault(row.prompt, row.answer)
     return found
@@ -193,4 +195,5 @@ def _row(
         ),
         sample={row.id: said(row.prompt) for row in sample},
         held_out=case.held_out,
+        further=tuple(Answer(question, case.edit.id, said(question.prompt)) for question in case.further),
     )

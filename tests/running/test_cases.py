@@ -189,3 +189,16 @@ ORDER = ["d", "a", "c", "b", "e"]
 def test_nothing_in_nothing_out(targets: str) -> None:
     found = make_cases([], STRICT, targets=targets, seed=0)  # type: ignore[arg-type]
     assert (found.cases, found.set_aside, found.paraphrases) == ((), {}, 0)
+
+
+def test_a_task_may_ask_all_paraphrases() -> None:
+    """Also those that the base model answers otherwise; then no record needs an agreeing one."""
+    rows = [record("a"), record("b", paraphrases=(AnsweredParaphrase("And b?", "toy", "Riga"),))]
+    found = make_cases(rows, STRICT, targets="alternative", seed=0, paraphrases="all")
+    assert {case.edit.id: case.paraphrases for case in found.cases} == {
+        "a": ("a, say?", "And a?"),
+        "b": ("And b?",),
+    }
+    assert (found.disagreeing, found.set_aside) == (0, {})
+    agreeing = make_cases(rows, STRICT, targets="alternative", seed=0)
+    assert [case.edit.id for case in agreeing.cases] == ["a"]
