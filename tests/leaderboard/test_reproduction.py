@@ -24,6 +24,7 @@ ROWS = {
     "+ P^x": "knowledge_editor_paraphrases",
     "+ P^x + loop": "knowledge_editor_paraphrases_loop",
     "KnowledgeEditor, C_L2": "knowledge_editor_l2",
+    "KnowledgeEditor, KL over 5 hypotheses": "knowledge_editor_beam",
     "control: noise of the same size": "random_update",
 }
 COLUMNS = {
