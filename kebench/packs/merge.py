@@ -96,4 +96,5 @@ def _joined(group: Sequence[Entry], answers: tuple[str, ...], additions: Sequenc
         relation=next((record.relation for record in records if record.relation), None),
         alternatives=tuple(dict.fromkeys(each for record in records for each in record.alternatives)),
         held_out=any(record.held_out for record in records),
+        further=tuple(dict.fromkeys(each for record in records for each in record.further)),
     )

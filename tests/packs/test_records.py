@@ -17,7 +17,7 @@ from kebench.packs.build import build_pack, import_pack
 from kebench.packs.formats import read_source
 from kebench.packs.pack import verify_pack
 from kebench.packs.reading import Reading
-from kebench.packs.record import Paraphrase, Record
+from kebench.packs.record import OwnQuestion, Paraphrase, Record
 from kebench.task import PackRecipe, PackSource, load_task
 
 Row = Mapping[str, Any]
@@ -29,6 +29,7 @@ QUESTION = {
     "target": "Sudland",
     "subject": "Port Wessel",
     "relation": "country",
+    "retain": ["In which land is Holm?"],
 }
 PLAIN = {"id": "", "prompt": "Who founded Holm?", "answers": "Ina Holm"}
 WANTED = (
@@ -41,6 +42,7 @@ WANTED = (
         subject="Port Wessel",
         relation="country",
         alternatives=("Sudland",),
+        further=(OwnQuestion("neighbourhood", "In which land is Holm?"),),
     ),
     Record("own-c255dea927", "", "Who founded Holm?", ("Ina Holm",)),
 )
@@ -201,6 +203,14 @@ def test_a_recipe_says_that_rows_name_their_splits(told: bool, tmp_path: Path) -
             KebenchError, match=r"own.jsonl: found rows that name their splits, and split: None"
         ):
             build_pack(task, "own", tmp_path, tmp_path / "pack")
+
+
+def test_the_same_prompt_twice_is_one_record_with_both_rows_questions(tmp_path: Path) -> None:
+    as_lines(tmp_path / "own.jsonl", [SOUND | {"retain": "A?"}, SOUND | {"retain": ["A?", "B?"]}])
+    pack = import_pack("records", [tmp_path / "own.jsonl"], tmp_path / "pack")
+    (record,) = pack.records("train")
+    assert [question.prompt for question in record.further] == ["A?", "B?"]
+    assert verify_pack(tmp_path / "pack").splits == pack.splits
 
 
 def test_an_empty_test_split_is_told_at_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -33,7 +33,7 @@ from kebench.packs.facts import answer_clues
 from kebench.packs.paraphrases import distinct
 from kebench.packs.questions import question_id
 from kebench.packs.reading import Entry, Reading, SplitName
-from kebench.packs.record import Paraphrase, Record
+from kebench.packs.record import OwnQuestion, Paraphrase, Record
 from kebench.packs.rows import Row
 from kebench.packs.split import SPLITS
 from kebench.packs.tables import rows_of
@@ -65,10 +65,9 @@ def read(path: Path) -> Reading:
                 problem = f"{name}: found {found}, and {there}, wanted it in all rows or in none"
                 raise BadFile(path, problem, place=row.place)
         set_aside.update(f"fields not used: {name}" for name in _foreign(row))
-        set_aside["retain questions, not used yet"] += len(row.one_or_more("retain"))
         entries.append(_entry(row))
     one_answer = first is not None and first.has("label")
-    return Reading(tuple(entries), set_aside=+set_aside, one_answer=one_answer)
+    return Reading(tuple(entries), set_aside=set_aside, one_answer=one_answer)
 
 
 def _entry(row: Row) -> Entry:
@@ -89,6 +88,7 @@ def _entry(row: Row) -> Entry:
         subject=subject,
         relation=row.text("relation") if row.has("relation") else None,
         alternatives=row.one_or_more("target"),
+        further=tuple(OwnQuestion("neighbourhood", text) for text in row.one_or_more("retain")),
     )
     if fact is not None:
         clues = frozenset({f"fact:{fact}"})
