@@ -36,6 +36,7 @@ from kebench.models.causal import Causal
 from kebench.models.classifier import Classifier
 from kebench.models.labels import label_columns, names_nothing
 from kebench.models.model import AbstractModel, PromptFormat
+from kebench.models.model_folder import check_folder
 from kebench.models.seq2seq import Seq2Seq
 from kebench.models.settings import BatchSize, DType
 from kebench.task import Family, Task
@@ -45,6 +46,10 @@ logger = logging.getLogger(__name__)
 PACKAGE = "package:"
 Pair = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 """A network and its tokenizer."""
+MOST_SHOWN = 300
+"""The largest number of characters of an error of transformers that are shown."""
+WEIGHTS_A_BYTE = 4
+"""The largest number of weights that a configuration may ask for, for each byte of the files of weights."""
 MOST_NAMED = 4
 """The largest number of weights that an error names; it gives the number of the others."""
 
@@ -192,9 +197,56 @@ def _model(
         logger.warning("model %s: its labels have no names; assumed: %s", name, ", ".join(task.labels))
     shown = name + (f" ({dtype})" if dtype != "float32" else "")
     model = FAMILIES[task.family](shown, network, tokenizer, PromptFormat.of(task))
+    _check_positions(model)
     model.tf32 = dtype == "tf32"
     model.batching = batching(batch_size, network.config, model.device)
     return model
+
+
+def _check_positions(model: AbstractModel) -> None:
+    """Checks that the model can read the longest prompt and answer that the task allows.
+
+    Raises:
+        BadSetting: it has fewer positions.
+    """
+    known = getattr(model.network.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    if not isinstance(known, int):  # T5: distances, not positions
+        return
+    for name, part in model.network.named_modules():
+        if name.endswith("position_embeddings") and isinstance(
+            skipped := getattr(part, "padding_idx", None), int
+        ):
+            known -= skipped + 1  # RoBERTa counts positions from there
+            break
+    limits = model.prompt_format
+    prompt, answer = limits.max_prompt_tokens, limits.max_answer_tokens
+    wanted, told = {
+        "classifier": (prompt, f"the task's max_prompt_tokens ({prompt})"),
+        "seq2seq": (
+            max(prompt, answer),
+            f"the task's max_prompt_tokens ({prompt}), max_answer_tokens ({answer})",
+        ),
+        "causal": (
+            prompt + answer,
+            f"the task's max_prompt_tokens ({prompt}) and max_answer_tokens ({answer})",
+        ),
+    }[model.family]
+    if known < wanted:
+        raise BadSetting(f"model {model.name}: found {known} positions, wanted {wanted}: {told}")
+
+
+def _check_number_of_weights(folder: Path, config: PreTrainedConfig, family: Family) -> None:
+    """Checks that a network of this configuration is about as large as the weights in a folder.
+
+    Raises:
+        BadFile: it would be much larger, so that making it could take all memory.
+    """
+    held = sum(file.stat().st_size for file in folder.glob("*.safetensors"))  # half a byte a number, or more
+    with torch.device("meta"):
+        network = LOADERS[family].from_config(config, trust_remote_code=False)
+    wanted = sum(parameter.numel() for parameter in network.parameters())
+    if held and wanted > WEIGHTS_A_BYTE * held:
+        raise BadFile(folder, f"config.json asks for {wanted} numbers, and the weights hold {held} bytes")
 
 
 def label_fields(labels: Sequence[str]) -> dict[str, Any]:
@@ -209,9 +261,14 @@ def label_fields(labels: Sequence[str]) -> dict[str, Any]:
 def load_config(name: str, *, revision: str | None = None) -> PreTrainedConfig:
     """Loads a model's configuration. Names and errors are as for `load_pretrained`."""
     with _plain_errors(name) as place:
-        if _is_local(place) and not (Path(place) / "config.json").is_file():
-            raise BadFile(place, "found no config.json, wanted a folder with a transformers model")
-        config: PreTrainedConfig = AutoConfig.from_pretrained(place, revision=revision)
+        if _is_local(place):
+            check_folder(Path(place))
+        config: PreTrainedConfig = AutoConfig.from_pretrained(
+            place, revision=revision, trust_remote_code=False
+        )
+        architectures = config.architectures or []
+        if not all(isinstance(each, str) for each in architectures):
+            raise BadFile(place, f"architectures: found {architectures}, wanted the names of classes")
         return config
 
 
@@ -239,10 +296,14 @@ def load_pretrained(
         NotFound: there is no such folder, and no such model on the Hub or the Hub cannot be reached.
         BadFile: the folder holds no usable model, or weights are missing or superfluous.
     """
+    config = load_config(name, revision=revision)
     with _plain_errors(name) as place:
+        if _is_local(place):
+            _check_number_of_weights(Path(place), config, family)
         network, found = LOADERS[family].from_pretrained(
             place,
             revision=revision,
+            trust_remote_code=False,
             dtype=dtype,
             use_safetensors=True,
             output_loading_info=True,
@@ -296,7 +357,9 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _tokenizer(place: str, revision: str | None) -> PreTrainedTokenizerBase:
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(place, revision=revision)
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+        place, revision=revision, trust_remote_code=False
+    )
     # If the files are missing, transformers makes a tokenizer with only special tokens (and a space, for T5).
     if len(tokenizer) - len(set(tokenizer.all_special_ids)) <= 1:
         raise BadFile(place, "found no tokenizer, wanted the files of one beside the weights")
@@ -328,11 +391,27 @@ def _plain_errors(name: str) -> Iterator[str]:
     place = _in_package(name) if name.startswith(PACKAGE) else name
     try:
         yield place
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    except KebenchError:
+        raise
+    except Exception as error:  # a broken file makes transformers raise whatever its code meets first
+        problem = _one_line(error)
         if _is_local(place):
-            raise BadFile(place, first_line) from None
-        raise NotFound("model", f"{name}' (not a folder, and the Hub says: '{first_line}") from None
+            raise BadFile(place, problem) from None
+        raise NotFound("model", f"{name}' (not a folder, and the Hub says: '{problem}") from None
+    except BaseException as error:
+        if type(error).__name__ == "PanicException":  # of the tokenizers library, which is written in Rust
+            raise BadFile(place, f"the tokenizer cannot be read ({_one_line(error)})") from None
+        raise
+
+
+def _one_line(error: BaseException) -> str:
+    """Describes an error of transformers in one line."""
+    text = " ".join(str(error).split())
+    if "trust_remote_code" in text:
+        return "holds code of its own, which kebench does not run"
+    if not isinstance(error, OSError | ValueError | RuntimeError | SafetensorError):
+        text = f"not a usable model ({type(error).__name__}: {text})"
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
 
 
 def _is_local(name: str) -> bool:

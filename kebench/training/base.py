@@ -335,7 +335,7 @@ def _from_scratch(
         **fields,
     )
     config.update(_dropout(config, settings.dropout))
-    return LOADERS[task.family].from_config(config), tokenizer
+    return LOADERS[task.family].from_config(config, trust_remote_code=False), tokenizer
 
 
 def bpe_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerBase:
