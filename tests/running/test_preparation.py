@@ -56,7 +56,9 @@ def learnt(monkeypatch: pytest.MonkeyPatch) -> TrainingSet:
 
     monkeypatch.setattr(preparation, "answered", answered)
     pack = SimpleNamespace(records=splits.__getitem__)  # no test: a KeyError where it is asked for
-    inputs: Any = SimpleNamespace(pack=pack, model=None, identity="", protocol=STRICT, targets="alternative")
+    inputs: Any = SimpleNamespace(
+        pack=pack, model=None, identity="", protocol=STRICT, targets="alternative", task=tiny.task("bert")
+    )
     progress: Any = SimpleNamespace(stage=lambda name: None)
     return preparation.training_set(inputs, progress)
 
