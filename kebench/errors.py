@@ -7,7 +7,7 @@
     ├── NotFound     a name or a path does not exist; the message suggests the most similar one
     └── Busy         another process is writing the same file or folder
 
-`cli.py` catches `KebenchError` in one place, prints its message and exits with status 2. A programmer's
+`kebench/cli/errors.py` catches `KebenchError`, prints its message and exits with status 2. A programmer's
 mistake is raised as a plain `ValueError` or `TypeError`.
 """
 

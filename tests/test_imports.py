@@ -99,7 +99,7 @@ def test_a_typo_is_found_before_torch_is_imported(words: list[str]) -> None:
 
 def test_nothing_but_the_command_line_prints_or_exits() -> None:
     for file in Path(kebench.__file__).parent.rglob("*.py"):
-        if file.name in ("cli.py", "__main__.py"):
+        if file.name == "__main__.py" or file.parent.name == "cli":
             continue
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call):

@@ -1,4 +1,4 @@
-"""What a run is asked to do, checked before anything heavy is imported."""
+"""The settings of a run. This module does not import torch, so that a mistake in them is found at once."""
 
 from __future__ import annotations
 
@@ -16,86 +16,100 @@ Split = Literal["test", "dev"]
 
 @dataclass(frozen=True)
 class RunSettings:
-    """What a run is asked to do.
+    """The settings of a run.
 
-    Each field is a flag of `kebench run`, a field of its `--config` file, and an argument of
-    `kebench.evaluate`; the text beside its type explains it, and is the flag's help.
+    Each field is an option of `kebench run`, a field of its `--config` file, and an argument of
+    `kebench.evaluate`. The text beside its type explains the field, and is the help text of the option.
     """
 
     editors: Annotated[
         tuple[str, ...],
-        "Editors: names, YAML paths or module:Class; with @recipe and +variant behind a name or a path.",
+        "Editors, with commas between them: names, YAML paths or module:Class. A name or a path may end with"
+        " @recipe and +variant.",
     ]
-    task: Annotated[str, "A task's name, or a YAML path."]
+    task: Annotated[str, "A task's name, or the path of its YAML file."]
     model: Annotated[str | None, "One of the task's models, a folder, or a Hub id. Default: the pack's."] = (
         None
     )
     pack: Annotated[str | None, "One of the task's packs, or a folder. Default: the task's."] = None
     settings: Annotated[
-        Mapping[str, Any], "Settings of the editors that replace those of their files, as NAME=VALUE."
+        Mapping[str, Any], "Settings of the editors, as NAME=VALUE. They replace those of the editors' files."
     ] = field(default_factory=dict)
-    limit: Annotated[int | None, "How many edits; 0: all. Default: the task's."] = None
+    limit: Annotated[int | None, "The number of edits; 0: all. Default: the task's."] = None
     precision: Annotated[
         float | None,
-        "Edit until retain accuracy is known to ± POINTS percentage points, the half-width of its 95 %"
-        " interval (which takes 250 / POINTS edits at least); the limit, by default all, is then the most"
-        " edits it may take.",
+        "Make edits until retain accuracy is known to ± POINTS percentage points, the half-width of its 95 %"
+        " interval. This needs at least 250 / POINTS edits. --limit is then the largest number of edits, by"
+        " default all.",
     ] = None
-    seed: Annotated[int, "Of the choice of edits, and of the intervals. Default: 0."] = 0
-    protocol: Annotated[str, "strict (default) or decao2021."] = "strict"
-    targets: Annotated[Targets, "alternative (default): another answer; gold: correct what is wrong."] = (
-        "alternative"
-    )
+    seed: Annotated[int, "The seed for the choice of edits and for the intervals. Default: 0."] = 0
+    protocol: Annotated[str, "The scoring protocol: strict (default) or decao2021."] = "strict"
+    targets: Annotated[
+        Targets,
+        "The answers that edits ask for. alternative (default): another answer than the base model's; gold:"
+        " the right answer, for questions that the base model answers wrongly.",
+    ] = "alternative"
     retain: Annotated[
         int | Literal["exact"] | None,
-        "Test questions asked of each edit, or 'exact' for all. Default: the task's.",
+        "The number of test questions asked after each edit, or 'exact' for all. Default: the task's.",
     ] = None
     retain_seed: Annotated[
-        int, "Of the choice of those questions; another seed asks the same edits other questions. Default: 0."
+        int,
+        "The seed for the choice of these questions. Another seed asks other questions after the same edits."
+        " Default: 0.",
     ] = 0
     split: Annotated[
         Split,
-        "test (default); dev, to choose an editor's settings with: the half of the dev split from which no"
-        " editor learns, without held-out wordings and relations.",
+        "The split whose records are edited: test (default) or dev. Use dev to choose an editor's settings."
+        " It takes the half of the dev split that no editor is trained with, without held-out wordings and"
+        " relations.",
     ] = "test"
     regime: Annotated[
         str,
         "single (default): every edit starts from the base model; batch: --batch edits are put into one model"
-        " at once; sequential: a model is edited again and again.",
+        " together; sequential: one model is edited again and again.",
     ] = "single"
-    edits: Annotated[int | None, "How many edits follow each other in one model, in sequential."] = None
-    batch: Annotated[int | None, "How many edits are put into a model at once. Default: 1 in sequential."] = (
-        None
-    )
+    edits: Annotated[
+        int | None, "With --regime sequential: the number of edits made one after another in one model."
+    ] = None
+    batch: Annotated[
+        int | None,
+        "The number of edits that are put into a model together. Default with --regime sequential: 1.",
+    ] = None
     ask_after: Annotated[
         tuple[int, ...],
-        "After how many edits of a sequence all edits so far are asked about, as numbers with commas; at its"
-        " end they always are.",
+        "With --regime sequential: after these numbers of edits, all edits so far are asked about. Numbers"
+        " have commas between them. At the end of the sequence, all edits are asked about in any case.",
     ] = ()
-    output: Annotated[str | None, "The run's folder. Default: runs/<task>-<key of the setting>."] = None
-    device: Annotated[str | None, "cpu, cuda, cuda:1, mps. Default: cuda if there is one."] = None
+    output: Annotated[str | None, "The folder for the run. Default: runs/<task>-<key of the setting>."] = None
+    device: Annotated[str | None, "The device: cpu, cuda, cuda:1 or mps. Default: cuda if there is one."] = (
+        None
+    )
     dtype: Annotated[
-        DType, "float32 (default), tf32 (on cuda) or bfloat16; tables keep results of each apart."
+        DType,
+        "The number format: float32 (default), tf32 (on cuda) or bfloat16. Tables keep the results of each"
+        " apart.",
     ] = "float32"
     batch_size: Annotated[
         BatchSize,
-        "Rows a forward pass. Default: auto, as many as should fit. Halved whenever memory runs out.",
+        "The largest number of rows in a forward pass. Default: auto, as many as should fit into memory. It"
+        " is halved when memory runs out.",
     ] = "auto"
 
     def as_regime(self) -> Regime:
         """The regime that `regime`, `edits`, `batch` and `ask_after` mean.
 
         Raises:
-            BadSetting: they do not go together.
+            BadSetting: they exclude each other, or one that is needed is missing.
         """
         return Regime.of(self.regime, edits=self.edits, batch=self.batch, ask_after=self.ask_after)
 
     def check(self) -> None:
-        """Makes sure of what the types do not say.
+        """Checks what the types do not: known names, ranges of numbers, and options that exclude each other.
 
         Raises:
             NotFound: there is no such protocol.
-            BadSetting: a number is out of range, or a word is none of those there are.
+            BadSetting: a number is out of its range, a word is unknown, or two options exclude each other.
         """
         if self.protocol not in PROTOCOLS:
             raise NotFound("protocol", self.protocol, PROTOCOLS)

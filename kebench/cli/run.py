@@ -1,0 +1,51 @@
+"""`kebench run`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kebench.cli.announcements import announce_run
+from kebench.cli.options import given, names_in, run_options, run_settings
+from kebench.errors import BadSetting
+
+
+@click.command()
+@run_options()
+@click.option(
+    "--config",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A YAML file that holds these options; an option on the command line replaces that of the file.",
+)
+def run(config: Path | None, editors: str | None, settings: dict[str, Any] | None, **options: Any) -> None:
+    """Run editors on a task and print their scores.
+
+    The pack, the answers of the base model and the trained editors are made first if they are missing. After
+    an interruption, the same command continues the run.
+    """
+    from kebench.files.yaml import as_mapping, read_yaml
+
+    fields = dict(as_mapping(read_yaml(config), config)) if config else {}
+    fields.update(given(options))
+    if editors is not None:
+        fields["editors"] = editors
+    if settings is not None:
+        in_file = fields.get("settings")
+        fields["settings"] = {**in_file, **settings} if isinstance(in_file, dict) else settings
+    if isinstance(fields.get("editors"), str):
+        fields["editors"] = names_in(fields["editors"])
+    for flag, name in (("--editor", "editors"), ("--task", "task")):
+        if not fields.get(name):
+            raise BadSetting(f"run: {flag} is missing")
+    asked = run_settings(fields, config or "run")
+    announce_run(asked)
+
+    from kebench.leaderboard import table_text
+    from kebench.running.progress import Progress
+    from kebench.running.run import run as run_editors
+
+    folder, records = run_editors(asked, progress=Progress())
+    click.echo(table_text(records))
+    click.echo(f"\n{folder}")
