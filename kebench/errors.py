@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 
 class KebenchError(Exception):
@@ -72,3 +73,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     if nearest:
         return f"; did you mean '{nearest[0]}'?"
     return f"; known: {', '.join(choices)}" if choices else ""
+
+
+def shown(found: Any) -> str:
+    """Returns `found` as at most 60 characters on one line, for an error message."""
+    text = repr(found)
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        text = ascii(found)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from string import Formatter
 from typing import Any, ClassVar, Literal
 
 from pydantic import ConfigDict
 
-from kebench.errors import BadFile, NotFound, did_you_mean
+from kebench.errors import BadFile, NotFound, did_you_mean, shown
+from kebench.files.names import unsafe
 from kebench.files.outside import TASKS, plugin_file, plugins
 from kebench.files.yaml import FORBID_EXTRA, folder_of, read_yaml, validated
 from kebench.scoring.protocols import STRATA
@@ -187,14 +189,30 @@ def load_task(name: str) -> Task:
     return task
 
 
+def _is_template(text: str) -> bool:
+    """Returns True if `{prompt}` is in the text, as it stands here, and no other field."""
+    try:
+        fields = [part[1:] for part in Formatter().parse(text) if part[1] is not None]
+    except ValueError:  # a brace without its partner
+        return False
+    return bool(fields) and all(each == ("prompt", "", None) for each in fields)
+
+
 def _check(task: Task, path: Path) -> None:
     """Checks what the types of the fields cannot express."""
-    try:
-        has_prompt = "\0" in task.template.format(prompt="\0")
-    except (ValueError, LookupError, AttributeError):
-        has_prompt = False
-    if not has_prompt:
-        raise BadFile(path, f"template: found '{task.template}', wanted {{prompt}} and no other field in it")
+    names = [("name", task.name, False)]
+    names += [("packs", name, False) for name in task.packs]
+    names += [("models", name, True) for name in task.models]
+    for field_name, found, parts in names:
+        if wanted := unsafe(found, parts=parts):
+            raise BadFile(path, f"{field_name}: found {shown(found)}, wanted {wanted}")
+    shipped = [each.shipped for each in task.packs.values()] + [each.shipped for each in task.models.values()]
+    for folder in shipped:
+        if folder is not None and unsafe(folder, parts=True):
+            raise BadFile(path, f"shipped: found {shown(folder)}, wanted a folder below tasks/")
+    if not _is_template(task.template):
+        problem = f"template: found {shown(task.template)}, wanted {{prompt}} and no other field in it"
+        raise BadFile(path, problem)
     defaults = [
         ("default_pack", task.default_pack, task.packs),
         ("default_model", task.default_model, task.models),

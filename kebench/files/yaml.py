@@ -11,7 +11,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from kebench.errors import BadFile, BadSetting, did_you_mean
+from kebench.errors import BadFile, BadSetting, did_you_mean, shown
 
 T = TypeVar("T")
 _UNKNOWN = ("unexpected_keyword_argument", "extra_forbidden")
@@ -21,7 +21,19 @@ FORBID_EXTRA = ConfigDict(extra="forbid")
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """Refuses a key that appears twice in a mapping; PyYAML itself would keep the last one."""
+    """Refuses a key that appears twice in a mapping, of which PyYAML would keep the last; and every alias.
+
+    A few lines of aliases can stand for more values than fit in memory.
+    """
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(
+                problem=f"found the alias *{event.anchor}, wanted the value itself",
+                problem_mark=event.start_mark,
+            )
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[Hashable] = set()
@@ -55,6 +67,8 @@ def read_yaml(path: Path) -> Any:
         raise BadFile(path, error.problem or "not YAML", place=place) from None
     except (yaml.YAMLError, ValueError) as error:  # an unknown character, or a date such as 2024-13-01
         raise BadFile(path, f"not YAML ({' '.join(str(error).split())})") from None
+    except RecursionError:
+        raise BadFile(path, "not YAML that can be read: nested too deeply") from None
 
 
 def yaml_value(text: str, place: str) -> Any:
@@ -69,8 +83,8 @@ def yaml_value(text: str, place: str) -> Any:
     """
     try:
         return yaml.load(text, Loader=_UniqueKeyLoader)
-    except (yaml.YAMLError, ValueError):
-        raise BadFile(place, f"found '{text}', wanted a value in YAML") from None
+    except (yaml.YAMLError, ValueError, RecursionError):
+        raise BadFile(place, f"found {shown(text)}, wanted a value in YAML") from None
 
 
 def as_yaml(value: Any) -> str:
@@ -108,9 +122,7 @@ def validated(kind: type[T], value: Any, path: Path | str) -> T:
             raise BadFile(path, f"{place}: unknown field{did_you_mean(name, known)}") from None
         if first["type"] in ("missing", "missing_argument"):
             raise BadFile(path, f"{place}: missing") from None
-        found = repr(first["input"])
-        shown = found if len(found) < 60 else found[:57] + "..."
-        raise BadFile(path, f"{place}: found {shown}, wanted: {first['msg']}") from None
+        raise BadFile(path, f"{place}: found {shown(first['input'])}, wanted: {first['msg']}") from None
 
 
 def _refuse_unknown_fields(kind: Any, value: Any, path: Path | str, place: str) -> None:

@@ -30,6 +30,7 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from kebench.errors import BadFile, BadSetting, KebenchError, NotFound
+from kebench.files.hub import only_cached
 from kebench.files.shipped import MODEL_CARD
 from kebench.models.batching import batching
 from kebench.models.causal import Causal
@@ -209,15 +210,7 @@ def _check_positions(model: AbstractModel) -> None:
     Raises:
         BadSetting: it has fewer positions.
     """
-    known = getattr(model.network.config.get_text_config(decoder=True), "max_position_embeddings", None)
-    if not isinstance(known, int):  # T5: distances, not positions
-        return
-    for name, part in model.network.named_modules():
-        if name.endswith("position_embeddings") and isinstance(
-            skipped := getattr(part, "padding_idx", None), int
-        ):
-            known -= skipped + 1  # RoBERTa counts positions from there
-            break
+    known = model.positions
     limits = model.prompt_format
     prompt, answer = limits.max_prompt_tokens, limits.max_answer_tokens
     wanted, told = {
@@ -231,7 +224,7 @@ def _check_positions(model: AbstractModel) -> None:
             f"the task's max_prompt_tokens ({prompt}) and max_answer_tokens ({answer})",
         ),
     }[model.family]
-    if known < wanted:
+    if known is not None and known < wanted:
         raise BadSetting(f"model {model.name}: found {known} positions, wanted {wanted}: {told}")
 
 
@@ -263,9 +256,7 @@ def load_config(name: str, *, revision: str | None = None) -> PreTrainedConfig:
     with _plain_errors(name) as place:
         if _is_local(place):
             check_folder(Path(place))
-        config: PreTrainedConfig = AutoConfig.from_pretrained(
-            place, revision=revision, trust_remote_code=False
-        )
+        config: PreTrainedConfig = AutoConfig.from_pretrained(place, **_from(place, revision))
         architectures = config.architectures or []
         if not all(isinstance(each, str) for each in architectures):
             raise BadFile(place, f"architectures: found {architectures}, wanted the names of classes")
@@ -302,17 +293,26 @@ def load_pretrained(
             _check_number_of_weights(Path(place), config, family)
         network, found = LOADERS[family].from_pretrained(
             place,
-            revision=revision,
-            trust_remote_code=False,
             dtype=dtype,
             use_safetensors=True,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # reported below in one line, with all other problems
+            **_from(place, revision),
             **options,
         )
         if problems := _wrong_weights(network, found, new_head=new_head):
             raise BadFile(place, f"the weights in the file do not fit the model: {problems}")
         return network, _tokenizer(place, revision)
+
+
+def _from(place: str, revision: str | None) -> dict[str, Any]:
+    """Returns the options of every loader: the commit, and that code in the folder is not run."""
+    cached = not _is_local(place) and only_cached()
+    return {
+        "revision": revision,
+        "trust_remote_code": False,
+        **({"local_files_only": True} if cached else {}),
+    }
 
 
 def _wrong_weights(network: PreTrainedModel, found: Mapping[str, Any], *, new_head: bool) -> str:
@@ -357,9 +357,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _tokenizer(place: str, revision: str | None) -> PreTrainedTokenizerBase:
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-        place, revision=revision, trust_remote_code=False
-    )
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(place, **_from(place, revision))
     # If the files are missing, transformers makes a tokenizer with only special tokens (and a space, for T5).
     if len(tokenizer) - len(set(tokenizer.all_special_ids)) <= 1:
         raise BadFile(place, "found no tokenizer, wanted the files of one beside the weights")
@@ -397,6 +395,10 @@ def _plain_errors(name: str) -> Iterator[str]:
         problem = _one_line(error)
         if _is_local(place):
             raise BadFile(place, problem) from None
+        if only_cached():
+            raise NotFound(
+                "model", f"{name}' (not a folder, not in the cache, and the Hub does not answer: '"
+            ) from None
         raise NotFound("model", f"{name}' (not a folder, and the Hub says: '{problem}") from None
     except BaseException as error:
         if type(error).__name__ == "PanicException":  # of the tokenizers library, which is written in Rust

@@ -1,6 +1,7 @@
 """The interface of a base model for the harness and the editors: it takes prompts and returns answers."""
 
 import copy
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -13,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from kebench.errors import BadSetting
+from kebench.errors import BadSetting, shown
 from kebench.models.batching import Batching
 from kebench.models.changes import with_weights
 from kebench.models.one_pass import ANSWERS, PROMPTS, OnePass
@@ -32,6 +33,8 @@ from kebench.models.rows import (
 from kebench.models.tokens import AboutSubject, FirstInputs, TokenPlace, find_subject, token_span
 from kebench.scoring.protocols import Protocol
 from kebench.task import Family, Task
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -116,6 +119,7 @@ class AbstractModel(ABC):
         prompt_format: how prompts are formatted.
         reuse: keeps hidden states that edits do not change.
         one_pass: says whether one forward pass can hold several rows and several edits.
+        n_cut: the number of prompts that were longer than the task allows, and were truncated.
         batching: how many rows are in one forward pass. It is reduced when memory runs out.
         tf32: True if float32 products are rounded to TF32 (`kebench.models.numerics`).
         protocol: the protocol whose decoding and equality decide, for an editor that stops early, whether the
@@ -150,6 +154,7 @@ class AbstractModel(ABC):
         self.batching = Batching()
         self.tf32 = False
         self.protocol: Protocol | None = None
+        self.n_cut = 0
         self._prompt_ids: dict[Prompt, list[int]] = {}
 
     @property
@@ -229,8 +234,9 @@ class AbstractModel(ABC):
     def prompt_ids(self, prompts: Sequence[Prompt]) -> list[list[int]]:
         """Returns the token ids of each prompt in the task's template, including special tokens.
 
-        A prompt is truncated to the length that the task allows. A text that an editor puts before it
-        (`Prefixed`) is not counted and never truncated. The ids of each prompt are computed once and kept.
+        A prompt is truncated to the length that the task allows, and counted in `n_cut`. A text that an
+        editor puts before it (`Prefixed`) is not part of that length and is never truncated. The ids of each
+        prompt are computed once and kept.
 
         Raises:
             BadSetting: a prompt with the text before it is longer than the model can read.
@@ -241,6 +247,7 @@ class AbstractModel(ABC):
             texts = [self.prompt_format.template.format(prompt=prompt) for prompt in plain]
             encoded = self.tokenizer(texts, truncation=True, max_length=self.prompt_format.max_prompt_tokens)
             self._prompt_ids.update(zip(plain, encoded["input_ids"], strict=True))
+            self._count_cut(texts, encoded["input_ids"])
         for prompt in new:
             if isinstance(prompt, Prefixed):
                 self._prompt_ids[prompt] = self._prefixed_ids(prompt)
@@ -265,13 +272,39 @@ class AbstractModel(ABC):
         end = max(stop for _, stop in cut["offset_mapping"])
         whole = self.text(prompt)
         ids: list[int] = self.tokenizer(whole[: len(whole) - len(alone[end:])])["input_ids"]
-        longest = getattr(self.network.config, "max_position_embeddings", None)
-        if isinstance(longest, int) and len(ids) > longest:
+        answer = self.prompt_format.max_answer_tokens if self.family == "causal" else 0
+        longest = self.positions
+        if longest is not None and len(ids) + answer > longest:
             raise BadSetting(
                 f"model {self.name}: found {len(ids)} tokens in the prompt '{prompt.prompt}' and the text"
-                f" that an editor puts before it, wanted at most {longest}"
+                f" that an editor puts before it, wanted at most {longest - answer}"
             )
         return ids
+
+    def _count_cut(self, texts: Sequence[str], ids: Sequence[Sequence[int]]) -> None:
+        """Counts the texts whose ids were truncated, and warns when the first one is met."""
+        limit = self.prompt_format.max_prompt_tokens
+        full = [text for text, each in zip(texts, ids, strict=True) if len(each) >= limit]
+        whole = self.tokenizer(full, verbose=False)["input_ids"] if full else []
+        cut = [text for text, each in zip(full, whole, strict=True) if len(each) > limit]
+        if cut and not self.n_cut:
+            logger.warning(
+                "model %s: prompts of more than %d tokens are cut, as the task's max_prompt_tokens says: %s",
+                self.name, limit, shown(cut[0]),
+            )  # fmt: skip
+        self.n_cut += len(cut)
+
+    @cached_property
+    def positions(self) -> int | None:
+        """The largest number of tokens that the network can read at once; None if it has no such limit."""
+        known = getattr(self.network.config.get_text_config(decoder=True), "max_position_embeddings", None)
+        if not isinstance(known, int):  # T5 counts distances, not positions
+            return None
+        for name, part in self.network.named_modules():
+            skipped = getattr(part, "padding_idx", None)
+            if name.endswith("position_embeddings") and isinstance(skipped, int):
+                return known - skipped - 1  # RoBERTa counts positions from there
+        return known
 
     @cached_property
     def parts(self) -> Parts:

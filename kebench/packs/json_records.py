@@ -16,8 +16,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from kebench.errors import BadFile
-from kebench.packs.rows import Row, shown
+from kebench.errors import BadFile, shown
+from kebench.packs.rows import Row
 
 SPACE = " \t\r\n"
 WRAPPERS = ("data", "records", "rows", "examples", "instances", "items", "questions", "claims")

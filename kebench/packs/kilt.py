@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kebench.errors import BadFile, BadSetting, NotFound
+from kebench.files.hub import only_cached
 from kebench.packs.facts import sentence_clue
 from kebench.packs.rows import Row
 from kebench.packs.tables import rows_of
@@ -101,6 +102,8 @@ def _folder_rows(folder: Path, configuration: str) -> Iterator[Row]:
 def _hub_rows(name: str, configuration: str, revision: str) -> Iterator[Row]:
     import datasets
 
+    if only_cached():
+        datasets.config.HF_HUB_OFFLINE = True  # the client then looks into its cache at once
     try:
         splits = datasets.load_dataset(name, configuration, revision=revision)
     except Exception as error:  # the Hub client's errors share no base class

@@ -22,9 +22,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
+from kebench.errors import shown
 from kebench.packs.pack import Pack
 from kebench.packs.record import Record
-from kebench.packs.rows import shown
 from kebench.packs.split import crossings
 from kebench.scoring.normalise import normalise
 

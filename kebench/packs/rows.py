@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from kebench.errors import BadFile
+from kebench.errors import BadFile, shown
 
 MOST_NAMED = 12
 """The largest number of fields that an error about a missing one names."""
@@ -196,11 +196,3 @@ class Row:
 def one_of(known: tuple[str, ...]) -> str:
     """Returns a text such as `a, b or c`."""
     return known[0] if len(known) == 1 else f"{', '.join(known[:-1])} or {known[-1]}"
-
-
-def shown(found: Any) -> str:
-    """Returns `found` as at most 60 characters on one line, for an error message."""
-    text = repr(found)
-    if any("\ud800" <= letter <= "\udfff" for letter in text):
-        text = ascii(found)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -9,9 +9,9 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from kebench.errors import BadFile
+from kebench.errors import BadFile, shown
 from kebench.packs.json_records import json_rows, text_of
-from kebench.packs.rows import Row, shown
+from kebench.packs.rows import Row
 
 
 def rows_of(path: Path) -> Iterator[Row]:

@@ -59,9 +59,12 @@ def hardware(device: torch.device) -> dict[str, str | int]:
 def execution(model: AbstractModel) -> dict[str, str | int]:
     """The hardware a model is on, its number type and its batches.
 
-    `edits_in_one_pass` is there, and false, where edits had to be asked one by one (`OnePass`).
+    `edits_in_one_pass` is there, and false, where edits had to be asked one by one (`OnePass`). `prompts_cut`
+    is there where prompts were longer than the task allows.
     """
     found = {**hardware(model.device), "dtype": model.dtype, **model.batching.facts()}
+    if model.n_cut:
+        found["prompts_cut"] = model.n_cut
     return {**found, "edits_in_one_pass": False} if model.one_pass.refuted else found
 
 

@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from kebench.errors import BadFile
+from kebench.errors import BadFile, BadSetting, shown
 from kebench.files.json import write_json
+from kebench.files.names import unsafe
 from kebench.scoring.protocols import SCORING
 from kebench.scoring.regimes import FINAL, in_order
 from kebench.scoring.scores import Scores
@@ -229,6 +230,12 @@ class RunRecord:
 
 
 def editor_folder(run: Path, editor: str) -> Path:
-    """Where a run's folder keeps one editor's rows, scores and record."""
-    name = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in editor)
-    return run / name.lstrip(".")
+    """Where a run's folder keeps one editor's rows, scores and record.
+
+    Raises:
+        BadSetting: the editor's name cannot be that of a folder: it is empty, too long or only dots.
+    """
+    name = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in editor).lstrip(".")
+    if wanted := unsafe(name, longest=200):
+        raise BadSetting(f"editor: found {shown(editor)}, wanted {wanted}")
+    return run / name

@@ -14,8 +14,10 @@ from worlds import task_fields, task_text
 
 from kebench.edits.editor_files import editor_rows, find_editor
 from kebench.errors import BadFile, KebenchError, NotFound
-from kebench.files.yaml import as_mapping, folder_of, read_yaml, validated
+from kebench.files.yaml import as_mapping, folder_of, read_yaml, validated, yaml_value
 from kebench.task import load_task, task_names
+
+TOY_PACK = task_fields("bert")["packs"]["toy"]
 
 
 @dataclass(frozen=True)
@@ -184,6 +186,26 @@ def test_a_task_is_what_its_file_says(kind: str, tmp_path: Path) -> None:
     [
         ({"template": "no place for it"}, "template: found 'no place for it', wanted {prompt}"),
         ({"template": "{prompt} {question}"}, "template: found '{prompt} {question}', wanted {prompt}"),
+        ({"template": "{prompt:>9999999999}"}, "template: found '{prompt:>9999999999}', wanted {prompt}"),
+        ({"template": "{prompt.__class__}"}, "template: found '{prompt.__class__}', wanted {prompt}"),
+        ({"template": "{prompt!r}"}, "template: found '{prompt!r}', wanted {prompt}"),
+        ({"template": "{prompt:{prompt}}"}, "template: found '{prompt:{prompt}}', wanted {prompt}"),
+        ({"template": "{prompt"}, "template: found '{prompt', wanted {prompt}"),
+        ({"name": "../../../x"}, "name: found '../../../x', wanted a name without slashes"),
+        ({"name": ".."}, "name: found '..', wanted a name with letters or digits"),
+        ({"name": "x" * 300}, f"name: found '{'x' * 56}..., wanted a name of at most 100 bytes"),
+        (
+            {"packs": {"../../../x": TOY_PACK}, "default_pack": "../../../x"},
+            "packs: found '../../../x', wanted a name without slashes",
+        ),
+        (
+            {"packs": {"toy": {**TOY_PACK, "shipped": "../../x"}}},
+            "shipped: found '../../x', wanted a folder below tasks/",
+        ),
+        (
+            {"models": {"../x": {"start": "tiny"}}, "default_model": "../x"},
+            "models: found '../x', wanted a name with letters",
+        ),
         ({"template": "{prompt} {"}, "template: "),
         ({"default_pack": "toi"}, "default_pack: found 'toi'; did you mean 'toy'?"),
         ({"default_model": "tinny"}, "default_model: found 'tinny'; did you mean 'tiny'?"),
@@ -334,3 +356,21 @@ def test_settings_of_a_file_are_the_editors(tmp_path: Path) -> None:
     name, editor = load_editor(str(file))
     assert name == "mine"
     assert settings_of(editor) == {"layers": (0, 1), "learning_rate": 1e-4, "max_steps": 100}
+
+
+@pytest.mark.parametrize("content", ["[" * 5000, "{a: " * 5000, "- " * 5000 + "x", "!x " * 5000])
+def test_what_is_nested_deeply_is_one_line(content: str, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(content)
+    with pytest.raises(BadFile) as error:
+        read_yaml(tmp_path / "a.yaml")
+    assert str(error.value).startswith(f"{tmp_path / 'a.yaml'}:")
+    with pytest.raises(BadFile, match=r"wanted a value in YAML$") as error:
+        yaml_value(content, "-s a")
+    assert len(str(error.value)) < 200
+
+
+def test_aliases_that_would_fill_the_memory_are_refused(tmp_path: Path) -> None:
+    lines = [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 40)]
+    (tmp_path / "a.yaml").write_text("\n".join(["a0: &a0 [x, x]", *lines]))
+    with pytest.raises(BadFile, match=r"a.yaml:2: found the alias \*a0, wanted the value itself$"):
+        read_yaml(tmp_path / "a.yaml")

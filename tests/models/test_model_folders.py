@@ -9,9 +9,13 @@ from typing import Any
 
 import pytest
 import tiny
+from transformers import RobertaConfig, RobertaForSequenceClassification
 
 from kebench.errors import BadFile, BadSetting, KebenchError
+from kebench.models.classifier import Classifier
 from kebench.models.load import load_model, model_of
+from kebench.models.model import PromptFormat
+from kebench.running.environment import execution
 
 Change = Callable[[Path], None]
 
@@ -189,3 +193,28 @@ def test_a_model_must_have_positions_for_the_longest_prompt_and_answer(
     assert said in str(caught.value)
     one_less = {name: value - 1 for name, value in limits.items()}
     model_of(network, tokenizer, tiny.task(kind, **one_less))
+
+
+@pytest.mark.parametrize("kind", tiny.KINDS)
+def test_prompts_that_are_cut_are_counted_and_told_once(kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    prompts = tiny.prompts(kind, 6)
+    lengths = [len(ids) for ids in tiny.model(kind).prompt_ids(prompts)]
+    limit = sorted(lengths)[2]
+    format_ = PromptFormat.of(tiny.task(kind, max_prompt_tokens=limit))
+    model = tiny.model(kind, prompt_format=format_)
+    for prompt in (*prompts, *prompts):
+        model.prompt_ids([prompt])
+    assert model.n_cut == sum(length > limit for length in lengths) > 1
+    assert [record.message.startswith("model tiny-") for record in caplog.records] == [True]
+    assert execution(model)["prompts_cut"] == model.n_cut
+    assert "prompts_cut" not in execution(tiny.model(kind))
+
+
+def test_roberta_counts_its_positions_after_the_padding() -> None:
+    config = RobertaConfig(
+        vocab_size=99, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8,
+        max_position_embeddings=26, pad_token_id=1,
+    )  # fmt: skip
+    network = RobertaForSequenceClassification(config)
+    words = tiny.TOKENIZERS["bert"]()
+    assert Classifier("r", network, words, PromptFormat.of(tiny.task("bert"))).positions == 24
