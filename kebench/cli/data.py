@@ -1,4 +1,4 @@
-"""`kebench data import`, `build`, `verify` and `formats`."""
+"""`kebench data import`, `build`, `verify`, `lint` and `formats`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kebench.cli.announcements import announce_code, announce_formats
-from kebench.cli.errors import OneLineErrors
+from kebench.cli.errors import OneLineErrors, one_line
 from kebench.cli.options import FOLDER
 from kebench.errors import BadSetting, NotFound
 
@@ -118,6 +118,41 @@ def verify(pack: Path) -> None:
 
     _show_pack(verify_pack(pack))
     click.echo("ok")
+
+
+@data.command()
+@click.argument("pack", type=click.Path(path_type=Path))
+@click.option(
+    "--show", type=click.IntRange(min=0), default=3, show_default=True, help="How many findings of each kind."
+)
+def lint(pack: Path, show: int) -> None:
+    """Report what is probably wrong with a pack's records.
+
+    Duplicates, facts and texts that cross the splits, contradictory answers, targets that are correct or
+    stand in the prompt, paraphrases that repeat the prompt or ask something else, and rare labels. The exit
+    status is 0 if nothing was found, and 1 otherwise.
+    """
+    from kebench.packs.lint import labels_of, lint
+    from kebench.packs.pack import read_pack
+
+    found = read_pack(pack)
+    _show_pack(found)
+    for label in labels_of(found):
+        counts = {
+            split: sum(record.answers[0] == label for record in records)
+            for split, records in found.splits.items()
+        }
+        told = ", ".join(f"{split} {count}" for split, count in counts.items())
+        click.echo(f"  label {one_line(label)}: {told}")
+    findings = lint(found)
+    for kind in dict.fromkeys(each.kind for each in findings):
+        same = [each for each in findings if each.kind == kind]
+        click.echo(f"{kind}: {len(same)}")
+        for each in same[:show]:
+            click.echo(f"  {one_line(str(each))}")
+    click.echo("nothing found" if not findings else f"{len(findings)} findings")
+    if findings:
+        click.get_current_context().exit(1)
 
 
 @data.command()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import click
 
 from kebench.cli.announcements import announce_run
 from kebench.cli.options import given, names_in, run_options, run_settings
-from kebench.errors import BadSetting
+from kebench.errors import BadFile, BadSetting, KebenchError
 
 
 @click.command()
@@ -36,11 +38,13 @@ def run(config: Path | None, editors: str | None, settings: dict[str, Any] | Non
         fields["settings"] = {**in_file, **settings} if isinstance(in_file, dict) else settings
     if isinstance(fields.get("editors"), str):
         fields["editors"] = names_in(fields["editors"])
-    for flag, name in (("--editor", "editors"), ("--task", "task")):
-        if not fields.get(name):
-            raise BadSetting(f"run: {flag} is missing")
-    asked = run_settings(fields, config or "run")
-    announce_run(asked)
+    alone = not given({**options, "editors": editors, "settings": settings})
+    with _naming(config, alone=alone):
+        for flag, name in (("--editor", "editors"), ("--task", "task")):
+            if not fields.get(name):
+                raise BadSetting(f"run: {flag} is missing")
+        asked = run_settings(fields, config or "run")
+        announce_run(asked)
 
     from kebench.leaderboard import table_text
     from kebench.running.progress import Progress
@@ -49,3 +53,20 @@ def run(config: Path | None, editors: str | None, settings: dict[str, Any] | Non
     folder, records = run_editors(asked, progress=Progress())
     click.echo(table_text(records))
     click.echo(f"\n{folder}")
+
+
+@contextmanager
+def _naming(config: Path | None, *, alone: bool) -> Iterator[None]:
+    """Adds the configuration file to an error that does not name it.
+
+    Args:
+        config: the file, if there is one.
+        alone: True if no option was given beside it, which could be the wrong one.
+    """
+    try:
+        yield
+    except KebenchError as error:
+        if config is None or str(config) in str(error):
+            raise
+        place = str(config) if alone else f"{config}, or an option beside it"
+        raise BadFile(place, str(error)) from None

@@ -109,12 +109,19 @@ def test_a_mistake_is_one_line(
         ("editors: [identity, 5]\ntask: zsre\n", "run.yaml: editors.1: found 5, wanted"),
         ("editors: identity\ntask: [zsre]\n", "run.yaml: task: found ['zsre'], wanted"),
         ("editors: identity\ntask: zsre\nlimit: few\n", "run.yaml: limit: found 'few', wanted"),
-        ("editors: identity\ntask: zsre\nlimit: -2\n", "limit: found -2, wanted 0 (all) or more"),
-        ("editors: identity\ntask: zsre\nretain: many\n", "found 'many', wanted a number or 'exact'"),
+        ("editors: identity\ntask: zsre\nlimit: -2\n", "run.yaml: limit: found -2, wanted 0 (all) or more"),
+        (
+            "editors: identity\ntask: zsre\nretain: many\n",
+            "run.yaml: --retain: found 'many', wanted a number or 'exact'",
+        ),
         ("editors: identity\ntask: zsre\nprotocol: no\n", "run.yaml: protocol: found False, wanted"),
         ("- identity\n", "run.yaml: found list, wanted a mapping"),
         ("", "run.yaml: found NoneType, wanted a mapping"),
-        ("editors: identity\n", "run: --task is missing"),
+        ("editors: identity\n", "run.yaml: run: --task is missing"),
+        ("editors: identity\ntask: no\n", "run.yaml: "),
+        ("editors: identiti\ntask: zsre\n", "run.yaml: no editor named 'identiti'; did you mean"),
+        ("editors: identity\ntask: zsr\n", "run.yaml: no task named 'zsr'; did you mean 'zsre'?"),
+        ("editors: identity\ntask: zsre\npack: mino\n", "run.yaml: no pack named 'mino'"),
         ("editors: identity\ntask: zsre\nsettings: 5\n", "run.yaml: settings: found 5, wanted"),
         ("{", "run.yaml:1: "),
     ],
@@ -122,6 +129,12 @@ def test_a_mistake_is_one_line(
 def test_a_mistake_in_a_config_file(content: str, said: str, kebench: Kebench, tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text(content)
     mistaken(kebench("run", "--config", tmp_path / "run.yaml"), said)
+
+
+def test_a_mistake_in_a_config_file_or_an_option_beside_it(kebench: Kebench, tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("editors: identity\ntask: zsre\n")
+    said = "run.yaml, or an option beside it: no pack named 'mino'"
+    mistaken(kebench("run", "--config", tmp_path / "run.yaml", "--pack", "mino"), said)
 
 
 def test_a_pack_that_is_not_what_its_lock_says(classifier: World, kebench: Kebench, tmp_path: Path) -> None:
