@@ -27,8 +27,11 @@ class OneLineErrors(click.Group):
         except KebenchError as error:
             click.echo(f"kebench: {one_line(str(error))}", err=True)
             ctx.exit(2)
-        except PermissionError as error:
-            click.echo(f"kebench: {error.filename}: {error.strerror}", err=True)
+        except OSError as error:  # no permission, a full disk, a name that is too long
+            if error.strerror is None:
+                raise
+            place = f"{one_line(str(error.filename))}: " if error.filename is not None else ""
+            click.echo(f"kebench: {place}{error.strerror}", err=True)
             ctx.exit(2)
         except KeyboardInterrupt as stop:
             ended, status = ("terminated", 143) if isinstance(stop, Terminated) else ("interrupted", 130)

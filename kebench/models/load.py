@@ -38,6 +38,7 @@ from kebench.models.classifier import Classifier
 from kebench.models.labels import label_columns, names_nothing
 from kebench.models.model import AbstractModel, PromptFormat
 from kebench.models.model_folder import check_folder
+from kebench.models.one_pass import ANSWERS, PROMPTS
 from kebench.models.seq2seq import Seq2Seq
 from kebench.models.settings import BatchSize, DType
 from kebench.task import Family, Task
@@ -112,7 +113,11 @@ def load_model(
         label_columns(name, config, task.labels)  # raises an error before the weights are read
     network, tokenizer = load_pretrained(name, task.family, revision=revision, dtype=_weights(dtype))
     nn.Module.to(network, torch.device(device))
-    return _model(display_name(name), network, tokenizer, task, dtype, batch_size)
+    with _plain_errors(name), torch.no_grad():  # some wrong fields of a configuration show only now
+        model = _model(display_name(name), network, tokenizer, task, dtype, batch_size)
+        probe = type(model)(model.name, network, tokenizer, PromptFormat(labels=task.labels))
+        probe.logits(probe.rows([PROMPTS[0]], [task.labels[0] if task.labels else ANSWERS[0]]))
+    return model
 
 
 def model_of(

@@ -12,7 +12,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from kebench.errors import BadFile, did_you_mean
+from kebench.errors import BadFile, BadSetting, did_you_mean
 from kebench.packs.json_records import json_lines
 from kebench.packs.record import OwnQuestion, Paraphrase, Record
 from kebench.packs.rows import Row
@@ -26,8 +26,19 @@ def canonical(value: Any) -> str:
 
 
 def to_lines(records: Iterable[Record]) -> bytes:
-    """Returns the contents of a file with these records."""
-    return "".join(f"{canonical(_fields(record))}\n" for record in records).encode()
+    """Returns the contents of a file with these records.
+
+    Raises:
+        BadSetting: a text of a record is not valid Unicode; JSON can spell such texts, UTF-8 cannot.
+    """
+    lines = []
+    for record in records:
+        try:
+            lines.append(f"{canonical(_fields(record))}\n".encode())
+        except UnicodeEncodeError:
+            problem = "found text with lone surrogates, wanted Unicode"
+            raise BadSetting(f"record {record.id!a}: {problem}") from None
+    return b"".join(lines)
 
 
 def from_lines(path: Path) -> tuple[Record, ...]:

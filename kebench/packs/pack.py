@@ -156,7 +156,7 @@ def write_pack(
     """Writes a pack atomically: to a temporary folder, which is then renamed. An existing pack is replaced.
 
     Raises:
-        BadSetting: the folder exists and holds something else.
+        BadSetting: the folder exists and holds something else; or a text is not valid Unicode.
         BadFile: the folder cannot be written.
     """
     if folder.exists() and not (folder / LOCK).is_file() and not _is_empty(folder):
@@ -165,7 +165,11 @@ def write_pack(
     contents = {f"{part}.jsonl": to_lines(records[part]) for part in SPLITS}
     files = {f"{part}.jsonl": _file_lock(contents[f"{part}.jsonl"], records[part]) for part in SPLITS}
     lock = Lock(FORMAT, name, licence, tuple(origin), dict(split), seed, files, dict(set_aside or {}))
-    contents[LOCK] = f"{json.dumps(_without_none(asdict(lock)), ensure_ascii=False, indent=2)}\n".encode()
+    text = json.dumps(_without_none(asdict(lock)), ensure_ascii=False, indent=2)
+    try:
+        contents[LOCK] = f"{text}\n".encode()
+    except UnicodeEncodeError:  # the arguments of a command may be any bytes
+        raise BadSetting(f"pack {name!a}: its name, licence or sources are not Unicode") from None
     try:
         _write_folder(folder, contents)
     except OSError as error:

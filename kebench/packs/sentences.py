@@ -21,6 +21,7 @@ from pydantic import ConfigDict
 
 from kebench.errors import BadFile
 from kebench.files.yaml import FORBID_EXTRA, as_mapping, read_yaml, validated
+from kebench.packs.json_records import text_of
 from kebench.packs.record import Paraphrase
 
 HELD_OUT = 4
@@ -126,7 +127,7 @@ def sentence(pattern: str, fact: Fact, object_: str) -> str:
 
 def _facts(path: Path, relations: Mapping[str, Relation]) -> Iterator[Fact]:
     seen: dict[tuple[str, str], int] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(text_of(path).splitlines(), start=1):
         cells = line.split("\t")
         if number == 1:
             if tuple(cells) != COLUMNS:

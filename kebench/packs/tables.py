@@ -97,5 +97,5 @@ def parquet_rows(path: Path) -> Iterator[Row]:
                 for value in batch.to_pylist():
                     place += 1
                     yield Row(path, place, value)
-    except (OSError, pyarrow.ArrowException) as error:
+    except (OSError, ValueError, OverflowError, pyarrow.ArrowException) as error:
         raise BadFile(path, f"not a readable Parquet file ({error.__class__.__name__})") from None

@@ -131,6 +131,12 @@ def test_a_mistake_in_a_config_file(content: str, said: str, kebench: Kebench, t
     mistaken(kebench("run", "--config", tmp_path / "run.yaml"), said)
 
 
+def test_a_name_that_is_too_long_is_one_line(kebench: Kebench, tmp_path: Path) -> None:
+    long = tmp_path / ("x" * 300)
+    mistaken(kebench("data", "verify", long), "File name too long")
+    mistaken(kebench("data", "import", "--format", "records", long, "--out", "p"), "File name too long")
+
+
 def test_a_mistake_in_a_config_file_or_an_option_beside_it(kebench: Kebench, tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text("editors: identity\ntask: zsre\n")
     said = "run.yaml, or an option beside it: no pack named 'mino'"

@@ -374,3 +374,9 @@ def test_aliases_that_would_fill_the_memory_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("\n".join(["a0: &a0 [x, x]", *lines]))
     with pytest.raises(BadFile, match=r"a.yaml:2: found the alias \*a0, wanted the value itself$"):
         read_yaml(tmp_path / "a.yaml")
+
+
+def test_text_that_is_no_unicode_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text('a: 1\nb: "\\ud800"\n')
+    with pytest.raises(BadFile, match=r"a.yaml:2: found text with lone surrogates, wanted Unicode$"):
+        read_yaml(tmp_path / "a.yaml")

@@ -95,6 +95,8 @@ BROKEN: list[tuple[str, Change, str]] = [
     ("bert", fields(architectures="BertForSequenceClassification"), ""),
     ("bert", fields(id2label={"a": "b"}), ""),
     ("bert", fields(model_type=5), ""),
+    ("bart", file("generation_config.json", {"eos_token_id": ["x"]}), "TypeError"),
+    ("bart", fields(dropout=-1), "dropout probability has to be between 0 and 1, but got -1"),
     ("bert", file("config.json", "[]"), ""),
     ("bert", file("config.json", "{"), ""),
     ("bert", file("config.json", '{"a":' * 50_000), ""),

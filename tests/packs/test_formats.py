@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kebench.errors import BadFile, BadSetting, KebenchError, NotFound
+from kebench.packs.build import import_pack
 from kebench.packs.formats import format_names, gold_answers, read_source
 from kebench.packs.json_records import json_rows
 from kebench.packs.questions import question_id
@@ -647,3 +648,22 @@ def test_fever_without_the_numbers_of_sentences_is_a_claim_all_the_same(
     (entry,) = read("fever", tmp_path, row if evidence is GONE else row | {"evidence": evidence}).entries
     assert entry.record.answers == ("SUPPORTS",)
     assert entry.clues == clues
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"format": "eren", **EREN, "edit_scope": [["A.", "yes"], ["\ud800", "yes"]]},
+        {"format": "fever", **FEVER, "evidence": [[[1, 2, "\ud800", 0]]]},
+    ],
+)
+def test_text_that_is_no_unicode_is_in_no_pack(broken: dict[str, Any], tmp_path: Path) -> None:
+    path = lines(tmp_path / "a.jsonl", {name: value for name, value in broken.items() if name != "format"})
+    with pytest.raises(BadSetting, match=r"^record 'fever-7': found text with lone surrogates"):
+        import_pack(broken["format"], [path], tmp_path / "pack")
+    assert not (tmp_path / "pack").exists()
+
+
+def test_what_a_format_from_outside_raises_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(BadSetting, match=r"^format json:loads: raised TypeError: the JSON object must be"):
+        read_source("json:loads", lines(tmp_path / "a.jsonl", FEVER))

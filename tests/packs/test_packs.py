@@ -44,6 +44,14 @@ def everything_in(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
+def test_a_lock_holds_unicode(tmp_path: Path) -> None:
+    with pytest.raises(BadSetting, match=r"^pack 'x': its name, licence or sources are not Unicode$"):
+        write_pack(
+            tmp_path / "p", RECORDS, name="x", licence="\udcff", origin=ORIGIN, split=FRACTIONS, seed=0
+        )
+    assert not (tmp_path / "p").exists()
+
+
 # The format ----------------------------------------------------------------------------------------------
 
 

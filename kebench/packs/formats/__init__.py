@@ -11,14 +11,14 @@ name under which an installed package declares it (`kebench.files.outside`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
 from pkgutil import iter_modules
 from typing import cast
 
-from kebench.errors import BadSetting, NotFound
+from kebench.errors import BadSetting, KebenchError, NotFound
 from kebench.files.outside import FORMATS, imported, plugins
 from kebench.packs.reading import Reading
 from kebench.task import AnswersAre
@@ -54,6 +54,22 @@ def _reader(format: str) -> Callable[..., object]:
     if not callable(found):
         raise BadSetting(f"format: found '{reference}', wanted a function that reads a file")
     return cast(Callable[..., object], found)
+
+
+def _read_outside(
+    format: str, read: Callable[..., object], source: Path | str, options: Mapping[str, object]
+) -> object:
+    """Calls the function of a format from outside the package, whose errors are its own.
+
+    Raises:
+        BadSetting: the function raised an error.
+    """
+    try:
+        return read(source, **options)
+    except KebenchError:
+        raise
+    except Exception as error:
+        raise BadSetting(f"format {format}: raised {type(error).__name__}: {error}") from error
 
 
 def gold_answers(format: str, answers_are: AnswersAre | None = None) -> str:
@@ -105,7 +121,7 @@ def read_source(
         source = Path(source)
         if not source.is_file():
             raise NotFound("file", str(source))
-    reading = read(source, **given)
+    reading = read(source, **given) if format in _ours() else _read_outside(format, read, source, given)
     if not isinstance(reading, Reading):
         raise BadSetting(f"format {format}: returned a {type(reading).__name__}, wanted a Reading")
     return reading
