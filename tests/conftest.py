@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,11 +34,13 @@ def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def make_world(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., "World"]:
-    """Toy worlds by their arguments, each made once."""
-    from worlds import World, make
+def make_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., "World"]]:
+    """Toy worlds by their arguments, each made once, and its model read once."""
+    from worlds import World, load_once, make
 
     made: dict[tuple[object, ...], World] = {}
+    monkeypatch = pytest.MonkeyPatch()
+    load_once(monkeypatch, made.values())
 
     def world(kind: str, **options: bool) -> World:
         key = (kind, *sorted(options.items()))
@@ -46,7 +48,8 @@ def make_world(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., "World
             made[key] = make(kind, tmp_path_factory.mktemp(kind), **options)
         return made[key]
 
-    return world
+    yield world
+    monkeypatch.undo()
 
 
 @pytest.fixture

@@ -130,6 +130,7 @@ def test_the_readme_table_is_a_published_one() -> None:
             assert cell in published, f"{cell} stands in no table of leaderboards/"
 
 
+@pytest.mark.slow
 def test_the_published_tables_agree_with_their_records() -> None:
     from kebench.leaderboard import check
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import torch
+from once import answers
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
     BartConfig,
@@ -56,6 +57,11 @@ STAND_INS = {"t5": "bart", "llama": "gpt2"}
 def slow_if_stood_in_for(kind: str, *values: Any) -> Any:
     """Parameters of a long test. It is asked of T5 and Llama with the slow ones: BART and GPT-2 stand in."""
     return pytest.param(kind, *values, marks=pytest.mark.slow if kind in STAND_INS else ())
+
+
+def slow(*values: Any) -> Any:
+    """Parameters of a case that runs with the slow tests, because a quicker one beside it is much like it."""
+    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 LABELS = ("REFUTES", "SUPPORTS")
@@ -109,7 +115,7 @@ def task(kind: str, **changes: Any) -> Task:
 def edits(base: AbstractModel, kind: str, count: int = 4) -> list[Edit]:
     """Edit requests to a model: the other label, or the next city."""
     chosen = records(kind, count)
-    predictions = base.answer([record.prompt for record in chosen])
+    predictions = answers(base, [record.prompt for record in chosen])
     found = []
     for index, (record, y) in enumerate(zip(chosen, predictions, strict=True)):
         target = LABELS[1 - LABELS.index(y)] if y in LABELS else CITIES[index % len(CITIES)]

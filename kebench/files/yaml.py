@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from dataclasses import fields, is_dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
@@ -117,7 +118,7 @@ def validated(kind: type[T], value: Any, path: Path | str) -> T:
     """
     _refuse_unknown_fields(kind, value, path, "")
     try:
-        return TypeAdapter(kind).validate_python(value)
+        return _adapter(kind).validate_python(value)
     except BadSetting as error:  # raised by a dataclass's own check
         raise BadFile(path, str(error)) from None
     except ValidationError as error:
@@ -131,6 +132,12 @@ def validated(kind: type[T], value: Any, path: Path | str) -> T:
         if first["type"] in ("missing", "missing_argument"):
             raise BadFile(path, f"{place}: missing") from None
         raise BadFile(path, f"{place}: found {shown(first['input'])}, wanted: {first['msg']}") from None
+
+
+@cache
+def _adapter(kind: type[T]) -> TypeAdapter[T]:
+    """Returns what converts values to a dataclass. It takes far longer to make than to use."""
+    return TypeAdapter(kind)
 
 
 def _refuse_unknown_fields(kind: Any, value: Any, path: Path | str, place: str) -> None:

@@ -5,6 +5,7 @@ import resource
 import subprocess
 import sys
 from contextlib import suppress
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -16,7 +17,16 @@ PACKAGES = ("kebench", "torch", "transformers", "tokenizers", "numpy", "rapidfuz
 
 
 def versions() -> dict[str, str]:
-    """Of Python and every package that could move a number; from a checkout, kebench's commit too."""
+    """Returns the versions of Python and of every package that could change a number.
+
+    From a checkout it holds the commit of kebench too. It is read once in a process, whose modules stay as
+    they were imported whatever becomes of the files.
+    """
+    return dict(_versions())
+
+
+@cache
+def _versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:

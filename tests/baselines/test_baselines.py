@@ -70,11 +70,20 @@ def representatives(names: Sequence[str]) -> list[str]:
 
 FEW = representatives(NAMES)
 """The laws are of classes: a row that only has other numbers than these is no other case."""
-EVERY = pytest.mark.parametrize("name", FEW)
-KINDS = pytest.mark.parametrize("kind", ["bert", "bart", "gpt2"])
-WITH_A_BREAKER = pytest.mark.parametrize(
-    "name", [*FEW, pytest.param("Scribbler", marks=pytest.mark.xfail(strict=True, raises=AssertionError))]
-)
+BREAKER = pytest.mark.xfail(strict=True, raises=AssertionError)
+
+
+def cases(first: str, second: str, *more: Any) -> list[Any]:
+    """Each row with one kind of model, and one row of each class with another; the others of it are slow."""
+    of_class = {type(load_editor(name)[1]): name for name in FEW}
+    return [
+        *(pytest.param(name, first) for name in FEW),
+        *((pytest.param if name in of_class.values() else tiny.slow)(name, second) for name in FEW),
+        *more,
+    ]
+
+
+BERT_AND_BART = pytest.mark.parametrize(("name", "kind"), cases("bert", "bart"))
 
 SMALL = {
     "steps": 2,
@@ -103,9 +112,12 @@ def editor_named(name: str) -> AbstractEditor:
     return doubles.Scribbler() if name == "Scribbler" else quick(load_editor(name)[1])
 
 
-def base_of(kind: str) -> AbstractModel:
+def new_base(kind: str) -> AbstractModel:
     return tiny.model(kind) if kind == "bert" else tiny.fitted(kind)
 
+
+base_of = cache(new_base)
+"""One that all tests share, since no editor may change it."""
 
 _states: dict[tuple[str, str], State] = {}
 
@@ -144,10 +156,11 @@ def requests(kind: str) -> Sequence[Edit]:
     return tiny.edits(base_of(kind), kind, 3)
 
 
-@WITH_A_BREAKER
-@pytest.mark.parametrize("kind", ["bert", "gpt2"])
+@pytest.mark.parametrize(
+    ("name", "kind"), cases("gpt2", "bert", pytest.param("Scribbler", "gpt2", marks=BREAKER))
+)
 def test_the_base_model_is_bit_identical_afterwards(name: str, kind: str) -> None:
-    base = base_of(kind)
+    base = new_base(kind)
     before = fingerprint(base.network)
     answers = base.answer(tiny.prompts(kind, 3))
     answers_of(editor_named(name), kind, base)
@@ -157,8 +170,7 @@ def test_the_base_model_is_bit_identical_afterwards(name: str, kind: str) -> Non
     assert not [module for module in base.network.modules() if module._forward_hooks]
 
 
-@EVERY
-@pytest.mark.parametrize("kind", ["bert", "bart"])
+@BERT_AND_BART
 def test_the_same_seed_gives_the_same_answers(name: str, kind: str) -> None:
     first = first_answers(name, kind)
     torch.manual_seed(99)  # an editor that draws from the global generator would notice
@@ -166,8 +178,7 @@ def test_the_same_seed_gives_the_same_answers(name: str, kind: str) -> None:
     assert answers_of(editor_named(name), kind, base_of(kind)) == first
 
 
-@EVERY
-@pytest.mark.parametrize("kind", ["bert", "bart"])
+@BERT_AND_BART
 def test_one_edit_at_a_time_or_all_at_once(name: str, kind: str) -> None:
     """Batching edits is the harness's business: it changes nothing an editor does."""
     base, editor = base_of(kind), editor_named(name)
@@ -231,7 +242,7 @@ def test_the_random_updates_reference_is_knowledge_editors_recipe(recipe: str) -
     assert editor_key(control.prepared_by()) == editor_key(reference.prepared_by())
 
 
-@KINDS
+@pytest.mark.parametrize("kind", ["bert", tiny.slow("bart"), "gpt2"])
 def test_random_updates_are_as_large_as_knowledge_editors_and_otherwise_unlike(kind: str) -> None:
     base = base_of(kind)
     control = editor_named("random_update")

@@ -62,7 +62,7 @@ TINY = KnowledgeEditor(
     validate_every=10,
     validate_edits=6,
 )
-KINDS = pytest.mark.parametrize("kind", ["bert", "bart", "gpt2", "llama"])
+KINDS = pytest.mark.parametrize("kind", ["bert", "bart", "gpt2", tiny.slow("llama")])
 
 
 def random_state(editor: KnowledgeEditor, base: AbstractModel) -> dict[str, Tensor]:
@@ -76,7 +76,7 @@ def random_state(editor: KnowledgeEditor, base: AbstractModel) -> dict[str, Tens
 
 
 @KINDS
-@pytest.mark.parametrize("scale", [1.0, 10.0])
+@pytest.mark.parametrize("scale", [tiny.slow(1.0), 10.0])
 def test_factors_are_the_papers_formula(kind: str, scale: float) -> None:
     base = tiny.model(kind, dtype=torch.float64)
     editor = replace(TINY, scale=scale)
@@ -101,7 +101,9 @@ TUNED = replace(TINY, scale=4.0, step="polyak", precondition=0.1, layers="last",
 
 
 @KINDS
-@pytest.mark.parametrize(("step", "precondition"), [("polyak", 0.0), ("paper", 0.1), ("polyak", 0.1)])
+@pytest.mark.parametrize(
+    ("step", "precondition"), [tiny.slow("polyak", 0.0), tiny.slow("paper", 0.1), ("polyak", 0.1)]
+)
 def test_steps_and_preconditioners_are_their_formulas(
     kind: str, step: Literal["paper", "polyak"], precondition: float
 ) -> None:
@@ -159,7 +161,7 @@ def test_one_polyak_step_would_bring_a_linear_loss_to_zero(kind: str) -> None:
         assert change == pytest.approx(-target_loss(base.logits(rows), rows).item(), rel=near)
 
 
-@pytest.mark.parametrize("kind", ["bert", "bart"])
+@pytest.mark.parametrize("kind", ["bert", tiny.slow("bart")])
 def test_preconditioners_come_from_what_is_learnt_from(kind: str, tmp_path: Path) -> None:
     base = learner(kind)
     data = tiny.training_set(base, kind)
@@ -297,9 +299,6 @@ def test_settings_that_only_matter_at_test_time_do_not_change_what_prepares() ->
 SHORT = replace(TINY, steps=8, validate_every=3, validate_edits=3)
 
 
-SLOW_BART = pytest.param("bart", 6, marks=pytest.mark.slow)
-
-
 class Interrupted(Exception):
     """The power fails."""
 
@@ -349,7 +348,7 @@ def same_tensors(one: State, other: State) -> bool:
     return set(one) == set(other) and all(torch.equal(tensor, other[name]) for name, tensor in one.items())
 
 
-@pytest.mark.parametrize("kind", ["bert", "bart"])
+@pytest.mark.parametrize("kind", ["bert", tiny.slow("bart")])
 def test_training_lowers_the_loss(kind: str, tmp_path: Path) -> None:
     train(kind, tmp_path, replace(TINY, steps=20))
     base, last = learner(kind), load_file(tmp_path / "last.safetensors")
@@ -368,7 +367,9 @@ def test_training_lowers_the_loss(kind: str, tmp_path: Path) -> None:
     assert fingerprint(base.network) == before
 
 
-@pytest.mark.parametrize(("kind", "stop_at"), [("bert", 6), ("bert", 5), ("bert", 2), SLOW_BART])
+@pytest.mark.parametrize(
+    ("kind", "stop_at"), [tiny.slow("bert", 6), ("bert", 5), ("bert", 2), tiny.slow("bart", 6)]
+)
 def test_an_interrupted_training_goes_on_to_the_same_bits(
     kind: str, stop_at: int, tmp_path: Path, uninterrupted: Trained
 ) -> None:
@@ -390,6 +391,7 @@ def test_a_seed_gives_one_state(tmp_path: Path, uninterrupted: Trained) -> None:
     assert not same_tensors(other, expected)
 
 
+@pytest.mark.slow
 def test_the_state_does_not_depend_on_the_loop(tmp_path: Path, uninterrupted: Trained) -> None:
     looped = replace(SHORT, loop=5)
     assert same_tensors(train("bert", tmp_path, looped.prepared_by()), uninterrupted("bert")[1])
@@ -454,7 +456,7 @@ def test_the_loss_does_not_depend_on_which_questions_share_a_pass(
     assert abs(constraint.item()) <= tolerance(torch.float64, **depth)
 
 
-@pytest.mark.parametrize("kind", ["bert", "llama"])
+@pytest.mark.parametrize("kind", ["bert", tiny.slow("llama")])
 def test_a_last_layer_learns_the_same_from_states_kept_below_it(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -623,7 +625,7 @@ def kl_by_hand(before: dict[str, float], after: dict[str, float], answers: Itera
     )
 
 
-@pytest.mark.parametrize("kind", ["bart", "llama"])
+@pytest.mark.parametrize("kind", ["bart", tiny.slow("llama")])
 @pytest.mark.parametrize("beams", [9, 220])
 def test_the_kl_over_beams_is_the_kl_over_enumerated_answers(
     kind: str, beams: int, monkeypatch: pytest.MonkeyPatch

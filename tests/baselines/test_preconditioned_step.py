@@ -21,7 +21,7 @@ from kebench.models.layers import editable
 from kebench.models.model import AbstractModel
 from kebench.models.rows import target_loss
 
-KINDS = pytest.mark.parametrize("kind", ["bert", "bart", "gpt2", "llama"])
+KINDS = pytest.mark.parametrize("kind", ["bert", "bart", "gpt2", tiny.slow("llama")])
 STEP = PreconditionedStep(epsilon=0.1, loop=1, moment_questions=8)
 
 
@@ -46,7 +46,7 @@ def test_a_step_is_its_formula(kind: str) -> None:
 
 
 @KINDS
-@pytest.mark.parametrize("loop", [1, 3])
+@pytest.mark.parametrize("loop", [tiny.slow(1), 3])
 def test_an_untrained_knowledge_editor_makes_the_same_update(kind: str, loop: int) -> None:
     """With its masks at their start: the random weights of the last layer of its heads are 0."""
     base = tiny.model(kind, dtype=torch.float64)
@@ -87,7 +87,7 @@ def test_each_step_starts_from_the_edited_model_until_it_answers(kind: str) -> N
     assert taken == {True, False}
 
 
-@pytest.mark.parametrize("kind", ["bert", "bart"])
+@pytest.mark.parametrize("kind", ["bert", tiny.slow("bart")])
 def test_what_it_prepares_are_preconditioners_of_what_may_be_learnt_from(kind: str) -> None:
     base = tiny.fitted(kind, dtype=torch.float64)
     data = tiny.training_set(base, kind)

@@ -87,26 +87,26 @@ HOW = {
 
 
 @pytest.mark.parametrize("how", HOW)
-def test_a_joint_update_is_refused(how: str, seq2seq: World, tmp_path: Path) -> None:
+def test_a_joint_update_is_refused(how: str, classifier: World, tmp_path: Path) -> None:
     with pytest.raises(BrokenEditor, match=HOW[how]):
-        ran(seq2seq, tmp_path, Joint(how))
+        ran(classifier, tmp_path, Joint(how))
     assert not (tmp_path / "mine" / "edits.jsonl").exists()
     assert not (tmp_path / "mine" / "record.json").exists()
 
 
 def test_a_run_that_goes_on_is_looked_at_again(
-    seq2seq: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    classifier: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kebench.running.run.edit_and_ask", unchecked)
-    ran(seq2seq, tmp_path, Joint("copies"))
+    ran(classifier, tmp_path, Joint("copies"))
     file = tmp_path / "mine" / "edits.jsonl"
     lines = file.read_text().splitlines(keepends=True)
     assert len(lines) > EDITS_AT_ONCE
     file.write_text("".join(lines[:EDITS_AT_ONCE]))
     monkeypatch.undo()
-    monkeypatch.setenv("KEBENCH_HOME", str(seq2seq.home))
-    with pytest.raises(BrokenEditor, match="found other edits in a group of 4 than alone"):
-        ran(seq2seq, tmp_path, Joint("copies"))
+    monkeypatch.setenv("KEBENCH_HOME", str(classifier.home))
+    with pytest.raises(BrokenEditor, match="found other edits in a group of 7 than alone"):
+        ran(classifier, tmp_path, Joint("copies"))
 
 
 def unchecked(*arguments: Any, check: bool) -> Any:
@@ -135,11 +135,11 @@ class Memory(AbstractMemoryEditor):
         return doubles.looked_up(memory, prompts)
 
 
-def test_a_memory_that_a_group_shares_is_refused(seq2seq: World, tmp_path: Path) -> None:
-    record = ran(seq2seq, tmp_path / "own", Memory(shared=False))
+def test_a_memory_that_a_group_shares_is_refused(classifier: World, tmp_path: Path) -> None:
+    record = ran(classifier, tmp_path / "own", Memory(shared=False))
     assert record.scores.success_rate.value == 1
     with pytest.raises(BrokenEditor, match=f"test_single:Memory{OTHERS}"):
-        ran(seq2seq, tmp_path / "shared", Memory(shared=True))
+        ran(classifier, tmp_path / "shared", Memory(shared=True))
 
 
 @pytest.mark.parametrize("world", ["classifier", "seq2seq"])

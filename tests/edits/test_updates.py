@@ -30,7 +30,7 @@ from kebench.models.identity import fingerprint
 from kebench.models.layers import as_stored, editable, linear_maps, map_shape
 from kebench.models.model import AbstractModel, EditsInForce
 
-KINDS = pytest.mark.parametrize("kind", tiny.KINDS)
+KINDS = pytest.mark.parametrize("kind", [tiny.slow_if_stood_in_for(kind) for kind in tiny.KINDS])
 
 
 def dense_maps(base: AbstractModel, seed: int) -> dict[str, Tensor]:

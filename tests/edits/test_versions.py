@@ -29,7 +29,9 @@ def as_dense(base: AbstractModel, update: dict[str, LowRank]) -> Changes:
 
 
 @KINDS
-@pytest.mark.parametrize(("form", "beams"), [("low rank", 1), ("dense", 1), ("mixed", 1), ("mixed", 3)])
+@pytest.mark.parametrize(
+    ("form", "beams"), [tiny.slow("low rank", 1), tiny.slow("dense", 1), ("mixed", 1), ("mixed", 3)]
+)
 def test_many_edited_models_at_once_answer_as_each_alone(kind: str, form: str, beams: int) -> None:
     base = base_of(kind)
     plain_updates: list[dict[str, LowRank]] = [random_low_rank(base, seed) for seed in range(3)]

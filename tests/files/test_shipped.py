@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ import kebench.files.shipped
 from kebench.files.shipped import MODEL_CARD, STATE, STATE_CARD, shipped_root
 from kebench.files.yaml import validated
 from kebench.models.load import load_model
-from kebench.packs.pack import read_pack
+from kebench.packs.pack import Pack, read_pack
 from kebench.running.preparation import find_model, find_pack
 from kebench.running.progress import Silent
 from kebench.running.reproduce import reproduce
@@ -33,6 +34,11 @@ MB = 1_000_000
 def card_of(folder: Path, name: str) -> dict[str, object]:
     found: dict[str, object] = json.loads((folder / name).read_text(encoding="utf-8"))
     return found
+
+
+@cache
+def pack_of(task: str) -> Pack:
+    return read_pack(MINI / task)
 
 
 def types_in(file: Path) -> set[str]:
@@ -61,7 +67,7 @@ def test_a_models_card_is_its_recipes(task: str) -> None:
     recipe = loaded.models[loaded.default_model]
     card = card_of(MINI / "models" / MODELS[task], MODEL_CARD)
     assert card["name"] == loaded.default_model
-    assert card["pack_sha256"] == read_pack(MINI / task).sha256
+    assert card["pack_sha256"] == pack_of(task).sha256
     training = card["training"]
     assert isinstance(training, dict)
     assert {name: training[name] for name in recipe.training} == dict(recipe.training)
@@ -71,7 +77,7 @@ def test_a_models_card_is_its_recipes(task: str) -> None:
 def test_an_editors_card_is_its_files(task: str) -> None:
     from kebench.edits.editor import AbstractTrainedEditor, load_editor, settings_of
 
-    loaded, pack = load_task(task), read_pack(MINI / task)
+    loaded, pack = load_task(task), pack_of(task)
     for name in loaded.shipped_editors:
         card = card_of(MINI / "editors" / f"{task}--{name}", STATE_CARD)
         assert card["pack_sha256"] == pack.sha256

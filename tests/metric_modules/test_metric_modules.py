@@ -15,7 +15,9 @@ from kebench.metric_modules import NAMES, path_of
 # `evaluate` reads its settings when imported, hence a process of its own: offline, with an empty cache.
 LOAD_AND_COMPUTE = """
 import json, sys
+sys.modules["transformers"] = None  # what evaluate imports for models, in seconds; its metrics do without
 import evaluate
+del sys.modules["transformers"]
 from kebench.metric_modules import path_of
 
 calls = json.load(sys.stdin)

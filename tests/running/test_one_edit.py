@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
 from kebench.baselines.fine_tuning import FineTuning
@@ -25,14 +25,17 @@ EDITORS = ("fine_tuning_all", pytest.param("knowledge_editor", marks=pytest.mark
 PROMPT, OTHER = "What is the capital of France?", "What is the capital of Spain?"
 
 
-def made(name: str, **options: Any) -> kebench.Edited:
+def made(name: str) -> kebench.Edited:
     """An edit of the model that comes with kebench, by an editor that has nothing to learn any more."""
-    return kebench.edit(name, model="kebench/bart-mini", prompt=PROMPT, target="Rome", **options)
+    return kebench.edit(name, model="kebench/bart-mini", prompt=PROMPT, target="Rome", also=[OTHER])
+
+
+made_once = cache(made)
 
 
 @pytest.mark.parametrize("name", EDITORS)
 def test_an_edit_answers_its_target_and_the_base_model_is_as_before(name: str) -> None:
-    edited = made(name, also=[OTHER])
+    edited = made_once(name)
     assert [each.prompt for each in edited.answers] == [PROMPT, OTHER]
     assert (edited.answers[1].before, edited.answers[1].after) == ("Madrid", "Madrid")
     assert edited.answers[0].after == "Rome" != edited.answers[0].before
@@ -44,7 +47,7 @@ def test_an_edit_answers_its_target_and_the_base_model_is_as_before(name: str) -
 
 @pytest.mark.parametrize("name", EDITORS)
 def test_what_is_saved_answers_as_the_edited_model(name: str, tmp_path: Path) -> None:
-    edited = made(name)
+    edited = made_once(name)
     loaded = load_model(str(edited.save(tmp_path / "saved")), load_task("zsre"))
     assert loaded.answer([PROMPT]) == ["Rome"]
     assert kebench.Update.load(tmp_path / "saved" / "update.safetensors") == edited.update

@@ -108,7 +108,7 @@ def test_oracle_is_perfect(
 ) -> None:
     world = make_world(kind)
     monkeypatch.setenv("KEBENCH_HOME", str(world.home))
-    for record in ran(world, tmp_path, "oracle", "doubles:Oracle", protocol=protocol):
+    for record in ran(world, tmp_path, "oracle", "doubles:Oracle", protocol=protocol, limit=6):
         scores = record.scores
         for estimate in (scores.success_rate, scores.equivalence_target, scores.equivalence_own):
             assert (estimate.value, estimate.edits) == (1, record.setting.edits)
@@ -151,8 +151,8 @@ def test_knowledge_editor_is_trained_once_and_used(seq2seq: World, tmp_path: Pat
         "settings: {steps: 3, edits_per_step: 2, retain_per_edit: 2, lstm_size: 4, condition_size: 8,\n"
         "  head_size: 4, validate_every: 2, validate_edits: 2, scale: 10}\n"
     )
-    (first,) = ran(seq2seq, tmp_path / "first", str(file))
-    (second,) = ran(seq2seq, tmp_path / "second", str(file))
+    (first,) = ran(seq2seq, tmp_path / "first", str(file), limit=3)
+    (second,) = ran(seq2seq, tmp_path / "second", str(file), limit=3)
     assert first.editor == "tiny_ke"
     assert first.scores == second.scores
     assert first.cost.prepare_seconds == second.cost.prepare_seconds  # read, not learnt again
@@ -386,11 +386,11 @@ class Raising(AbstractMemoryEditor):
 def test_one_failed_edit_counts_everywhere_and_spoils_no_other(
     error: str, asked: bool, seq2seq: World, tmp_path: Path
 ) -> None:
-    (plain,) = ran(seq2seq, tmp_path / "plain", editors={"same": Identity()}, retain="exact")
+    (plain,) = ran(seq2seq, tmp_path / "plain", editors={"same": Identity()}, retain="exact", limit=6)
     whole = rows(tmp_path / "plain", "same")
     victim = whole[3]["id"]
     editor = Raising(error, victim, asked)
-    (record,) = ran(seq2seq, tmp_path / "failing", editors={"same": editor}, retain="exact")
+    (record,) = ran(seq2seq, tmp_path / "failing", editors={"same": editor}, retain="exact", limit=6)
 
     scores, n = record.scores, record.setting.edits
     assert scores.failures == {error: 1}

@@ -247,8 +247,8 @@ def test_every_kind_of_editor_runs_in_all_regimes(
 
 
 def test_a_stream_of_one_edit_is_a_single_edit(seq2seq: World, tmp_path: Path) -> None:
-    ran(seq2seq, tmp_path / "single", QUICK, limit=4)
-    ran(seq2seq, tmp_path / "batch", QUICK, limit=4, regime="batch", batch=1)
+    ran(seq2seq, tmp_path / "single", QUICK, limit=2)
+    ran(seq2seq, tmp_path / "batch", QUICK, limit=2, regime="batch", batch=1)
     assert answers_on_file(tmp_path / "batch") == answers_on_file(tmp_path / "single")
 
 
@@ -281,12 +281,16 @@ def test_a_sequence_is_asked_at_its_times(seq2seq: World, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("name", "batches"), [("tuned", 2), ("codebook", 1), pytest.param("tuned", 1, marks=pytest.mark.slow)]
-)
+    ("name", "batches", "world"),
+    [("tuned", 2, "seq2seq"), ("codebook", 1, "classifier"), tiny.slow("codebook", 1, "seq2seq"),
+     tiny.slow("tuned", 1, "seq2seq")],
+)  # fmt: skip
 def test_a_stream_cut_off_goes_on_to_the_same_bytes(
-    name: str, batches: int, seq2seq: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = ran(seq2seq, tmp_path / "whole", EDITORS[name], **IN_SEQUENCE)
+    name: str, batches: int, world: str, request: pytest.FixtureRequest, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    here = request.getfixturevalue(world)
+    whole = ran(here, tmp_path / "whole", EDITORS[name], **IN_SEQUENCE)
     kind = type(EDITORS[name])
     plain: Callable[..., Any] = kind.edit
     made = []
@@ -299,20 +303,20 @@ def test_a_stream_cut_off_goes_on_to_the_same_bytes(
 
     monkeypatch.setattr(kind, "edit", cut_off)
     with pytest.raises(KeyboardInterrupt):
-        ran(seq2seq, tmp_path / "cut", EDITORS[name], **IN_SEQUENCE)
+        ran(here, tmp_path / "cut", EDITORS[name], **IN_SEQUENCE)
     monkeypatch.setattr(kind, "edit", plain)
     with (tmp_path / "cut" / "mine" / "edits.jsonl").open("a") as file:
         file.write('{"a row that was being written')
-    resumed = ran(seq2seq, tmp_path / "cut", EDITORS[name], **IN_SEQUENCE)
+    resumed = ran(here, tmp_path / "cut", EDITORS[name], **IN_SEQUENCE)
     assert resumed.scores.to_json() == whole.scores.to_json()
     assert answers_on_file(tmp_path / "cut") == answers_on_file(tmp_path / "whole")
 
 
-def test_a_checkpoint_that_is_none_is_named(seq2seq: World, tmp_path: Path) -> None:
-    ran(seq2seq, tmp_path, QUICK, **IN_SEQUENCE)
+def test_a_checkpoint_that_is_none_is_named(classifier: World, tmp_path: Path) -> None:
+    ran(classifier, tmp_path, QUICK, **IN_SEQUENCE)
     (tmp_path / "mine" / CHECKPOINT).write_bytes(b"nonsense")
     with pytest.raises(BadFile, match="not the checkpoint of a stream"):
-        ran(seq2seq, tmp_path, QUICK, **IN_SEQUENCE)
+        ran(classifier, tmp_path, QUICK, **IN_SEQUENCE)
 
 
 @dataclass(frozen=True)

@@ -201,7 +201,7 @@ def valid_interval(x: NDArray[np.float64]) -> tuple[float, float]:
     return betting_interval(x.tolist(), half_width=WANTED, most=CASES)
 
 
-@pytest.mark.parametrize("endless", [False, True])
+@pytest.mark.parametrize("endless", [pytest.param(False, marks=pytest.mark.slow), True])
 @pytest.mark.parametrize("name", POPULATIONS)
 def test_the_interval_covers_where_a_run_stops(
     name: str, endless: bool, monkeypatch: pytest.MonkeyPatch

@@ -151,7 +151,7 @@ def test_a_training_setting_out_of_range(name: str, tmp_path: Path) -> None:
 
 
 @STARTS
-@pytest.mark.parametrize("stop_at", [2, 5, 6])
+@pytest.mark.parametrize("stop_at", [tiny.slow(2), 5, 6])
 def test_an_interrupted_training_goes_on_to_the_same_model(
     start: str, stop_at: int, trained: Callable[[str], Trained], tmp_path: Path
 ) -> None:
@@ -180,7 +180,7 @@ def test_a_seed_gives_one_model(trained: Callable[[str], Trained], tmp_path: Pat
     )
 
 
-@pytest.mark.parametrize("start", ["bert", "bart", "gpt2"])
+@pytest.mark.parametrize("start", ["bert", tiny.slow("bart"), "gpt2"])
 def test_training_learns(start: str, tmp_path: Path) -> None:
     result = train(start, tmp_path / "m", max_steps=60, evaluate_every=20, label_smoothing=0.0, dropout=0.0)
     losses = [loss for _, loss, _ in result.history]
