@@ -157,7 +157,7 @@ def requests(kind: str) -> Sequence[Edit]:
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"), cases("gpt2", "bert", pytest.param("Scribbler", "gpt2", marks=BREAKER))
+    ("name", "kind"), cases("bert", "gpt2", pytest.param("Scribbler", "gpt2", marks=BREAKER))
 )
 def test_the_base_model_is_bit_identical_afterwards(name: str, kind: str) -> None:
     base = new_base(kind)

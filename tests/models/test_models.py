@@ -78,7 +78,7 @@ def test_a_guess_never_changes_an_answer(kind: str, data: st.DataObject) -> None
     assert model(kind, seed, ties).answer(asked, guesses=guesses) == [free[index] for index in chosen]
 
 
-@KINDS
+@LONG
 def test_a_right_guess_saves_decoding(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     made = tiny.fitted(kind)
     prompts = tiny.prompts(kind, 72)
@@ -276,7 +276,7 @@ def test_a_saved_model_answers_as_before(kind: str, tmp_path: Path) -> None:
     assert family_of(loaded.network.config) == tiny.FAMILY[kind]
 
 
-@KINDS
+@LONG
 def test_a_model_is_loaded_in_the_type_asked_for(kind: str, tmp_path: Path) -> None:
     folder = tiny.save(kind, tmp_path / "m")
     prompts = tiny.prompts(kind, 4)
@@ -293,7 +293,7 @@ def test_a_model_is_loaded_in_the_type_asked_for(kind: str, tmp_path: Path) -> N
     assert identity(found["float32"]) == identity(load_model(str(folder), tiny.task(kind)))
 
 
-@GENERATING
+@pytest.mark.parametrize("kind", [tiny.slow_if_stood_in_for(kind) for kind in tiny.GENERATING])
 def test_in_bfloat16_a_proof_and_decoding_agree_on_ties(kind: str) -> None:
     """Where two tokens have the same logit, both take the first; in bfloat16 many have."""
     made = tiny.fitted(kind, dtype=torch.bfloat16)

@@ -192,7 +192,7 @@ def test_a_forced_bos_stands_first_in_targets(forced: bool, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("place", ["generation_config.json", "config.json"])
-@pytest.mark.parametrize("kind", tiny.GENERATING)
+@pytest.mark.parametrize("kind", [tiny.slow_if_stood_in_for(kind) for kind in tiny.GENERATING])
 def test_nothing_else_of_a_generation_configuration_is_kept(kind: str, place: str, tmp_path: Path) -> None:
     folder = tiny.save(kind, tmp_path / "m")
     prompts = tiny.prompts(kind, 20)

@@ -20,7 +20,7 @@ from kebench.models.changes import LowRank, LowRankBatch, dense_weights, substit
 from kebench.models.model import AbstractModel, PromptFormat
 from kebench.models.tokens import TokenPlace, find_subject
 
-KINDS = pytest.mark.parametrize("kind", tiny.KINDS)
+KINDS = pytest.mark.parametrize("kind", [tiny.slow_if_stood_in_for(kind) for kind in tiny.KINDS])
 PLACES: tuple[TokenPlace, ...] = ("subject_first", "subject_last", "last")
 TEMPLATE = "{{a}} is, {prompt}, b?"
 

@@ -150,7 +150,7 @@ def test_a_training_setting_out_of_range(name: str, tmp_path: Path) -> None:
         train("bert", tmp_path / "model", **{name: 0})
 
 
-@STARTS
+@pytest.mark.parametrize("start", ["bert", tiny.slow("bart"), tiny.slow("gpt2"), "scratch"])
 @pytest.mark.parametrize("stop_at", [tiny.slow(2), 5, 6])
 def test_an_interrupted_training_goes_on_to_the_same_model(
     start: str, stop_at: int, trained: Callable[[str], Trained], tmp_path: Path
