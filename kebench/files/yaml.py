@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -15,6 +15,8 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from kebench.errors import BadFile, BadSetting, did_you_mean, shown
 
 T = TypeVar("T")
+_adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
+"""Returns what converts values to a type. It takes much longer to make than to use, so it is kept."""
 _UNKNOWN = ("unexpected_keyword_argument", "extra_forbidden")
 """The names that pydantic gives to the error of an unknown field."""
 FORBID_EXTRA = ConfigDict(extra="forbid")
@@ -118,7 +120,8 @@ def validated(kind: type[T], value: Any, path: Path | str) -> T:
     """
     _refuse_unknown_fields(kind, value, path, "")
     try:
-        return _adapter(kind).validate_python(value)
+        found: T = _adapter(kind).validate_python(value)
+        return found
     except BadSetting as error:  # raised by a dataclass's own check
         raise BadFile(path, str(error)) from None
     except ValidationError as error:
@@ -132,12 +135,6 @@ def validated(kind: type[T], value: Any, path: Path | str) -> T:
         if first["type"] in ("missing", "missing_argument"):
             raise BadFile(path, f"{place}: missing") from None
         raise BadFile(path, f"{place}: found {shown(first['input'])}, wanted: {first['msg']}") from None
-
-
-@cache
-def _adapter(kind: type[T]) -> TypeAdapter[T]:
-    """Returns what converts values to a dataclass. It takes far longer to make than to use."""
-    return TypeAdapter(kind)
 
 
 def _refuse_unknown_fields(kind: Any, value: Any, path: Path | str, place: str) -> None:
