@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
+from copy import deepcopy
 from dataclasses import fields, is_dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
@@ -70,7 +71,7 @@ def read_yaml(path: Path) -> Any:
         BadFile: the file cannot be read, is not YAML, or repeats a key.
     """
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+        return deepcopy(_loaded(path.read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError) as error:
         raise BadFile(path, f"cannot be read ({error.__class__.__name__})") from None
     except yaml.MarkedYAMLError as error:
@@ -80,6 +81,12 @@ def read_yaml(path: Path) -> Any:
         raise BadFile(path, f"not YAML ({' '.join(str(error).split())})") from None
     except RecursionError:
         raise BadFile(path, "not YAML that can be read: nested too deeply") from None
+
+
+@lru_cache(maxsize=64)
+def _loaded(text: str) -> Any:
+    """Returns what a YAML text says. The same few files are read again and again, and PyYAML is slow."""
+    return yaml.load(text, Loader=_UniqueKeyLoader)
 
 
 def yaml_value(text: str, place: str) -> Any:

@@ -34,7 +34,7 @@ STACKS = {
     "llama": ("model.layers",),
 }
 PLACES = [
-    tiny.slow(kind, stack, layer) if layer == 1 else tiny.slow_if_stood_in_for(kind, stack, layer)
+    tiny.slow_if_stood_in_for(kind, stack, layer) if layer == DEPTH - 1 else tiny.slow(kind, stack, layer)
     for kind in tiny.KINDS
     for stack in STACKS[kind]
     for layer in range(DEPTH)

@@ -239,7 +239,7 @@ RATE = {"fever": 1e-5, "zsre": 1e-4}
 @pytest.mark.parametrize(
     ("kind", "run", "layers"),
     [
-        ("fever", "ft_first", "first"),
+        pytest.param("fever", "ft_first", "first", marks=pytest.mark.slow),
         ("fever", "ft_all", "all"),
         pytest.param("zsre", "plain/ft_first", "first", marks=pytest.mark.slow),
         pytest.param("zsre", "plain/ft_all", "all", marks=pytest.mark.slow),
@@ -267,7 +267,12 @@ def test_fine_tuning_takes_their_steps() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "run"), [("fever", "ke_once"), ("fever", "ke_loop"), ("zsre", "plain/ke_once")]
+    ("kind", "run"),
+    [
+        ("fever", "ke_once"),
+        pytest.param("fever", "ke_loop", marks=pytest.mark.slow),
+        pytest.param("zsre", "plain/ke_once", marks=pytest.mark.slow),
+    ],
 )
 def test_knowledge_editor_is_theirs(kind: str, run: str) -> None:
     """But for the one edit whose alternative is what the model says: there theirs pushes the wrong way."""

@@ -52,7 +52,7 @@ def home(world: worlds.World, monkeypatch: pytest.MonkeyPatch) -> worlds.World:
 def test_they_are_asked_after_their_edit_and_scored(home: worlds.World, tmp_path: Path) -> None:
     names = ("identity", "fine_tuning_all")
     editors = {name: load_editor(name)[1] for name in names}
-    _, records = run(home.settings(tmp_path / "run", *names), editors=editors)
+    _, records = run(home.settings(tmp_path / "run", *names, limit=12), editors=editors)
     pack = {record.id: record for record in with_own(worlds.records("bert"))}
     for record in records:
         edits = read_edits(tmp_path / "run" / record.editor / "edits.jsonl")

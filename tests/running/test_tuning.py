@@ -289,17 +289,19 @@ def test_an_editor_runs_with_what_was_tuned_for_its_pack(dial: Path) -> None:
 
 
 def test_everything_that_runs_an_editor_does_so(
-    dial: Path, seq2seq: World, tmp_path: Path, kebench: Kebench
+    dial: Path, classifier: World, tmp_path: Path, kebench: Kebench
 ) -> None:
     import kebench as package
     from kebench.running.run import run
 
-    (record,) = run(seq2seq.settings(tmp_path / "run", str(dial), limit=2), progress=Silent())[1]
+    (record,) = run(classifier.settings(tmp_path / "run", str(dial), limit=2), progress=Silent())[1]
     assert record.editor_settings == {"reach": "all", "lessons": 3}
-    evaluated = package.evaluate(str(dial), str(seq2seq.task), limit=2).record
+    evaluated = package.evaluate(str(dial), str(classifier.task), limit=2).record
     assert evaluated.editor_settings == {"reach": "all", "lessons": 3}
     # A folder is the pack that its lock says.
-    evaluated = package.evaluate(str(dial), str(seq2seq.task), pack=str(seq2seq.pack.folder), limit=2).record
+    evaluated = package.evaluate(
+        str(dial), str(classifier.task), pack=str(classifier.pack.folder), limit=2
+    ).record
     assert evaluated.editor_settings == {"reach": "all", "lessons": 3}
 
 

@@ -395,7 +395,9 @@ def runs(draw: st.DrawFn) -> tuple[list[EditAnswers], list[BaseAnswer]]:
     return edits, base
 
 
-@BOTH
+@pytest.mark.parametrize(
+    "rules", [STRICT, pytest.param(DECAO2021, marks=pytest.mark.slow)], ids=lambda p: p.name
+)
 @settings(deadline=None)
 @given(run=runs(), random=st.randoms(use_true_random=False))
 def test_properties_of_any_run(
