@@ -11,7 +11,7 @@ from benchmarks.session import Contests, Session
 from benchmarks.settings import Settings
 from benchmarks.timing import Contest, timed
 from benchmarks.worlds import World, base_size
-from kebench.running.folder import EDITS_AT_ONCE
+from kebench.running.shard import EDITS_AT_ONCE
 from kebench.running.trial import Trial, edit_and_ask
 from kebench.scoring.scorer import per_edit, score
 

@@ -11,7 +11,7 @@ from benchmarks.session import Session
 from benchmarks.settings import Settings
 from benchmarks.timing import Ratio
 from benchmarks.worlds import World, mini
-from kebench.running.folder import EDITS_AT_ONCE
+from kebench.running.shard import EDITS_AT_ONCE
 from kebench.running.trial import edit_and_ask
 from kebench.scoring.answers import EditAnswers
 from kebench.scoring.statistics import draw_sample, strata

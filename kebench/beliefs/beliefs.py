@@ -21,12 +21,12 @@ from kebench.errors import BadSetting
 from kebench.files.writing import replacing
 from kebench.models.numerics import numerics
 from kebench.running.cases import Case
-from kebench.running.folder import EDITS_AT_ONCE
 from kebench.running.plan import Plan
 from kebench.running.preparation import prepare_editor
 from kebench.running.progress import Progress
 from kebench.running.run import check_base, inputs_of, load_editors
 from kebench.running.settings import RunSettings
+from kebench.running.shard import EDITS_AT_ONCE
 from kebench.running.trial import requests, versions_of_each
 from kebench.scoring.record import Setting
 

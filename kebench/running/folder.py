@@ -16,6 +16,8 @@ from kebench.errors import BadFile, BadSetting
 from kebench.files.json import write_json
 from kebench.running.environment import execution, versions
 from kebench.running.plan import Plan
+from kebench.running.shard import EDITS_AT_ONCE
+from kebench.running.streams import Position
 from kebench.running.trial import Trial
 from kebench.scoring.answers import BaseAnswer, EditAnswers
 from kebench.scoring.record import FORMAT, RunRecord, Setting
@@ -24,8 +26,6 @@ from kebench.scoring.scorer import Scores
 
 ROWS = "edits.jsonl"
 """Where an editor's folder keeps what was answered."""
-EDITS_AT_ONCE = 8
-"""Edits made and asked together. Resuming starts at a whole group, so that every group is always the same."""
 
 
 def make_folder(folder: Path, flag: str) -> None:
@@ -141,16 +141,14 @@ def open_rows(rows: Path, *, keep: int) -> Iterator[TextIO]:
         yield text
 
 
-def recover(rows: Path, total: int) -> int:
-    """How many edits are on file, after cutting off what an interrupted write left of a group."""
+def recover(rows: Path, total: int) -> Position:
+    """How far a run of the regime `single` is: the whole groups on file, so that a group is always the same."""
     if not rows.is_file():
-        return 0
+        return Position()
     lines = rows.read_bytes().splitlines(keepends=True)
     whole = len(lines) if not lines or lines[-1].endswith(b"\n") else len(lines) - 1
     kept = whole if whole == total else whole - whole % EDITS_AT_ONCE
-    with rows.open("r+b") as file:
-        file.truncate(sum(map(len, lines[:kept])))
-    return kept
+    return Position(batches=kept, rows=kept)
 
 
 def finished(place: Path, setting: Setting, scores: Scores) -> RunRecord | None:

@@ -16,10 +16,8 @@ from kebench.leaderboard.printed import percent
 from kebench.models.identity import fingerprint
 from kebench.models.load import Pair, check_suits, in_float32, model_of
 from kebench.models.model import AbstractModel
-from kebench.models.numerics import numerics
 from kebench.running.environment import execution, peak_memory_bytes, reset_peak_memory, versions
 from kebench.running.folder import (
-    EDITS_AT_ONCE,
     ROWS,
     finished,
     make_folder,
@@ -42,8 +40,9 @@ from kebench.running.preparation import (
 )
 from kebench.running.progress import Progress
 from kebench.running.settings import RunSettings
-from kebench.running.streams import CHECKPOINT, Position, run_steps, steps_of
-from kebench.running.trial import Trial, edit_and_ask
+from kebench.running.shard import rows_of, shards_of
+from kebench.running.streams import CHECKPOINT, Position
+from kebench.running.trial import Trial
 from kebench.scoring.metrics import BaseAnswers, retain
 from kebench.scoring.protocols import protocol as find_protocol
 from kebench.scoring.record import FORMAT, Cost, RunRecord, editor_folder
@@ -170,9 +169,8 @@ def run_editor(name: str, editor: AbstractEditor, plan: Plan, folder: Path, prog
     place = editor_folder(folder, name)
     place.mkdir(exist_ok=True)
     settings = open_editor(place / "editor.json", editor)
-    make = _edit_one_by_one if plan.regime.name == "single" else _edit_in_streams
     try:
-        all_on_file = make(name, editor, prepared.state, plan, place, progress)
+        all_on_file = _write_rows(name, editor, prepared.state, plan, place, progress)
         check_base(name, inputs)
     except BrokenEditor:
         (place / ROWS).unlink(missing_ok=True)  # or the next run would take them for answers of good edits
@@ -204,6 +202,39 @@ def run_editor(name: str, editor: AbstractEditor, plan: Plan, folder: Path, prog
     return record
 
 
+def _write_rows(
+    name: str, editor: AbstractEditor, state: State, plan: Plan, place: Path, progress: Progress
+) -> bool:
+    """Makes the rows that are not on file, shard by shard. Whether all that are needed were there before."""
+    device, single = str(plan.inputs.model.device), plan.regime.name == "single"
+    position = recover(place / ROWS, len(plan.cases)) if single else Position.read(place / CHECKPOINT, device)
+    n_batches = len(plan.cases) // plan.regime.batch
+    enough = _Enough(plan)
+    if plan.setting.stopping is not None and position.rows:
+        enough.add(read_trials(place / ROWS))
+    nothing_made = True
+    with open_rows(place / ROWS, keep=position.rows) as file:
+        for shard in shards_of(plan, editor):
+            if shard.end // plan.regime.batch <= position.batches:
+                continue
+            if enough.reached():
+                break
+            progress(position.batches, n_batches, enough.words())
+            rows = rows_of(shard, editor, state, plan, position, check=nothing_made)
+            for position, trials in rows:
+                if nothing_made:  # told before anything is on file, not hours later
+                    check_base(name, plan.inputs)
+                    nothing_made = False
+                file.writelines(map(to_line, trials))
+                file.flush()
+                if not single:
+                    position.write(place / CHECKPOINT)
+                enough.add(trials)
+                progress(position.batches, n_batches, enough.words())
+    progress(position.batches, position.batches, enough.words())
+    return nothing_made
+
+
 def _check_serves(name: str, editor: AbstractEditor, plan: Plan) -> None:
     """Refuses an editor that is not made for what the plan wants."""
     regime, family = plan.regime.name, plan.inputs.task.family
@@ -230,49 +261,6 @@ def _scores(plan: Plan, trials: Sequence[Trial], moment: str) -> Scores:
         time=moment,
     )
     return scores if plan.regime.name == "single" else replace(scores, interval=f"{scores.interval}{SHARED}")
-
-
-def _edit_one_by_one(
-    name: str, editor: AbstractEditor, state: State, plan: Plan, place: Path, progress: Progress
-) -> bool:
-    """The regime `single`: every edit starts from the base model. Whether all edits were on file before."""
-    model, rows = plan.inputs.model, place / ROWS
-    made = done = recover(rows, len(plan.cases))
-    enough = _Enough(plan)
-    if done and plan.setting.stopping is not None:
-        enough.add(read_trials(rows))
-    with rows.open("a", encoding="utf-8") as file:
-        while made < len(plan.cases) and not enough.reached():
-            progress(made, len(plan.cases), enough.words())
-            group = plan.cases[made : made + EDITS_AT_ONCE]
-            with numerics(model.device, tf32=model.tf32):
-                trials = edit_and_ask(editor, state, plan, group, check=made == done)
-            if made == done:  # told before anything is on file, not hours later
-                check_base(name, plan.inputs)
-            file.writelines(map(to_line, trials))
-            file.flush()
-            enough.add(trials)
-            made += len(group)
-    progress(made, made, enough.words())
-    return made == done
-
-
-def _edit_in_streams(
-    name: str, editor: AbstractEditor, state: State, plan: Plan, place: Path, progress: Progress
-) -> bool:
-    """The regimes `batch` and `sequential`. Whether all batches were on file before."""
-    done = position = Position.read(place / CHECKPOINT, str(plan.inputs.model.device))
-    n_batches = len(steps_of(plan))
-    with open_rows(place / ROWS, keep=done.rows) as file:
-        progress(done.batches, n_batches, "")
-        for position, trials in run_steps(editor, state, plan, done):
-            if position.batches == done.batches + 1:
-                check_base(name, plan.inputs)
-            file.writelines(map(to_line, trials))
-            file.flush()
-            position.write(place / CHECKPOINT)
-            progress(position.batches, n_batches, "")
-    return position.batches == done.batches
 
 
 class _Enough:

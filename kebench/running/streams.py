@@ -107,12 +107,11 @@ class Step:
     Attributes:
         earlier: the cases of the stream's earlier batches, in their order.
         batch: the cases that are edited now.
-        is_first, is_last: of the stream.
+        is_last: whether the stream ends with it.
     """
 
     earlier: tuple[Case, ...]
     batch: tuple[Case, ...]
-    is_first: bool
     is_last: bool
 
     @property
@@ -121,29 +120,40 @@ class Step:
         return (*self.earlier, *self.batch)
 
 
-def steps_of(plan: Plan) -> list[Step]:
-    """Every batch of every stream of a run, in the order in which they are made."""
-    steps = []
-    for stream in plan.regime.streams(plan.cases):
-        earlier: tuple[Case, ...] = ()
-        for place, batch in enumerate(stream):
-            steps.append(Step(earlier, tuple(batch), place == 0, place == len(stream) - 1))
-            earlier += tuple(batch)
-    return steps
+def steps_of(plan: Plan, stream: Sequence[Case]) -> list[Step]:
+    """Every batch of a stream, in the order in which they are made."""
+    size = plan.regime.batch
+    return [
+        Step(
+            earlier=tuple(stream[:place]),
+            batch=tuple(stream[place : place + size]),
+            is_last=place + size >= len(stream),
+        )
+        for place in range(0, len(stream), size)
+    ]
 
 
-def run_steps(
-    editor: AbstractEditor, state: State, plan: Plan, position: Position
+def run_stream(
+    editor: AbstractEditor, state: State, plan: Plan, first: int, stream: Sequence[Case], position: Position
 ) -> Iterator[tuple[Position, list[Trial]]]:
-    """Makes the batches that are not made yet; after each, where the streams are and what was answered.
+    """Makes the batches of a stream that are not made yet; after each, where it is and what was answered.
 
     A batch fails where the editor runs out of memory or returns weights that are not finite. Its edits count
     as wrong whenever they are asked about, and the stream goes on from the version before it.
+
+    Args:
+        editor: the editor.
+        state: its state.
+        plan: what edits are asked, and when.
+        first: how many batches the streams before this one have.
+        stream: the edits.
+        position: how far the streams are.
     """
     base = plan.inputs.model
-    for step in steps_of(plan)[position.batches :]:
-        if step.is_first:
-            position = replace(position, update=Update(), carried=editor.begin(state, base), failures={})
+    made = position.batches - first
+    if made == 0:
+        position = replace(position, update=Update(), carried=editor.begin(state, base), failures={})
+    for step in steps_of(plan, stream)[made:]:
         with numerics(base.device, tf32=base.tf32):
             started = time.perf_counter()
             position, version = _made(editor, state, plan, step, position)

@@ -15,7 +15,7 @@ import pytest
 from commands import Kebench
 from worlds import World
 
-from kebench.running.folder import EDITS_AT_ONCE
+from kebench.running.shard import EDITS_AT_ONCE
 
 STOPS = [
     (signal.SIGINT, 130, "kebench: interrupted; the same command continues from here"),
@@ -44,7 +44,7 @@ from pathlib import Path
 
 from doubles import Oracle
 
-from kebench.running.folder import EDITS_AT_ONCE
+from kebench.running.shard import EDITS_AT_ONCE
 
 REACHED = Path(__file__).with_name("reached")
 made = set()

@@ -22,9 +22,10 @@ from kebench.edits.versions import Route, Routed, Says, Versions
 from kebench.errors import BrokenEditor
 from kebench.models.changes import Changes, Dense
 from kebench.models.model import AbstractModel
-from kebench.running.folder import EDITS_AT_ONCE, read_base
+from kebench.running.folder import read_base
 from kebench.running.progress import Silent
 from kebench.running.run import run
+from kebench.running.shard import EDITS_AT_ONCE
 from kebench.scoring.record import RunRecord
 
 TUNED = FineTuning(layers="first", learning_rate=1e-2, max_steps=3)
@@ -97,7 +98,7 @@ def test_a_joint_update_is_refused(how: str, classifier: World, tmp_path: Path) 
 def test_a_run_that_goes_on_is_looked_at_again(
     classifier: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kebench.running.run.edit_and_ask", unchecked)
+    monkeypatch.setattr("kebench.running.shard.edit_and_ask", unchecked)
     ran(classifier, tmp_path, Joint("copies"))
     file = tmp_path / "mine" / "edits.jsonl"
     lines = file.read_text().splitlines(keepends=True)

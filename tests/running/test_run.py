@@ -45,10 +45,11 @@ from kebench.models.model import AbstractModel
 from kebench.packs.pack import Origin, write_pack
 from kebench.running import base_answers
 from kebench.running import run as run_module
-from kebench.running.folder import EDITS_AT_ONCE, read_base, read_edits
+from kebench.running.folder import read_base, read_edits
 from kebench.running.preparation import state_folder, training_set
 from kebench.running.progress import Silent
 from kebench.running.run import run
+from kebench.running.shard import EDITS_AT_ONCE
 from kebench.scoring import equality, metrics
 from kebench.scoring.protocols import SCORING
 from kebench.scoring.record import RunRecord
