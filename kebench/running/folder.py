@@ -142,7 +142,7 @@ def open_rows(rows: Path, *, keep: int) -> Iterator[TextIO]:
 
 
 def recover(rows: Path, total: int) -> Position:
-    """How far a run of the regime `single` is: the whole groups on file, so that a group is always the same."""
+    """How far a run of the regime `single` is: by whole groups, so that a group is always the same."""
     if not rows.is_file():
         return Position()
     lines = rows.read_bytes().splitlines(keepends=True)
