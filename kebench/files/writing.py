@@ -1,11 +1,23 @@
-"""Writes files atomically: a reader finds the old content or the new content, never a part of it."""
+"""Writes files atomically and durably: a reader finds the old content or the new content, never a part of it.
+
+A file is on the disk before it gets its name, so this holds after a loss of power too.
+"""
 
 from __future__ import annotations
 
 import os
+import re
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
+from platform import node
+
+_HOST = f"{zlib.crc32(node().encode()):08x}"
+"""The name of this machine, shortened: several machines may write to one folder."""
+_LEFTOVER = re.compile(rf"\..*\.{_HOST}-(?P<process>\d+)\.partial")
+"""The names that `partial_of` gives on this machine."""
 
 
 @contextmanager
@@ -14,18 +26,87 @@ def replacing(path: Path) -> Iterator[Path]:
 
     The temporary file lies beside `path`. Missing folders are made, and a file that exists at `path` is
     replaced. If the block raises, `path` stays as it was and the temporary file is removed.
+
+    Raises:
+        OSError: the file cannot be written, for example because the disk is full. It names `path`.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        yield partial
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    partial = partial_of(path)
+    with naming(path, partial):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        clear_leftovers(path.parent)
+        try:
+            yield partial
+            to_disk(partial)
+            partial.replace(path)
+            to_disk(path.parent)
+        except BaseException:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+            raise
 
 
 def write_text(text: str, path: Path) -> None:
     """Writes a text to a file atomically, in UTF-8 and with the same bytes on every system."""
     with replacing(path) as partial:
         partial.write_bytes(text.encode())
+
+
+def partial_of(path: Path) -> Path:
+    """Returns the temporary path, beside `path`, that this process writes to first."""
+    return path.with_name(f".{path.name}.{_HOST}-{os.getpid()}.partial")
+
+
+@lru_cache(maxsize=1024)
+def clear_leftovers(folder: Path) -> None:
+    """Removes the temporary files of processes that were killed. A folder is looked at once in a process."""
+    for path in folder.iterdir():
+        found = _LEFTOVER.fullmatch(path.name)
+        if found is not None and path.is_file() and not _is_alive(int(found["process"])):
+            with suppress(OSError):  # another process may have removed it first, or it may not be ours
+                path.unlink()
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # it belongs to someone else
+        return True
+    return True
+
+
+def to_disk(path: Path) -> None:
+    """Returns once a file, or the names in a folder, are on the disk. Some systems have no such thing."""
+    if os.name == "nt":  # Windows opens no folders, and flushes no file that is open to be read alone
+        return
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+@contextmanager
+def naming(path: Path, *also: Path) -> Iterator[None]:
+    """Turns an error of the file system in the block into an `OSError` that names `path`.
+
+    Python leaves the name out when a write fails. Libraries written in Rust (safetensors, tokenizers) raise
+    exceptions of their own, which hold the error's number in words.
+
+    Args:
+        path: the file or folder that the block writes.
+        also: temporary paths, whose names would tell a user nothing.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, *map(str, also)):
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from None
+    except Exception as error:
+        found = re.search(r"\(os error (\d+)\)", str(error))
+        if found is None:
+            raise
+        number = int(found.group(1))
+        raise OSError(number, os.strerror(number), str(path)) from None
