@@ -7,7 +7,6 @@ begins as its prompt does is, to the model, the same question: random models agr
 from __future__ import annotations
 
 import copy
-import json
 import os
 import shutil
 from collections.abc import Collection, Mapping, Sequence
@@ -19,6 +18,7 @@ import pytest
 import tiny
 import yaml
 
+from kebench.files.shipped import MODEL_CARD
 from kebench.models import load
 from kebench.models.model import PromptFormat
 from kebench.packs.pack import Origin, Pack, read_pack, write_pack
@@ -26,6 +26,8 @@ from kebench.packs.record import Paraphrase, Record
 from kebench.running.preparation import trained_model_folder
 from kebench.running.settings import RunSettings
 from kebench.task import load_task
+from kebench.training.base import training_key
+from kebench.training.card import write_card
 
 TEST, TRAIN = 18, 2  # of 24 people: two whole groups of edits and a broken one; the rest are dev
 QUIET = ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS", "TRANSFORMERS_VERBOSITY")
@@ -82,7 +84,9 @@ def with_records(world: World, rows: Sequence[Record]) -> World:
         shutil.rmtree(pack)
     toy_pack(pack, rows)
     tiny.save(kind, world.model)
-    (world.model / "kebench.json").write_text(json.dumps({"name": "tiny"}), encoding="utf-8")
+    task = load_task(str(world.task))
+    key = training_key(task.models["tiny"], task, world.pack.sha256)
+    write_card(world.model, MODEL_CARD, "Base model", {"name": "tiny", "task": task.name}, made_of=key)
     return world
 
 

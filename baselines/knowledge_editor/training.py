@@ -21,7 +21,6 @@ from itertools import groupby
 from typing import Any, Literal, Protocol
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from kebench.edits.edit import Edit
@@ -29,7 +28,8 @@ from kebench.edits.editor import RetainQuestion, State, TrainingEdit, TrainingSe
 from kebench.edits.moments import preconditioners
 from kebench.edits.versions import low_rank_under
 from kebench.errors import BadSetting
-from kebench.files.tensors import save_tensors
+from kebench.files.checked import read_or_none
+from kebench.files.tensors import load_tensors, save_tensors
 from kebench.files.writing import write_text
 from kebench.models.base_logits import BaseLogits, Question
 from kebench.models.changes import LowRankBatch
@@ -182,8 +182,11 @@ def train(editor: Learner, base: AbstractModel, training: TrainingSet, workspace
     pools = (training.known, training.unseen)
     before = what_the_base_says(editor, base, [known for pool in pools for known in pool])
     checkpoint, best_file = workspace.folder / "last.safetensors", workspace.folder / "best.safetensors"
-    start = {"step": 0, "margin": editor.margin, "best": -math.inf, "history": []}
-    counters: dict[str, Any] = load_checkpoint(checkpoint, relaxed, optimizer) or start
+    start: dict[str, Any] = {"step": 0, "margin": editor.margin, "best": -math.inf, "history": []}
+    made_of = workspace.made_of
+    counters = start
+    if read_or_none(best_file, lambda: load_tensors(best_file, made_of)):  # a checkpoint is of no use without
+        counters = load_checkpoint(checkpoint, relaxed, optimizer, made_of=made_of) or start
     for step in range(counters["step"], editor.steps):
         rate = warmup_then_decay(step, editor.warmup_steps, editor.decay_steps)
         optimizer.param_groups[0]["lr"] = rate * editor.learning_rate
@@ -203,7 +206,7 @@ def train(editor: Learner, base: AbstractModel, training: TrainingSet, workspace
             rates = validate(editor, relaxed.hypernetwork, base, training)
             score = joint_score(rates, editor.retain_at_least)
             if score > counters["best"]:
-                save_tensors(relaxed.hypernetwork.state_dict(), best_file)
+                save_tensors(relaxed.hypernetwork.state_dict(), best_file, made_of=made_of)
             margin = counters["margin"]
             row = {"step": step + 1, **rates, "margin": margin}
             row |= {"multiplier": relaxed.multiplier.item(), "constraint": constraint.item()}
@@ -215,14 +218,15 @@ def train(editor: Learner, base: AbstractModel, training: TrainingSet, workspace
                 "margin": next_margin,
                 "history": [*counters["history"], row],
             }
-            save_checkpoint(checkpoint, relaxed, optimizer, counters)
+            save_checkpoint(checkpoint, relaxed, optimizer, counters, made_of=made_of)
             write_text(json.dumps(counters, indent=1), workspace.folder / "history.json")
             logger.info("%s", ", ".join(f"{name} {value:.3g}" for name, value in row.items()))
         if counters["history"]:
             last = counters["history"][-1]
             told += f", dev success {last['success']:.0%} retain {last['retain']:.0%}"
         workspace.report(step + 1, editor.steps, told)
-    return load_file(best_file)
+    state, _ = load_tensors(best_file, made_of)
+    return state
 
 
 def hypernetwork_for(editor: Learner, base: AbstractModel, training: TrainingSet) -> Hypernetwork:

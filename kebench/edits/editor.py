@@ -73,10 +73,12 @@ class Workspace:
     Attributes:
         folder: private to this preparation; what is found there is an earlier, interrupted attempt's.
         report: called with (steps done, steps in all, a few words).
+        made_of: what tells this preparation from any other; a checkpoint with another one is not its own.
     """
 
     folder: Path
     report: Callable[[int, int, str], None]
+    made_of: str = ""
 
 
 @dataclass(frozen=True)

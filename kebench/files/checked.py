@@ -1,9 +1,9 @@
 """Files that say what they were made from, and carry a checksum of their content.
 
-A cache may be cut off, altered or copied from elsewhere. What is kept here is believed only if its checksum is
-right and it was made from what the reader expects; otherwise it is made again.
+A cache may be cut off, altered or copied from elsewhere. What is kept here is believed only if its checksum
+is right and it was made from what the reader expects; otherwise it is made again.
 
-Rows and JSON objects carry their checksum in a field, `sha256`. A file of lines has a first line that holds it.
+An object of JSON carries its checksum in a field, `sha256`. A file of lines has a first line that holds it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SHA256 = "sha256"
 
 
 class Damaged(ValueError):
-    """A file does not hold what was written to it, or was made from something else. The message says which."""
+    """A file does not hold what was written to it, or was made from something else; the message says why."""
 
 
 def sha256_of(*parts: bytes) -> str:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from kebench.errors import BadFile
+from kebench.files.checked import file_sha256
 from kebench.files.yaml import folder_of
 
 MODEL_CARD = "kebench.json"
 STATE, STATE_CARD = "state.safetensors", "state.json"
+SUMS = "sha256sums.txt"
+"""The checksums of the models and states that lie below its folder, in the format of `sha256sum`."""
 
 
 def shipped_root() -> Path:
@@ -25,15 +29,53 @@ def shipped_folder(path: str | None, marker: str) -> Path | None:
 
     Returns:
         None if nothing is shipped, or if it has not been made yet.
+
+    Raises:
+        BadFile: a file of it is not what was shipped.
     """
     if path is None or not (shipped_root() / path / marker).is_file():
         return None
+    _check_sums(shipped_root() / path)
     return shipped_root() / path
 
 
 def shipped_state(digest: str) -> Path | None:
-    """Returns the folder of the shipped editor state with this `preparation.state_digest`, or None."""
+    """Returns the folder of the shipped editor state with this `preparation.state_digest`, or None.
+
+    Raises:
+        BadFile: a file of it is not what was shipped, or a card of shipped states cannot be read.
+    """
     for card in sorted(shipped_root().glob(f"*/editors/*/{STATE_CARD}")):
-        if json.loads(card.read_text(encoding="utf-8")).get("digest") == digest:
+        try:
+            found = dict(json.loads(card.read_bytes())).get("digest")
+        except (ValueError, TypeError):
+            raise BadFile(card, f"not the card of a state; {_REMEDY}") from None
+        if found == digest:
+            _check_sums(card.parent)
             return card.parent
     return None
+
+
+_REMEDY = "install kebench again"
+
+
+def _check_sums(folder: Path) -> None:
+    """Compares the files of a shipped folder with the list of checksums above it, if that lists them.
+
+    Raises:
+        BadFile: a file is missing or differs.
+    """
+    for above in folder.parents:
+        if (above / SUMS).is_file():
+            break
+    else:
+        return
+    for line in (above / SUMS).read_text(encoding="utf-8").splitlines():
+        checksum, _, name = line.partition("  ")
+        file = above / name
+        if file.parent != folder:
+            continue
+        if not file.is_file():
+            raise BadFile(file, f"missing; {_REMEDY}")
+        if file_sha256(file) != checksum:
+            raise BadFile(file, f"is not what was shipped, by {above / SUMS}; {_REMEDY}")

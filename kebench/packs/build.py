@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kebench.errors import BadFile, BadSetting, NotFound
+from kebench.files.checked import file_sha256
 from kebench.packs.formats import read_source
 from kebench.packs.merge import merge
-from kebench.packs.pack import Origin, Pack, file_sha256, write_pack
+from kebench.packs.pack import Origin, Pack, write_pack
 from kebench.packs.published import as_published
 from kebench.packs.reading import Reading, SplitName
 from kebench.packs.split import SPLITS, check_fractions, split_records

@@ -20,6 +20,7 @@ from uuid import uuid4
 from pydantic import ConfigDict
 
 from kebench.errors import BadFile, BadSetting, NotFound
+from kebench.files.checked import file_sha256
 from kebench.files.yaml import FORBID_EXTRA, validated
 from kebench.packs.json_records import json_row
 from kebench.packs.jsonl import canonical, from_lines, to_lines
@@ -227,15 +228,6 @@ def verify_pack(path: Path) -> Pack:
         more = f"; and {len(found) - 1} more" if len(found) > 1 else ""
         raise BadFile(path, f"{found[0]}{more}")
     return pack
-
-
-def file_sha256(path: Path) -> str:
-    """Returns the SHA-256 hash of a file, as 64 hex digits."""
-    with path.open("rb") as file:
-        digest = sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _read_lock(path: Path) -> Lock:

@@ -10,9 +10,8 @@ from typing import Any
 
 from rapidfuzz.distance import Levenshtein
 
+from kebench.files.checked import read_lines, read_or_none, write_lines
 from kebench.files.home import home
-from kebench.files.json import write_json
-from kebench.files.writing import write_text
 from kebench.models.model import AbstractModel
 from kebench.models.numerics import numerics
 from kebench.packs.record import OwnQuestion, Record
@@ -106,16 +105,19 @@ def answered(
 ) -> tuple[AnsweredRecord, ...]:
     """The records with the base model's answers, from the cache or made now.
 
-    The cache is by content: the model's `identity`, the records, how they are asked and decoded. With gold
-    targets nothing is asked of the beams, which are most of the work.
+    The cache is by content: the model's `identity`, the records, how they are asked and decoded. A file of it
+    that is damaged is made again, after a warning. With gold targets nothing is asked of the beams, which are
+    most of the work.
     """
-    path = home() / "answers" / f"{_key(model, identity, records, protocol, targets)}.jsonl"
-    if path.is_file():
-        return tuple(_from_line(line) for line in path.read_text(encoding="utf-8").splitlines())
+    key = _key(model, identity, records, protocol, targets)
+    path = home() / "answers" / f"{key}.jsonl"
+    kept = read_or_none(path, lambda: tuple(map(_from_line, read_lines(path, key))))
+    if kept is not None:
+        return kept
     with numerics(model.device, tf32=model.tf32):
         found = tuple(_answer_all(model, records, protocol, report, targets))
     lines = (json.dumps(asdict(record), ensure_ascii=True, sort_keys=True) for record in found)
-    write_text("".join(f"{line}\n" for line in lines), path)
+    write_lines(lines, path, key)
     return found
 
 
@@ -131,9 +133,11 @@ def predicted(
     Much less work than `answered`, for those who need no paraphrases, margins or alternatives. The
     predictions are the same.
     """
-    path = home() / "answers" / f"{_key(model, identity, records, protocol, 'gold')}.predictions.json"
-    if path.is_file():
-        return [str(text) for text in json.loads(path.read_text(encoding="utf-8"))]
+    key = _key(model, identity, records, protocol, "gold")
+    path = home() / "answers" / f"{key}.predictions.jsonl"
+    kept = read_or_none(path, lambda: [str(json.loads(line)) for line in read_lines(path, key)])
+    if kept is not None:
+        return kept
     found: list[str] = []
     with numerics(model.device, tf32=model.tf32):
         for start in range(0, len(records), AT_ONCE):
@@ -144,7 +148,7 @@ def predicted(
             )
             found += [r.prediction or "" if takes_stored(r, protocol) else next(own) for r in part]
     report(len(records), len(records), "")
-    write_json(found, path)
+    write_lines(map(json.dumps, found), path, key)
     return found
 
 

@@ -27,13 +27,13 @@ from kebench.edits.editor import (
     settings_of,
 )
 from kebench.errors import BadSetting, KebenchError, NotFound, did_you_mean
+from kebench.files.checked import read_object, read_or_none, read_sealed, write_sealed
 from kebench.files.home import home, pack_folder
-from kebench.files.json import write_json
 from kebench.files.shipped import MODEL_CARD, STATE, STATE_CARD, shipped_folder, shipped_state
 from kebench.files.tensors import save_tensors
 from kebench.models.identity import fingerprint, identity
 from kebench.models.load import load_model
-from kebench.models.model import AbstractModel, PromptFormat
+from kebench.models.model import AbstractModel
 from kebench.models.numerics import numerics
 from kebench.models.settings import BatchSize, DType
 from kebench.packs.build import build_pack
@@ -45,7 +45,7 @@ from kebench.running.progress import Progress
 from kebench.running.settings import Split
 from kebench.scoring.protocols import Protocol, Targets
 from kebench.task import PackRecipe, Task
-from kebench.training.card import write_card
+from kebench.training.card import is_complete, remove_damaged_card, write_card
 
 
 def find_pack(task: Task, name: str | None) -> Pack:
@@ -163,26 +163,32 @@ def find_model(
     if (shipped := shipped_folder(task.models[name].shipped, MODEL_CARD)) is not None:
         return load(str(shipped))
     folder = trained_model_folder(task, name, pack)
-    if not (folder / MODEL_CARD).is_file():
-        train_model(task, name, pack, folder, progress, device)
+    train_model(task, name, pack, folder, progress, device)
     return load(str(folder))
 
 
 def trained_model_folder(task: Task, name: str, pack: Pack) -> Path:
     """Where a task's model lies once it is trained: named by its recipe, the task and the pack."""
-    made_of = [asdict(task.models[name]), task.name, task.version, asdict(PromptFormat.of(task)), pack.sha256]
-    digest = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
-    return home() / "models" / f"{name.replace('/', '--')}--{digest[:8]}"
+    from kebench.training.base import training_key
+
+    key = training_key(task.models[name], task, pack.sha256)
+    return home() / "models" / f"{name.replace('/', '--')}--{key[:8]}"
 
 
 def train_model(task: Task, name: str, pack: Pack, folder: Path, progress: Progress, device: str) -> None:
-    """Fine-tunes one of a task's models on a pack; the card in `folder` says how well it does."""
-    from kebench.training.base import train_base
+    """Fine-tunes one of a task's models on a pack, unless `folder` holds it, whole.
 
+    The card in `folder` says how well it does. If a file of it is damaged, it is trained again.
+    """
+    from kebench.training.base import train_base, training_key
+
+    key = training_key(task.models[name], task, pack.sha256)
+    if is_complete(folder, MODEL_CARD, made_of=key):
+        return
     progress.stage(f"train {name}")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
-        if not (folder / MODEL_CARD).is_file():
+        if not remove_damaged_card(folder, MODEL_CARD, made_of=key):
             with numerics(torch.device(device)):
                 train_base(
                     name, task.models[name], task, pack.splits, folder,
@@ -328,10 +334,12 @@ def prepare_editor(name: str, editor: AbstractEditor, inputs: RunInputs, progres
     if not isinstance(editor, AbstractTrainedEditor):
         return Prepared({}, 0.0)
     learning = inputs.to_learn_on()
-    folder = state_folder(editor, learning)
-    if not (folder / STATE_CARD).is_file():
+    digest = state_digest(editor, learning)
+    folder = shipped_state(digest)
+    if folder is None:
+        folder = home() / "states" / digest
         learn_state(name, editor, learning, folder, progress)
-    card = json.loads((folder / STATE_CARD).read_text(encoding="utf-8"))
+    card = read_object(folder / STATE_CARD)
     state = {key: tensor.to(inputs.model.device) for key, tensor in load_file(folder / STATE).items()}
     return Prepared(state, card["seconds"])
 
@@ -339,16 +347,22 @@ def prepare_editor(name: str, editor: AbstractEditor, inputs: RunInputs, progres
 def learn_state(
     name: str, editor: AbstractTrainedEditor, inputs: RunInputs, folder: Path, progress: Progress
 ) -> None:
-    """Trains an editor; its state and a card for people (README.md) and programs go into `folder`."""
+    """Trains an editor, unless `folder` holds its whole state. If a file is damaged, it is trained again.
+
+    The state and a card for people (README.md) and programs go into `folder`.
+    """
+    made_of = state_digest(editor, inputs)
+    if is_complete(folder, STATE_CARD, made_of=made_of):
+        return
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):
-        if (folder / STATE_CARD).is_file():
+        if remove_damaged_card(folder, STATE_CARD, made_of=made_of):
             return
         whole = editor.learns_from == "edits"
         training = training_set(inputs, progress) if whole else questions_alone(inputs, progress)
         progress.stage(f"prepare {name}")
         work = folder / "work"
-        elapsed = _stopwatch(work / "seconds")
+        elapsed = _stopwatch(work / "seconds", made_of)
 
         def report(done: int, steps: int, words: str) -> None:
             elapsed()
@@ -356,7 +370,7 @@ def learn_state(
 
         learner = editor.prepared_by()
         with numerics(inputs.model.device):
-            state = learner.prepare(inputs.model, training, Workspace(work, report))
+            state = learner.prepare(inputs.model, training, Workspace(work, report, made_of))
         save_tensors(state, folder / STATE)
         facts = {
             "name": name,
@@ -366,7 +380,7 @@ def learn_state(
             "pack": inputs.pack.name,
             "pack_sha256": inputs.pack.sha256,
             "model": inputs.model.name,
-            "digest": state_digest(editor, inputs),
+            "digest": made_of,
             "training_edits": len(training.train),
             "parameters": sum(tensor.numel() for tensor in state.values()),
             "torch_threads": torch.get_num_threads(),
@@ -375,18 +389,26 @@ def learn_state(
         }
         if (work / "history.json").is_file():  # how the training went is worth keeping
             (work / "history.json").replace(folder / "history.json")
-        write_card(folder, STATE_CARD, "Editor trained", facts)
+        write_card(folder, STATE_CARD, "Editor trained", facts, made_of=made_of)
         shutil.rmtree(work)
 
 
-def _stopwatch(file: Path) -> Callable[[], float]:
-    """Counts the seconds a preparation takes, interrupted attempts included; each call writes them down."""
-    earlier = float(file.read_text(encoding="utf-8")) if file.is_file() else 0.0
-    started = time.monotonic()
+def _stopwatch(file: Path, made_of: str) -> Callable[[], float]:
+    """Counts the seconds a preparation takes, interrupted attempts included.
+
+    Each call writes them down, but at most once a second.
+    """
+    found = read_or_none(file, lambda: read_sealed(file, made_of)) or {}
+    earlier = float(found.get("seconds", 0.0))
+    started = written = time.monotonic()
 
     def elapsed() -> float:
-        seconds = round(earlier + time.monotonic() - started, 1)
-        write_json(seconds, file)  # all or nothing: an empty file would stop every later attempt
+        nonlocal written
+        now = time.monotonic()
+        seconds = round(earlier + now - started, 1)
+        if now - written >= 1:
+            write_sealed({"seconds": seconds}, file, made_of)
+            written = now
         return seconds
 
     return elapsed

@@ -1,6 +1,7 @@
 """Fine-tunes a base model on a task as the paper does: with AdamW, linear warm-up and linear decay."""
 
 import hashlib
+import json
 import logging
 import random
 import time
@@ -156,6 +157,7 @@ def train_base(
         BadSetting: the recipe has neither a start nor an architecture.
     """
     settings = validated(Training, dict(recipe.training), f"model {name}: training")
+    made_of = training_key(recipe, task, pack_sha256)
     torch.manual_seed(settings.seed)  # for the weights of a new head or a new network
     shown, unshown = _pairs(splits, settings)
     network, tokenizer = _start(name, recipe, task, settings, shown)
@@ -169,7 +171,7 @@ def train_base(
         _parameter_groups(network, settings.weight_decay), lr=settings.learning_rate
     )
     checkpoint = out.with_name(out.name + ".training.safetensors")
-    found = load_checkpoint(checkpoint, network, optimizer)
+    found = load_checkpoint(checkpoint, network, optimizer, made_of=made_of)
     counters: dict[str, Any] = found or {"step": 0, "seconds": 0.0, "history": []}
     started = time.monotonic() - counters["seconds"]
     decay_steps = settings.decay_steps or settings.max_steps
@@ -188,7 +190,7 @@ def train_base(
             accuracy = accuracy_of(model, unshown)
             history = [*counters["history"], (step + 1, loss.item(), accuracy)]
             counters = {"step": step + 1, "seconds": time.monotonic() - started, "history": history}
-            save_checkpoint(checkpoint, network, optimizer, counters)
+            save_checkpoint(checkpoint, network, optimizer, counters, made_of=made_of)
             logger.info("step %d: loss %.4f, dev accuracy %.4f", *history[-1])
         told = f"loss {loss.item():.3f}" + (
             f", dev {history[-1][2]:.1%}" if (history := counters["history"]) else ""
@@ -207,6 +209,12 @@ def train_base(
     _write(model, recipe, settings, task, pack_sha256, result)
     checkpoint.unlink(missing_ok=True)
     return result
+
+
+def training_key(recipe: ModelRecipe, task: Task, pack_sha256: str) -> str:
+    """Returns a SHA-256 of what a base model is trained from and with."""
+    made_of = [asdict(recipe), task.name, task.version, asdict(PromptFormat.of(task)), pack_sha256]
+    return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
 
 
 def _pairs(
@@ -377,4 +385,4 @@ def _write(
         "torch_threads": torch.get_num_threads(),
         "device": str(model.device),
     }
-    write_card(folder, MODEL_CARD, "Base model", facts)
+    write_card(folder, MODEL_CARD, "Base model", facts, made_of=training_key(recipe, task, pack))

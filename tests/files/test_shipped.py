@@ -14,7 +14,9 @@ import yaml
 from safetensors import safe_open
 
 import kebench.files.shipped
-from kebench.files.shipped import MODEL_CARD, STATE, STATE_CARD, shipped_root
+from kebench.errors import BadFile
+from kebench.files.checked import file_sha256
+from kebench.files.shipped import MODEL_CARD, STATE, STATE_CARD, SUMS, shipped_root, shipped_state
 from kebench.files.yaml import validated
 from kebench.models.load import load_model
 from kebench.packs.pack import Pack, read_pack
@@ -106,6 +108,31 @@ def test_no_editor_trains_out_of_the_box() -> None:
     others = {"preconditioned_step", "random_update_tuned", "knowledge_editor_beam"}
     paper = {"knowledge_editor_paper", "knowledge_editor_paper_zsre"}
     assert trains == others | paper | {f"knowledge_editor_tuned{row}" for row in tuned}
+
+
+def test_the_checksums_are_those_of_all_models_and_states() -> None:
+    listed = dict(
+        reversed(line.split("  ")) for line in (MINI / SUMS).read_text(encoding="utf-8").splitlines()
+    )
+    files = [file for room in ("editors", "models") for file in MINI.glob(f"{room}/*/*") if file.is_file()]
+    assert listed == {file.relative_to(MINI).as_posix(): file_sha256(file) for file in files}
+
+
+@pytest.mark.parametrize("damage", ["altered", "missing"])
+def test_a_shipped_file_that_is_damaged_is_refused(
+    damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kebench.files.shipped, "shipped_root", lambda: tmp_path)
+    folder = tmp_path / "toy" / "editors" / "a"
+    folder.mkdir(parents=True)
+    (folder / STATE_CARD).write_text(json.dumps({"digest": "x"}))
+    (folder / STATE).write_bytes(b"state")
+    (tmp_path / "toy" / SUMS).write_text(f"{file_sha256(folder / STATE)}  editors/a/{STATE}\n")
+    assert shipped_state("x") == folder
+    (folder / STATE).unlink() if damage == "missing" else (folder / STATE).write_bytes(b"State")
+    assert shipped_state("y") is None
+    with pytest.raises(BadFile, match=rf"{STATE}: .*; install kebench again"):
+        shipped_state("x")
 
 
 def test_it_is_small() -> None:

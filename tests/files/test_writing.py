@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from errno import ENOSPC
 from pathlib import Path
+from stat import S_ISDIR
 
 import pytest
+from safetensors import SafetensorError
 
+from kebench.files import writing
 from kebench.files.json import write_json
 from kebench.files.writing import replacing, write_text
 
@@ -34,7 +41,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
     assert list(tmp_path.iterdir()) == [file]
 
 
-def _write_half(file: Path, error: type[BaseException]) -> None:
+def _write_half(file: Path, error: type[BaseException] | Exception) -> None:
     with replacing(file) as partial:
         partial.write_text("ne", encoding="utf-8")
         raise error
@@ -48,3 +55,66 @@ def test_what_cannot_be_written_leaves_the_old_file(tmp_path: Path, value: objec
         write_json(value, file)
     assert file.read_text(encoding="utf-8") == '"old"\n'
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, done = tmp_path / "a.txt", []
+    plain_fsync, plain_replace = os.fsync, Path.replace
+
+    def fsync(descriptor: int) -> None:
+        done.append("folder" if S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+        plain_fsync(descriptor)
+
+    def replace(self: Path, target: Path) -> Path:
+        done.append("name")
+        return plain_replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "replace", replace)
+    write_text("new", file)
+    assert done == ["file", "name", "folder"]
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    mine = writing.partial_of(tmp_path / "b.txt")
+    left = mine.with_name(mine.name.replace(f"-{os.getpid()}.", f"-{ended.pid}."))
+    elsewhere = mine.with_name(f".b.txt.00000000-{ended.pid}.partial")  # of another machine
+    for file in (mine, left, elsewhere):
+        file.touch()
+    write_text("new", tmp_path / "a.txt")
+    assert sorted(tmp_path.iterdir()) == sorted([tmp_path / "a.txt", mine, elsewhere])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(ENOSPC, "no space"),
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_a_full_disk_names_the_file_and_leaves_the_old_one(tmp_path: Path, error: Exception) -> None:
+    file = tmp_path / "a.txt"
+    write_text("old", file)
+    with pytest.raises(OSError, match="No space left on device") as found:
+        _write_half(file, error)
+    assert (found.value.errno, found.value.filename) == (ENOSPC, str(file))
+    assert file.read_text(encoding="utf-8") == "old"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_other_errors_are_left_as_they_are(tmp_path: Path) -> None:
+    with pytest.raises(SafetensorError, match="invalid"), writing.naming(tmp_path):
+        raise SafetensorError("invalid header")
+    with pytest.raises(OSError, match=r"b\.txt") as found, writing.naming(tmp_path / "a.txt"):
+        (tmp_path / "b.txt").read_bytes()
+    assert found.value.filename == str(tmp_path / "b.txt")
+
+
+def test_a_name_that_is_too_long_names_the_file(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="File name too long") as found:
+        write_text("new", tmp_path / ("x" * 300))
+    assert found.value.filename == str(tmp_path / ("x" * 300))

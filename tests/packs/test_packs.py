@@ -17,10 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kebench.errors import BadFile, BadSetting, KebenchError, NotFound
+from kebench.files.checked import file_sha256
 from kebench.packs.build import build_pack, import_pack
 from kebench.packs.jsonl import from_lines, to_lines
 from kebench.packs.merge import merge
-from kebench.packs.pack import Origin, Pack, file_sha256, read_pack, verify_pack, write_pack
+from kebench.packs.pack import Origin, Pack, read_pack, verify_pack, write_pack
 from kebench.packs.reading import Addition, Entry, Reading
 from kebench.packs.record import Paraphrase, Record
 from kebench.packs.split import linked

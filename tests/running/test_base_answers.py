@@ -13,7 +13,7 @@ from kebench.files.home import home
 from kebench.models.identity import fingerprint
 from kebench.models.model import AbstractModel
 from kebench.packs.record import Paraphrase
-from kebench.running.base_answers import _key, answered, differing, differing_decao2021, margins_of
+from kebench.running.base_answers import _key, answered, differing, differing_decao2021, margins_of, predicted
 from kebench.scoring.protocols import DECAO2021, STRICT, Protocol, protocol
 
 LABEL_RULES = protocol("strict", labels=True)
@@ -54,6 +54,50 @@ def test_a_second_call_reads_the_file(bert: AbstractModel, monkeypatch: pytest.M
 
 def _never(*_: object, **__: object) -> Any:
     raise AssertionError("the model was asked")
+
+
+def cut_at_a_line_end(content: bytes) -> bytes:
+    return b"".join(content.splitlines(keepends=True)[:-1])
+
+
+def alter_an_answer(content: bytes) -> bytes:
+    return content.replace(b"REFUTES", b"SUPPORTS", 1)
+
+
+DAMAGE = {
+    "cut": cut_at_a_line_end,
+    "altered": alter_an_answer,
+    "without a checksum": lambda content: content.partition(b"\n")[2],
+    "another's": lambda content: content.replace(b'{"made_of": "', b'{"made_of": "0', 1),
+    "empty": lambda _: b"",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damaged_answers_are_made_again_with_a_warning(
+    damage: str, bert: AbstractModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = ask(bert)
+    (file,) = (home() / "answers").iterdir()
+    content = file.read_bytes()
+    file.write_bytes(DAMAGE[damage](content))
+    assert file.read_bytes() != content
+    assert ask(bert) == first
+    assert file.read_bytes() == content
+    (line,) = caplog.messages
+    assert line.startswith(f"{file}: ")
+
+
+def test_damaged_predictions_are_made_again(bert: AbstractModel, caplog: pytest.LogCaptureFixture) -> None:
+    rows = tiny.records("bert", 4)
+    identity = fingerprint(bert.network)
+    first = predicted(bert, identity, rows, LABEL_RULES)
+    (file,) = (home() / "answers").iterdir()
+    content = file.read_bytes()
+    file.write_bytes(cut_at_a_line_end(content))
+    assert predicted(bert, identity, rows, LABEL_RULES) == first
+    assert file.read_bytes() == content
+    assert len(caplog.messages) == 1
 
 
 def test_what_is_read_is_what_was_written(bart: AbstractModel) -> None:

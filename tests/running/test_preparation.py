@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import doubles
 import pytest
 import tiny
+from safetensors.torch import load_file, save_file
 from worlds import World
 
 from kebench.edits.editor import TrainingSet
 from kebench.errors import BadSetting
 from kebench.files.home import pack_folder
+from kebench.files.shipped import MODEL_CARD, STATE, STATE_CARD
 from kebench.models.model import AbstractModel
 from kebench.packs.pack import Origin, write_pack
 from kebench.running import preparation
 from kebench.running.base_answers import AnsweredParaphrase, AnsweredRecord
+from kebench.running.preparation import prepare_editor, state_folder
 from kebench.running.progress import Silent
 from kebench.running.run import inputs_of
 from kebench.scoring.protocols import STRICT
-from kebench.task import PackRecipe, PackSource
+from kebench.task import PackRecipe, PackSource, load_task
+from kebench.training.base import training_key
+from kebench.training.card import is_complete, remove_damaged_card, write_card
 
 HELD_OUT = (
     (False, True, False),
@@ -133,3 +141,93 @@ def test_an_editor_that_needs_questions_alone_waits_for_their_predictions_alone(
         assert (alone.known, alone.unseen) == (whole.known, whole.unseen)
         assert (alone.train, alone.dev, alone.dev_known) == ((), (), ())
     assert sorted(asked) == sorted(known.prompt for known in [*whole.known, *whole.unseen])
+
+
+# A state that is damaged -----------------------------------------------------------------------------
+
+
+def scale(folder: Path) -> None:
+    tensors = {name: 2 * tensor for name, tensor in load_file(folder / STATE).items()}
+    save_file(tensors, folder / STATE)
+
+
+def alter_the_card(folder: Path) -> None:
+    card = folder / STATE_CARD
+    card.write_text(card.read_text(encoding="utf-8").replace('"seconds": ', '"seconds": 1'), encoding="utf-8")
+
+
+def copy_from_another(folder: Path) -> None:
+    other = folder.with_name("other")
+    shutil.copytree(folder, other)
+    write_card(other, STATE_CARD, "Editor", {"name": "d", "task": "t", "seconds": 9.0}, made_of="other")
+    shutil.rmtree(folder)
+    other.rename(folder)
+
+
+@pytest.mark.parametrize("damage", [scale, alter_the_card, copy_from_another])
+def test_a_damaged_state_is_learnt_again_with_a_warning(
+    damage: Callable[[Path], None],
+    classifier: World,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    editor = doubles.Dial(lessons=11)
+    inputs = inputs_of(classifier.settings(tmp_path, "x"), Silent())
+    first = prepare_editor("dial", editor, inputs, Silent())
+    folder = state_folder(editor, inputs)
+    content = (folder / STATE).read_bytes()
+    damage(folder)
+    again = prepare_editor("dial", editor, inputs, Silent())
+    assert (folder / STATE).read_bytes() == content
+    assert again.state.keys() == first.state.keys()
+    assert again.seconds < 1
+    (line,) = caplog.messages
+    assert line.startswith(f"{folder / STATE_CARD}: ")
+    assert prepare_editor("dial", editor, inputs, Silent()).seconds == again.seconds
+    assert len(caplog.messages) == 1
+
+
+def test_a_state_older_than_checksums_is_believed_with_a_warning(
+    classifier: World, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    editor = doubles.Dial(lessons=12)
+    inputs = inputs_of(classifier.settings(tmp_path, "x"), Silent())
+    prepare_editor("dial", editor, inputs, Silent())
+    card = state_folder(editor, inputs) / STATE_CARD
+    facts = json.loads(card.read_text(encoding="utf-8"))
+    old = {name: facts[name] for name in facts if name not in ("files", "sha256")}
+    card.write_text(json.dumps({**old, "seconds": 77.0}), encoding="utf-8")
+    assert prepare_editor("dial", editor, inputs, Silent()).seconds == 77
+    assert caplog.messages == [f"{card}: is older than checksums, and is believed as it is"]
+
+
+def test_a_damaged_base_model_is_found_before_it_is_loaded(classifier: World, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(classifier.model, folder)
+    task = load_task(str(classifier.task))
+    key = training_key(task.models["tiny"], task, classifier.pack.sha256)
+    assert is_complete(folder, MODEL_CARD, made_of=key)
+    assert not is_complete(folder, MODEL_CARD, made_of="other")
+    scale_file = folder / "model.safetensors"
+    save_file({name: 2 * tensor for name, tensor in load_file(scale_file).items()}, scale_file)
+    assert not is_complete(folder, MODEL_CARD, made_of=key)
+    assert not remove_damaged_card(folder, MODEL_CARD, made_of=key)
+    assert not (folder / MODEL_CARD).exists()
+
+
+def test_the_seconds_of_an_interrupted_training_are_kept_and_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(preparation, "time", SimpleNamespace(monotonic=lambda: now))
+    file = tmp_path / "seconds"
+    elapsed = preparation._stopwatch(file, "x")
+    now = 100.5
+    assert (elapsed(), file.exists()) == (0.5, False)  # written at most once a second
+    now = 102.0
+    assert (elapsed(), file.exists()) == (2.0, True)
+    assert preparation._stopwatch(file, "x")() == 2.0
+    assert caplog.messages == []
+    file.write_bytes(file.read_bytes().replace(b"2.0", b"9.0"))
+    assert preparation._stopwatch(file, "x")() == 0.0
+    assert len(caplog.messages) == 1

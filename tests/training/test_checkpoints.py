@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.optim import Optimizer
 
@@ -40,10 +42,12 @@ def test_a_run_taken_up_again_gives_the_same_bits(name: str, tmp_path: Path) -> 
 
     first, optimizer = made(name)
     go(first, optimizer, range(3))
-    save_checkpoint(tmp_path / "c.safetensors", first, optimizer, {"step": 3, "history": [[1, 0.1]]})
+    save_checkpoint(
+        tmp_path / "c.safetensors", first, optimizer, {"step": 3, "history": [[1, 0.1]]}, made_of="x"
+    )
 
     second, optimizer = made(name)
-    counters = load_checkpoint(tmp_path / "c.safetensors", second, optimizer)
+    counters = load_checkpoint(tmp_path / "c.safetensors", second, optimizer, made_of="x")
     assert counters == {"step": 3, "history": [[1, 0.1]]}
     go(second, optimizer, range(3, 6))
     for key, tensor in whole.state_dict().items():
@@ -53,8 +57,28 @@ def test_a_run_taken_up_again_gives_the_same_bits(name: str, tmp_path: Path) -> 
 def test_no_checkpoint_is_none_and_changes_nothing(tmp_path: Path) -> None:
     module, optimizer = made("AdamW")
     before = {key: tensor.clone() for key, tensor in module.state_dict().items()}
-    assert load_checkpoint(tmp_path / "c.safetensors", module, optimizer) is None
+    assert load_checkpoint(tmp_path / "c.safetensors", module, optimizer, made_of="x") is None
     assert all(torch.equal(before[key], tensor) for key, tensor in module.state_dict().items())
+
+
+@pytest.mark.parametrize("damage", ["cut", "scaled", "another's"])
+def test_a_damaged_checkpoint_changes_nothing_and_is_one_warning(
+    damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file, (module, optimizer) = tmp_path / "c.safetensors", made("AdamW")
+    go(module, optimizer, range(2))
+    save_checkpoint(file, module, optimizer, {"step": 2}, made_of="other" if damage == "another's" else "x")
+    if damage == "cut":
+        file.write_bytes(file.read_bytes()[:-1])
+    if damage == "scaled":
+        with safe_open(file, "pt") as opened:
+            texts = opened.metadata()
+        save_file({name: 2 * tensor for name, tensor in load_file(file).items()}, file, texts)
+    before = {key: tensor.clone() for key, tensor in module.state_dict().items()}
+    assert load_checkpoint(file, module, optimizer, made_of="x") is None
+    assert all(torch.equal(before[key], tensor) for key, tensor in module.state_dict().items())
+    (line,) = caplog.messages
+    assert line.startswith(f"{file}: ")
 
 
 @pytest.mark.parametrize(
