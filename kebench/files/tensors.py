@@ -62,5 +62,5 @@ def _checksum(tensors: Mapping[str, Tensor], texts: Mapping[str, str], made_of: 
     digest = hashlib.sha256(json.dumps([made_of, dict(texts)], sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

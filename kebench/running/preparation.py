@@ -362,6 +362,7 @@ def learn_state(
         training = training_set(inputs, progress) if whole else questions_alone(inputs, progress)
         progress.stage(f"prepare {name}")
         work = folder / "work"
+        work.mkdir(exist_ok=True)
         elapsed = _stopwatch(work / "seconds", made_of)
 
         def report(done: int, steps: int, words: str) -> None:

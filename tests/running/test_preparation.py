@@ -181,10 +181,9 @@ def test_a_damaged_state_is_learnt_again_with_a_warning(
     assert (folder / STATE).read_bytes() == content
     assert again.state.keys() == first.state.keys()
     assert again.seconds < 1
-    (line,) = caplog.messages
-    assert line.startswith(f"{folder / STATE_CARD}: ")
     assert prepare_editor("dial", editor, inputs, Silent()).seconds == again.seconds
-    assert len(caplog.messages) == 1
+    (line,) = [line for line in caplog.messages if str(folder) in line]
+    assert line.startswith(f"{folder / STATE_CARD}: ")
 
 
 def test_a_state_older_than_checksums_is_believed_with_a_warning(
@@ -198,7 +197,7 @@ def test_a_state_older_than_checksums_is_believed_with_a_warning(
     old = {name: facts[name] for name in facts if name not in ("files", "sha256")}
     card.write_text(json.dumps({**old, "seconds": 77.0}), encoding="utf-8")
     assert prepare_editor("dial", editor, inputs, Silent()).seconds == 77
-    assert caplog.messages == [f"{card}: is older than checksums, and is believed as it is"]
+    assert caplog.messages[-1] == f"{card}: is older than checksums, and is believed as it is"
 
 
 def test_a_damaged_base_model_is_found_before_it_is_loaded(classifier: World, tmp_path: Path) -> None:
