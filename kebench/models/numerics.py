@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 
@@ -24,21 +25,45 @@ def numerics(device: torch.device, *, tf32: bool = False) -> Iterator[None]:
         return
     # cuBLAS reads this when it is first used. Without it, even matrix products are not deterministic.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    products, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = (
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
-        products.allow_tf32,
-        cudnn.allow_tf32,
-    )
-    _set(True, True, tf32, tf32)
+    before = _flags()
+    # Of the kernels for attention only the plain one has a deterministic gradient while others merely warn.
+    _set(_Flags(True, True, tf32, tf32, False, False, False))
     try:
         yield
     finally:
-        _set(*before)
+        _set(before)
 
 
-def _set(deterministic: bool, warn_only: bool, products_tf32: bool, cudnn_tf32: bool) -> None:
-    torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
-    torch.backends.cuda.matmul.allow_tf32 = products_tf32
-    torch.backends.cudnn.allow_tf32 = cudnn_tf32
+class _Flags(NamedTuple):
+    """The settings of PyTorch that `numerics` changes."""
+
+    deterministic: bool
+    warn_only: bool
+    products_tf32: bool
+    cudnn_tf32: bool
+    flash_attention: bool
+    memory_efficient_attention: bool
+    cudnn_attention: bool
+
+
+def _flags() -> _Flags:
+    cuda = torch.backends.cuda
+    return _Flags(
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+        cuda.matmul.allow_tf32,
+        torch.backends.cudnn.allow_tf32,
+        cuda.flash_sdp_enabled(),
+        cuda.mem_efficient_sdp_enabled(),
+        cuda.cudnn_sdp_enabled(),
+    )
+
+
+def _set(flags: _Flags) -> None:
+    cuda = torch.backends.cuda
+    torch.use_deterministic_algorithms(flags.deterministic, warn_only=flags.warn_only)
+    cuda.matmul.allow_tf32 = flags.products_tf32
+    torch.backends.cudnn.allow_tf32 = flags.cudnn_tf32
+    cuda.enable_flash_sdp(flags.flash_attention)
+    cuda.enable_mem_efficient_sdp(flags.memory_efficient_attention)
+    cuda.enable_cudnn_sdp(flags.cudnn_attention)

@@ -7,7 +7,7 @@ import torch
 
 from kebench.models.numerics import numerics
 
-State = tuple[bool, bool, bool, bool]
+State = tuple[bool, ...]
 
 
 def state() -> State:
@@ -16,7 +16,13 @@ def state() -> State:
         torch.is_deterministic_algorithms_warn_only_enabled(),
         torch.backends.cuda.matmul.allow_tf32,
         torch.backends.cudnn.allow_tf32,
+        torch.backends.cuda.flash_sdp_enabled(),
+        torch.backends.cuda.mem_efficient_sdp_enabled(),
+        torch.backends.cuda.cudnn_sdp_enabled(),
     )
+
+
+PLAIN_ATTENTION = (False, False, False)
 
 
 @pytest.mark.parametrize("tf32", [False, True])
@@ -27,10 +33,10 @@ def test_deterministic_and_tf32_only_where_asked_for(
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")  # a user's own stays
     before = state()
     with numerics(torch.device(device), tf32=tf32):
-        assert state() == (True, True, tf32, tf32)
+        assert state() == (True, True, tf32, tf32, *PLAIN_ATTENTION)
         with numerics(torch.device(device)):  # an editor that learns, in a run in TF32
-            assert state() == (True, True, False, False)
-        assert state() == (True, True, tf32, tf32)
+            assert state() == (True, True, False, False, *PLAIN_ATTENTION)
+        assert state() == (True, True, tf32, tf32, *PLAIN_ATTENTION)
     assert state() == before
 
 

@@ -868,7 +868,7 @@ def test_a_record_says_what_it_was_computed_on(classifier: World, tmp_path: Path
     assert record.base["test_questions"] == worlds.TEST
     assert record.base["editable"] + sum(record.base["set_aside"].values()) == worlds.TEST
     assert {"python", "torch", "transformers", "kebench"} <= record.versions.keys()
-    assert record.hardware["device"] == "cpu"
+    assert record.hardware["device"] == ("cuda:0" if torch.cuda.is_available() else "cpu")
     assert record.cost.edit_seconds_p50 <= record.cost.edit_seconds_p95
     settings = json.loads((tmp_path / "run.json").read_text())
     assert settings["setting"]["edits_sha256"] == record.setting.edits_sha256
