@@ -12,7 +12,8 @@ from benchmarks.settings import Settings
 from benchmarks.timing import Contest, timed
 from benchmarks.worlds import World, base_size
 from kebench.running.shard import EDITS_AT_ONCE
-from kebench.running.trial import Trial, edit_and_ask
+from kebench.running.trial import edit_and_ask
+from kebench.scoring.rows import Trial
 from kebench.scoring.scorer import per_edit, score
 
 NEAR = 1e-4

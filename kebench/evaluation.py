@@ -14,7 +14,6 @@ from kebench.errors import BadSetting
 from kebench.models.load import Pair, tokenizer_of
 from kebench.models.model import AbstractModel
 from kebench.models.settings import BatchSize, DType
-from kebench.running.folder import read_base, read_edits
 from kebench.running.preparation import pack_name
 from kebench.running.progress import Progress, Silent
 from kebench.running.run import run
@@ -22,6 +21,7 @@ from kebench.running.settings import RunSettings, Split
 from kebench.scoring.answers import BaseAnswer
 from kebench.scoring.protocols import Protocol, Targets
 from kebench.scoring.record import RunRecord, editor_folder
+from kebench.scoring.rows import ROWS, read_base, read_edits
 from kebench.scoring.scorer import per_edit
 from kebench.task import load_task
 
@@ -190,7 +190,7 @@ def _left_as_found(model: AbstractModel | Pair) -> Iterator[None]:
 def _rows(folder: Path, name: str, protocol: Protocol, base: list[BaseAnswer]) -> "Dataset":
     from datasets import Dataset
 
-    answers = {edit.id: edit for edit in read_edits(editor_folder(folder, name) / "edits.jsonl")}
+    answers = {edit.id: edit for edit in read_edits(editor_folder(folder, name) / ROWS)}
     return Dataset.from_list(
         [
             {

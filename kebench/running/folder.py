@@ -5,27 +5,33 @@ run.json            what was resolved        base.json      the test set, as the
 """
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from kebench.edits.editor import AbstractEditor, editor_path, settings_of
 from kebench.errors import BadFile, BadSetting
+from kebench.files.checked import SHA256, Damaged, is_sealed, read_object, sealed, write_sealed
 from kebench.files.json import write_json
+from kebench.files.writing import naming
+from kebench.running.cases import Case
 from kebench.running.environment import execution, versions
 from kebench.running.plan import Plan
 from kebench.running.shard import EDITS_AT_ONCE
-from kebench.running.streams import Position
-from kebench.running.trial import Trial
-from kebench.scoring.answers import BaseAnswer, EditAnswers
-from kebench.scoring.record import FORMAT, RunRecord, Setting
+from kebench.running.streams import Position, asked_after, steps_of
+from kebench.running.trial import unanswered
+from kebench.scoring.answers import EditAnswers
+from kebench.scoring.record import RunRecord, Setting
 from kebench.scoring.regimes import FINAL
-from kebench.scoring.scorer import Scores
+from kebench.scoring.rows import BASE, REMEDY, Trial, read_trials, rows_key, unversioned
 
-ROWS = "edits.jsonl"
-"""Where an editor's folder keeps what was answered."""
+logger = logging.getLogger(__name__)
+RUN = "run.json"
+"""The file in a run's folder that says what was resolved."""
 
 
 def make_folder(folder: Path, flag: str) -> None:
@@ -44,29 +50,38 @@ def open_run(folder: Path, plan: Plan) -> None:
     """Starts the run's folder, or makes sure that the one there is this run's.
 
     One that differs in the version of the scoring rules alone is: its answers are kept, and scored anew.
+
+    Raises:
+        BadFile: the run's file was altered.
+        BadSetting: the folder holds another run.
     """
-    file = folder / "run.json"
+    file = folder / RUN
     setting = _as_read(plan.setting)
     if file.is_file():
         try:
             saved = dict(json.loads(file.read_text(encoding="utf-8")))
             there = dict(saved["setting"])
-            _unversioned(there)
+            unversioned(there)
         except (ValueError, KeyError, TypeError):
             raise BadFile(
                 file, "not a run's settings; remove the folder or choose another --output"
             ) from None
         different = [name for name in setting if setting[name] != there.get(name)]
-        if _unversioned(there) == _unversioned(setting):
-            write_json({**saved, "setting": setting}, file)
+        if SHA256 in saved and not is_sealed(saved):
+            raise BadFile(file, "was altered: its checksum is not right; remove it, and run again")
+        if unversioned(there) == unversioned(setting):
+            if different:
+                saved = {**saved, "setting": setting}
+                write_json(sealed(saved) if SHA256 in saved else saved, file)
         elif different:
             raise BadSetting(
                 f"{folder}: holds a run with another {', '.join(different)}; choose another --output"
             )
+        _write_base(folder / BASE, plan)
         return
+    _write_base(folder / BASE, plan)
     inputs = plan.inputs
-    write_json([row.to_json() for row in plan.base], folder / "base.json")
-    write_json(
+    write_sealed(
         {
             "setting": setting,
             "base": plan.base_facts(),
@@ -79,24 +94,37 @@ def open_run(folder: Path, plan: Plan) -> None:
     )
 
 
+def is_older(folder: Path) -> bool:
+    """Whether a run was begun before its files had checksums.
+
+    Raises:
+        BadFile: its `run.json` cannot be read.
+    """
+    try:
+        return SHA256 not in read_object(folder / RUN)
+    except (Damaged, OSError):
+        raise BadFile(folder / RUN, "not a run's settings") from None
+
+
+def _write_base(file: Path, plan: Plan) -> None:
+    """Writes the test set as the base model answers it, unless it is there."""
+    rows = [row.to_json() for row in plan.base]
+    try:
+        if (there := json.loads(file.read_bytes())) == json.loads(json.dumps(rows)):
+            return
+    except FileNotFoundError:
+        there = None
+    except (OSError, ValueError, RecursionError):
+        there = {}
+    if there is not None:
+        logger.warning("%s: not the base answers of this run; it is written again", file)
+    write_json(rows, file)
+
+
 def _as_read(setting: Setting) -> dict[str, Any]:
     """A setting as it is read back from a run's folder: every field, but for what only streams have."""
     fields: dict[str, Any] = json.loads(json.dumps(asdict(setting)))
     return fields if setting.ask_after else {name: fields[name] for name in fields if name != "ask_after"}
-
-
-def _unversioned(setting: dict[str, Any]) -> dict[str, Any]:
-    """What decides the answers of a run: its setting without the version of the scoring rules.
-
-    Samples were drawn with `seed` before there was a `retain_seed`.
-    """
-    rules = {name: rule for name, rule in setting["protocol"].items() if name != "scoring"}
-    retain_seed = setting.get("retain_seed")
-    return {
-        **setting,
-        "protocol": rules,
-        "retain_seed": setting["seed"] if retain_seed is None else retain_seed,
-    }
 
 
 def open_editor(file: Path, editor: AbstractEditor) -> dict[str, Any]:
@@ -126,19 +154,33 @@ def open_editor(file: Path, editor: AbstractEditor) -> dict[str, Any]:
 
 
 @contextmanager
-def open_rows(rows: Path, *, keep: int) -> Iterator[TextIO]:
-    """An editor's rows, to be added to; what stands after the first `keep` of them is cut off.
+def open_rows(rows: Path, *, keep: int) -> Iterator[Callable[[Iterable[str]], None]]:
+    """An editor's rows: gives a function that adds lines; what stands after the first `keep` is cut off.
+
+    Lines are on the disk when the function returns. If they cannot be written, none of them is on file.
 
     Raises:
-        BadFile: there are fewer.
+        BadFile: there are fewer than `keep`.
     """
     lines = rows.read_bytes().splitlines(keepends=True) if rows.is_file() else []
     if len(lines) < keep:
-        raise BadFile(rows, f"found {len(lines)} rows, wanted the {keep} that were written; remove the file")
-    with rows.open("ab") as file:
+        raise BadFile(rows, f"found {len(lines)} rows, wanted the {keep} that were written; {REMEDY}")
+    with naming(rows), rows.open("ab", buffering=0) as file:
         file.truncate(sum(map(len, lines[:keep])))
-    with rows.open("a", encoding="utf-8") as text:
-        yield text
+
+        def add(more: Iterable[str]) -> None:
+            before = file.seek(0, os.SEEK_END)
+            content = memoryview("".join(more).encode())
+            try:
+                while content:
+                    content = content[file.write(content) :]
+                os.fsync(file.fileno())
+            except BaseException:
+                with suppress(OSError):
+                    file.truncate(before)
+                raise
+
+        yield add
 
 
 def recover(rows: Path, total: int) -> Position:
@@ -151,68 +193,109 @@ def recover(rows: Path, total: int) -> Position:
     return Position(batches=kept, rows=kept)
 
 
-def finished(place: Path, setting: Setting, scores: Scores) -> RunRecord | None:
-    """The record of an editor that was done before, if there is one.
+def rows_on_file(
+    rows: Path, plan: Plan, editor: AbstractEditor, position: Position, *, older: bool
+) -> list[Trial]:
+    """The first rows on file, after they were compared with what the plan asks.
 
-    Where the scoring rules are new since, it gets these scores; what it says of the run's cost, versions and
-    hardware stays.
+    Args:
+        rows: the file.
+        plan: the run.
+        editor: whose rows they are.
+        position: how far the run is.
+        older: whether the run is older than checksums.
+
+    Raises:
+        BadFile: a line was altered, or is of another run or editor.
+    """
+    trials = read_trials(rows, key_of(plan, editor), first=position.rows, older=older)
+    if len(trials) < position.rows:
+        raise BadFile(rows, f"found {len(trials)} rows, wanted {position.rows}; {REMEDY}")
+    for number, (trial, (moment, case)) in enumerate(zip(trials, _wanted(plan), strict=False), 1):
+        found, wanted = _asked(trial.answers), _asked(unanswered(case, plan))
+        different = [name for name in wanted if found[name] != wanted[name]]
+        if trial.time != moment:
+            different.append("time")
+        if different:
+            raise BadFile(
+                rows, f"{', '.join(different)}: not what this run asks there; {REMEDY}", place=number
+            )
+    if older and trials:
+        logger.warning("%s: is older than checksums, and its answers are believed as they are", rows)
+    return trials
+
+
+def key_of(plan: Plan, editor: AbstractEditor) -> str:
+    """The key of an editor's rows in a run (`kebench.scoring.rows`)."""
+    settings = json.loads(json.dumps(settings_of(editor)))
+    return rows_key(plan.setting, editor_path(editor), settings)
+
+
+def _wanted(plan: Plan) -> Iterator[tuple[str, Case]]:
+    """The time and the case of every row of a run, in their order."""
+    if plan.regime.name == "single":
+        yield from ((FINAL, case) for case in plan.cases)
+        return
+    for stream in plan.regime.streams(plan.cases):
+        cases = [case for batch in stream for case in batch]
+        for step in steps_of(plan, cases):
+            for moment, asked in asked_after(plan, step).items():
+                yield from ((moment, case) for case in asked)
+
+
+def _asked(answers: EditAnswers) -> dict[str, Any]:
+    """What a row says of its edit and its questions, without the answers."""
+    return {
+        "id": answers.id,
+        "fact": answers.fact,
+        "prompt": answers.prompt,
+        "prediction": answers.prediction,
+        "target": answers.target,
+        "held_out": answers.held_out,
+        "paraphrases": [(each.text, each.held_out) for each in answers.paraphrases],
+        "sample": list(answers.sample),
+        "further": [each.question for each in answers.further],
+    }
+
+
+def settle(place: Path, fresh: RunRecord) -> RunRecord:
+    """Makes the files of an editor that was done before agree with its rows.
+
+    Its record keeps what no row tells: versions, hardware, the seconds of preparation and the peak memory.
+
+    Args:
+        place: the editor's folder.
+        fresh: the record that this process makes of the rows.
     """
     file = place / "record.json"
-    if not file.is_file():
-        return None
-    there = RunRecord.read(file)
-    if there.scores.protocol.scoring != scores.protocol.scoring:
-        there = replace(there, format=FORMAT, setting=setting, scores=scores)
-        write_json(scores.to_json(), place / "scores.json")
-        there.write(file)
-    return there if there.scores.to_json() == scores.to_json() else None
-
-
-def read_edits(rows: Path) -> list[EditAnswers]:
-    """The answers of one editor's finished run.
-
-    Raises:
-        BadFile: a line is not what a run writes.
-    """
-    return [trial.answers for trial in read_trials(rows)]
-
-
-def read_base(folder: Path) -> list[BaseAnswer]:
-    """The test set of a run's folder, as the base model answers it.
-
-    Raises:
-        BadFile: the file is not what a run writes.
-    """
-    file = folder / "base.json"
     try:
-        rows = json.loads(file.read_text(encoding="utf-8"))
-        return [BaseAnswer(**{**row, "gold": tuple(row["gold"])}) for row in rows]
-    except (OSError, ValueError, TypeError, KeyError):
-        raise BadFile(file, "not a run's base answers") from None
+        there = RunRecord.read(file)
+    except BadFile as error:
+        if file.exists():
+            logger.warning("%s; it is written again, with the versions and hardware of now", error)
+        record = fresh
+    else:
+        cost = replace(
+            fresh.cost,
+            prepare_seconds=there.cost.prepare_seconds,
+            peak_memory_bytes=there.cost.peak_memory_bytes,
+        )
+        record = replace(fresh, cost=cost, versions=there.versions, hardware=there.hardware).sealed()
+        wrong = [name for name, value in vars(record).items() if value != getattr(there, name)]
+        rescored = there.scores.protocol.scoring != record.scores.protocol.scoring
+        if there != record and not rescored:
+            names = ", ".join(name for name in wrong if name != "sha256")
+            logger.warning("%s: %s: not what the rows give; it is written again", file, names)
+    _write_if_other(record.scores.to_json(), place / "scores.json")
+    _write_if_other(record.to_json(), file)
+    return record
 
 
-def read_trials(rows: Path) -> list[Trial]:
-    """The trials on file.
-
-    Raises:
-        BadFile: a line is not what a run writes.
-    """
-    found = []
-    for number, line in enumerate(rows.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            fields = json.loads(line)
-            seconds = fields.pop("edit_seconds"), fields.pop("answer_seconds")
-            moment = fields.pop("time", FINAL)
-            found.append(Trial(EditAnswers.from_json(fields), *seconds, moment))
-        except (ValueError, TypeError, KeyError, AttributeError):
-            raise BadFile(
-                rows, "not an edit's answers; remove the file to start over", place=number
-            ) from None
-    return found
-
-
-def to_line(trial: Trial) -> str:
-    """A trial as one line of `edits.jsonl`. The time is left out when it is the final one."""
-    seconds = {"edit_seconds": trial.edit_seconds, "answer_seconds": trial.answer_seconds}
-    moment = {} if trial.time == FINAL else {"time": trial.time}
-    return json.dumps({**trial.answers.to_json(), **seconds, **moment}, ensure_ascii=True) + "\n"
+def _write_if_other(value: Any, file: Path) -> None:
+    """Writes a JSON file, unless it holds the value already."""
+    try:
+        if json.loads(file.read_bytes()) == json.loads(json.dumps(value)):
+            return
+    except (OSError, ValueError, RecursionError):
+        pass
+    write_json(value, file)

@@ -18,12 +18,13 @@ from kebench.models.identity import fingerprint, identity
 from kebench.models.model import AbstractModel
 from kebench.models.numerics import numerics
 from kebench.running.cases import Cases
-from kebench.running.folder import ROWS, read_trials
+from kebench.running.folder import is_older
 from kebench.running.preparation import RunInputs, device_or_default, find_model, find_pack, prepare_editor
 from kebench.running.progress import Progress, Silent
 from kebench.running.trial import OUT_OF_REACH
 from kebench.scoring.protocols import Targets, protocol
 from kebench.scoring.record import Setting, editor_folder
+from kebench.scoring.rows import ROWS, read_trials, rows_key
 from kebench.task import Task, load_task, task_names
 
 
@@ -182,7 +183,10 @@ def edit_again(
     place = editor_folder(run, editor or names[0])
     if not (place / "record.json").is_file():
         raise NotFound("editor of the run", editor or "", names)
-    rows = {trial.answers.id: trial.answers for trial in read_trials(place / ROWS)}
+    kept = _editor_of(place)
+    key = rows_key(setting, kept["editor"], kept["settings"])
+    trials = read_trials(place / ROWS, key, older=is_older(run))
+    rows = {trial.answers.id: trial.answers for trial in trials}
     if id_ not in rows:
         raise NotFound(f"edit of {place}", id_, rows)
     row = rows[id_]
@@ -195,7 +199,6 @@ def edit_again(
         )
     subjects = {record.id: record.subject for record in inputs.pack.records(setting.split)}
     request = Edit(row.id, row.prompt, row.prediction, row.target, subjects.get(row.id))
-    kept = json.loads((place / "editor.json").read_text(encoding="utf-8"))
     _, made = load_editor(kept["editor"], changes=kept["settings"])
     return _made(place.name, made, request, also, inputs, progress)
 
@@ -266,6 +269,16 @@ def _task_of(model: str | None) -> Task:
     if len(having) != 1:
         raise BadSetting("--task: wanted a task, which says how prompts are put to the model")
     return having[0]
+
+
+def _editor_of(place: Path) -> dict[str, Any]:
+    """The path and the settings of the editor in a run's folder."""
+    file = place / "editor.json"
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        return {"editor": str(found["editor"]), "settings": dict(found["settings"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise BadFile(file, "not an editor's settings; the same run writes them again if removed") from None
 
 
 def _setting(run: Path) -> Setting:

@@ -1,8 +1,6 @@
 """What a run will do: its setting, its edits, and what each is asked."""
 
-import hashlib
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,6 +13,7 @@ from kebench.running.settings import RunSettings
 from kebench.scoring.answers import BaseAnswer, Question
 from kebench.scoring.record import Setting
 from kebench.scoring.regimes import Regime
+from kebench.scoring.rows import digest_of
 from kebench.scoring.statistics import draw_sample, strata
 from kebench.task import Task
 
@@ -78,7 +77,7 @@ class Plan:
             retain="exact" if exact else f"sample of {size}",
             seed=inputs.seed,
             edits=len(cases),
-            edits_sha256=_digest(
+            edits_sha256=digest_of(
                 {
                     "edit": asdict(case.edit),
                     "fact": case.fact,
@@ -87,7 +86,7 @@ class Plan:
                 }
                 for case in cases
             ),
-            test_sha256=_digest(row.to_json() for row in base),
+            test_sha256=digest_of(row.to_json() for row in base),
             precision=None if settings.precision is None else float(settings.precision),  # 1 is 1.0
             split=inputs.split,
             retain_seed=settings.retain_seed,
@@ -126,7 +125,3 @@ class Plan:
 def _named(question: Question) -> dict[str, Any]:
     """A question as JSON holds it; no question of a case has tags."""
     return {name: value for name, value in asdict(question).items() if name != "tags"}
-
-
-def _digest(values: Iterable[Any]) -> str:
-    return hashlib.sha256(json.dumps(list(values)).encode()).hexdigest()

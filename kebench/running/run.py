@@ -3,7 +3,6 @@
 import statistics as numbers
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -18,15 +17,15 @@ from kebench.models.load import Pair, check_suits, in_float32, model_of
 from kebench.models.model import AbstractModel
 from kebench.running.environment import execution, peak_memory_bytes, reset_peak_memory, versions
 from kebench.running.folder import (
-    ROWS,
-    finished,
+    is_older,
+    key_of,
     make_folder,
     open_editor,
     open_rows,
     open_run,
-    read_trials,
     recover,
-    to_line,
+    rows_on_file,
+    settle,
 )
 from kebench.running.plan import Plan
 from kebench.running.preparation import (
@@ -42,12 +41,11 @@ from kebench.running.progress import Progress
 from kebench.running.settings import RunSettings
 from kebench.running.shard import rows_of, shards_of
 from kebench.running.streams import CHECKPOINT, Position
-from kebench.running.trial import Trial
 from kebench.scoring.metrics import BaseAnswers, retain
 from kebench.scoring.protocols import protocol as find_protocol
 from kebench.scoring.record import FORMAT, Cost, RunRecord, editor_folder
 from kebench.scoring.regimes import FINAL, IMMEDIATE
-from kebench.scoring.scorer import Scores, score
+from kebench.scoring.rows import ROWS, Trial, read_trials, scores_at, to_line
 from kebench.scoring.statistics import NO_ESTIMATE, Measure
 from kebench.scoring.stopping import half_width
 from kebench.task import load_task
@@ -177,12 +175,10 @@ def run_editor(name: str, editor: AbstractEditor, plan: Plan, folder: Path, prog
         (place / CHECKPOINT).unlink(missing_ok=True)
         raise
 
-    trials = read_trials(place / ROWS)
-    times = {moment: _scores(plan, trials, moment) for moment in dict.fromkeys(t.time for t in trials)}
+    trials = read_trials(place / ROWS, key_of(plan, editor), older=is_older(folder))
+    moments = dict.fromkeys(trial.time for trial in trials)
+    times = {moment: scores_at(trials, plan.base, plan.setting, moment) for moment in moments}
     scores = times.pop(FINAL)
-    if all_on_file and (there := finished(place, plan.setting, scores)) is not None:
-        return there  # made by an earlier process: its versions, hardware and cost are the true ones
-    write_json(scores.to_json(), place / "scores.json")
     record = RunRecord(
         format=FORMAT,
         setting=plan.setting,
@@ -197,7 +193,10 @@ def run_editor(name: str, editor: AbstractEditor, plan: Plan, folder: Path, prog
         versions=versions(),
         hardware=execution(model),
         times=times,
-    )
+    ).sealed()
+    if all_on_file:  # made by an earlier process, of which the record there tells more
+        return settle(place, record)
+    write_json(scores.to_json(), place / "scores.json")
     record.write(place / "record.json")
     return record
 
@@ -207,13 +206,17 @@ def _write_rows(
 ) -> bool:
     """Makes the rows that are not on file, shard by shard. Whether all that are needed were there before."""
     device, single = str(plan.inputs.model.device), plan.regime.name == "single"
-    position = recover(place / ROWS, len(plan.cases)) if single else Position.read(place / CHECKPOINT, device)
+    key, older = key_of(plan, editor), is_older(place.parent)
+    if single:
+        position = recover(place / ROWS, len(plan.cases))
+    else:
+        position = Position.read(place / CHECKPOINT, device, key, older=older)
     n_batches = len(plan.cases) // plan.regime.batch
     enough = _Enough(plan)
-    if plan.setting.stopping is not None and position.rows:
-        enough.add(read_trials(place / ROWS))
+    if position.rows:
+        enough.add(rows_on_file(place / ROWS, plan, editor, position, older=older))
     nothing_made = True
-    with open_rows(place / ROWS, keep=position.rows) as file:
+    with open_rows(place / ROWS, keep=position.rows) as add:
         for shard in shards_of(plan, editor):
             if shard.end // plan.regime.batch <= position.batches:
                 continue
@@ -225,10 +228,9 @@ def _write_rows(
                 if nothing_made:  # told before anything is on file, not hours later
                     check_base(name, plan.inputs)
                     nothing_made = False
-                file.writelines(map(to_line, trials))
-                file.flush()
+                add(to_line(trial, key) for trial in trials)
                 if not single:
-                    position.write(place / CHECKPOINT)
+                    position.write(place / CHECKPOINT, key)
                 enough.add(trials)
                 progress(position.batches, n_batches, enough.words())
     progress(position.batches, position.batches, enough.words())
@@ -244,23 +246,6 @@ def _check_serves(name: str, editor: AbstractEditor, plan: Plan) -> None:
         raise BadSetting(
             f"editor {name}: found a {family} model, wanted one of the family {' or '.join(editor.families)}"
         )
-
-
-SHARED = "; the edits of one stream share a model, which the intervals do not allow for"
-"""What is to be said of the intervals where edits are not independent of each other."""
-
-
-def _scores(plan: Plan, trials: Sequence[Trial], moment: str) -> Scores:
-    """The scores of what was asked at one time."""
-    scores = score(
-        [trial.answers for trial in trials if trial.time == moment],
-        plan.base,
-        plan.inputs.protocol,
-        seed=plan.inputs.seed,
-        stopping=plan.setting.stopping,
-        time=moment,
-    )
-    return scores if plan.regime.name == "single" else replace(scores, interval=f"{scores.interval}{SHARED}")
 
 
 class _Enough:

@@ -14,7 +14,8 @@ from kebench.edits.editor import AbstractEditor, State, editor_path, settings_of
 from kebench.models.numerics import numerics
 from kebench.running.plan import Plan
 from kebench.running.streams import Position, run_stream
-from kebench.running.trial import Trial, edit_and_ask
+from kebench.running.trial import edit_and_ask
+from kebench.scoring.rows import Trial
 
 EDITS_AT_ONCE = 8
 """How many edits of the regime `single` are made and asked together."""

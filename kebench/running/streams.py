@@ -11,21 +11,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from kebench.edits.editor import AbstractEditor, Carried, State
 from kebench.edits.updates import Update
 from kebench.edits.versions import Routed, Version, Versions, in_force
 from kebench.errors import BadFile
-from kebench.files.tensors import save_tensors
+from kebench.files.tensors import load_tensors, save_tensors
 from kebench.models.changes import Dense, LowRank
 from kebench.models.numerics import numerics
 from kebench.running.cases import Case
 from kebench.running.plan import Plan
-from kebench.running.trial import OUT_OF_REACH, Trial, ask, failed, name_of, requests
+from kebench.running.trial import OUT_OF_REACH, ask, failed, name_of, requests
 from kebench.scoring.answers import EditAnswers
 from kebench.scoring.regimes import FINAL, IMMEDIATE, after
+from kebench.scoring.rows import REMEDY, Trial
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +53,8 @@ class Position:
     carried: Carried | None = None
     failures: dict[str, str] = field(default_factory=dict)
 
-    def write(self, path: Path) -> None:
-        """Writes the checkpoint, all or nothing."""
+    def write(self, path: Path, made_of: str) -> None:
+        """Writes the checkpoint, all or nothing; `made_of` is the key of the run's rows."""
         tensors: dict[str, Tensor] = {}
         for name, change in self.update.items():
             tensors |= {f"update/{name}/{part}": tensor for part, tensor in vars(change).items()}
@@ -67,21 +67,27 @@ class Position:
             "data": carried.data,
             "failures": self.failures,
         }
-        save_tensors(tensors, path, {"position": json.dumps(facts, sort_keys=True)})
+        save_tensors(tensors, path, {"position": json.dumps(facts, sort_keys=True)}, made_of=made_of)
 
     @staticmethod
-    def read(path: Path, device: str) -> "Position":
+    def read(path: Path, device: str, made_of: str, *, older: bool = False) -> "Position":
         """Reads the checkpoint; the beginning where there is none.
 
+        Args:
+            path: the file.
+            device: where its tensors go.
+            made_of: the key of the run's rows.
+            older: whether the run is older than checksums, so that the file may have none.
+
         Raises:
-            BadFile: it is not what `write` writes.
+            BadFile: it is not what `write` wrote for this run and editor.
         """
         if not path.is_file():
             return Position()
         try:
-            with safe_open(path, "pt", device=device) as file:
-                facts = json.loads(file.metadata()["position"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors, texts = load_tensors(path, made_of, older=older)
+            tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
+            facts = json.loads(texts["position"])
             parts: dict[str, dict[str, Tensor]] = {}
             for key in [key for key in tensors if key.startswith("update/")]:
                 _, name, part = key.split("/")
@@ -94,10 +100,8 @@ class Position:
             }
             carried = Carried(own, facts["data"]) if facts["begun"] else None
             return Position(facts["batches"], facts["rows"], update, carried, facts["failures"])
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, SafetensorError) as error:
-            raise BadFile(
-                path, f"not the checkpoint of a stream ({type(error).__name__}); remove the folder"
-            ) from None
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise BadFile(path, f"not the checkpoint of this run's streams ({error}); {REMEDY}") from None
 
 
 @dataclass(frozen=True)
@@ -191,19 +195,12 @@ def _asked(
 ) -> Iterator[Trial]:
     """The rows of one batch: of its own edits, and of all edits so far at the times that the regime names."""
     base = plan.inputs.model
-    asked: dict[str, Sequence[Case]] = {}
-    if plan.regime.name == "sequential":
-        asked[IMMEDIATE] = step.batch
-        if len(step.so_far) in plan.regime.ask_after:
-            asked[after(len(step.so_far))] = _standing(step.so_far)
-    if step.is_last:
-        asked[FINAL] = _standing(step.so_far)
     if isinstance(version, Routed):
         versions = Versions(base, [version])
     else:
         versions = Versions(in_force(base, version), [{}])
     facts = tuple(dict.fromkeys(case.fact for case in step.so_far if case.edit.id not in position.failures))
-    for moment, cases in asked.items():
+    for moment, cases in asked_after(plan, step).items():
         for place in range(0, len(cases), ASKED_AT_ONCE):
             group = cases[place : place + ASKED_AT_ONCE]
             started = time.perf_counter()
@@ -218,6 +215,18 @@ def _asked(
                     seconds,
                     moment,
                 )
+
+
+def asked_after(plan: Plan, step: Step) -> dict[str, Sequence[Case]]:
+    """Time → the cases that are asked about after one batch, in the order of their rows."""
+    asked: dict[str, Sequence[Case]] = {}
+    if plan.regime.name == "sequential":
+        asked[IMMEDIATE] = step.batch
+        if len(step.so_far) in plan.regime.ask_after:
+            asked[after(len(step.so_far))] = _standing(step.so_far)
+    if step.is_last:
+        asked[FINAL] = _standing(step.so_far)
+    return asked
 
 
 def _rows(plan: Plan, versions: Versions, cases: Sequence[Case], position: Position) -> list[EditAnswers]:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -16,7 +16,7 @@ from kebench.models.model import AbstractModel
 from kebench.running.cases import Case
 from kebench.running.plan import Plan
 from kebench.scoring.answers import Answer, BaseAnswer, EditAnswers, ParaphraseAnswer
-from kebench.scoring.regimes import FINAL
+from kebench.scoring.rows import Trial
 
 OUT_OF_REACH = (
     torch.OutOfMemoryError,
@@ -25,23 +25,6 @@ OUT_OF_REACH = (
     torch.linalg.LinAlgError,  # type: ignore[attr-defined]
 )
 """What may go wrong with one edit without being anybody's mistake; it counts as a failed edit."""
-
-
-@dataclass(frozen=True)
-class Trial:
-    """What a model answered to one edit's questions, and what it took.
-
-    Attributes:
-        answers: to the edit's questions.
-        edit_seconds: to make the edit; edits made together share the seconds.
-        answer_seconds: to ask its questions.
-        time: when they were asked (`kebench.scoring.regimes`).
-    """
-
-    answers: EditAnswers
-    edit_seconds: float
-    answer_seconds: float
-    time: str = FINAL
 
 
 def requests(editor: AbstractEditor, cases: Sequence[Case]) -> list[Edit]:
@@ -166,7 +149,12 @@ def _of_edit(said: Mapping[tuple[int, str], str], index: int, prompt: str) -> st
 
 def failed(case: Case, plan: Plan, why: str) -> EditAnswers:
     """The row of a failed edit: it has no answer to anything."""
-    return replace(_row(case, plan.sample(case), lambda _prompt: None), failure=why)
+    return replace(unanswered(case, plan), failure=why)
+
+
+def unanswered(case: Case, plan: Plan) -> EditAnswers:
+    """The row of an edit without any answer: all that the plan alone decides."""
+    return _row(case, plan.sample(case), lambda _prompt: None)
 
 
 def name_of(error: BaseException) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kebench.errors import BadFile, BadSetting, shown
+from kebench.files.checked import SHA256, is_sealed, sealed
 from kebench.files.json import write_json
 from kebench.files.names import unsafe
 from kebench.scoring.protocols import SCORING
@@ -136,6 +137,8 @@ class RunRecord:
         hardware: the device, the number type, and how often a batch did not fit since the run began.
         times: the scores at other times than the final one, by time: `immediate`, `after 10`, … Left out of
             the JSON when there are none.
+        sha256: the checksum of the JSON without this field, which shows later changes. Empty, and left out of
+            the JSON, in records older than the field.
     """
 
     format: int
@@ -151,6 +154,11 @@ class RunRecord:
     versions: Mapping[str, str]
     hardware: Mapping[str, str | int]
     times: Mapping[str, Scores] = field(default_factory=dict)
+    sha256: str = field(default="", compare=False)
+
+    def sealed(self) -> RunRecord:
+        """The record with its checksum."""
+        return replace(self, sha256=sealed(self.to_json())[SHA256])
 
     @property
     def results(self) -> dict[Key, Estimate]:
@@ -168,7 +176,7 @@ class RunRecord:
         Raises:
             KeyError: nothing was scored at that time.
         """
-        return self if time == FINAL else replace(self, scores=self.times[time], times={})
+        return self if time == FINAL else replace(self, scores=self.times[time], times={}, sha256="")
 
     def to_json(self) -> dict[str, Any]:
         """The record as JSON holds it."""
@@ -179,6 +187,8 @@ class RunRecord:
         fields["times"] = {time: self.times[time].to_json() for time in in_order(self.times)}
         if not self.times:
             del fields["times"]
+        if not self.sha256:
+            del fields["sha256"]
         return fields
 
     @staticmethod
@@ -186,8 +196,11 @@ class RunRecord:
         """Reads what `to_json` wrote.
 
         Raises:
-            ValueError, KeyError, TypeError: a field is missing, unknown, or of another type.
+            ValueError, KeyError, TypeError: a field is missing, unknown, or of another type, or was changed
+                after the run.
         """
+        if SHA256 in fields and not is_sealed(fields):
+            raise ValueError("sha256: a field was changed after the run")
         times = {time: Scores.from_json(scores) for time, scores in fields.get("times", {}).items()}
         for time, scores in times.items():
             if time == FINAL or scores.time != time:

@@ -13,8 +13,8 @@ from kebench.edits.editor import load_editor
 from kebench.errors import BadFile
 from kebench.packs.jsonl import from_lines, to_lines
 from kebench.packs.record import OwnQuestion, Record
-from kebench.running.folder import read_edits
 from kebench.running.run import run
+from kebench.scoring.rows import read_edits
 
 LABELS = tiny.LABELS
 

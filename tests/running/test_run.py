@@ -45,7 +45,6 @@ from kebench.models.model import AbstractModel
 from kebench.packs.pack import Origin, write_pack
 from kebench.running import base_answers
 from kebench.running import run as run_module
-from kebench.running.folder import read_base, read_edits
 from kebench.running.preparation import state_folder, training_set
 from kebench.running.progress import Silent
 from kebench.running.run import run
@@ -53,6 +52,7 @@ from kebench.running.shard import EDITS_AT_ONCE
 from kebench.scoring import equality, metrics
 from kebench.scoring.protocols import SCORING
 from kebench.scoring.record import RunRecord
+from kebench.scoring.rows import read_base, read_edits
 from kebench.scoring.scorer import STOPPED_INTERVAL
 from kebench.task import load_task
 
@@ -623,7 +623,7 @@ def test_cut_anywhere_the_rows_come_back(size: int, classifier: World, tmp_path:
     scores.unlink()
     ran(classifier, tmp_path, "identity")
     assert scores.read_bytes() == scored
-    costs = ("edit_seconds", "answer_seconds")
+    costs = ("edit_seconds", "answer_seconds", "sha256")
     again = rows(tmp_path, "identity")
     for row in (*asked, *again):
         for cost in costs:
@@ -744,7 +744,9 @@ def test_a_run_scored_by_older_rules_is_scored_anew(
     del scores["performance_deterioration_elsewhere"], scores["protocol"]["scoring"]
     (file, record) = (tmp_path / name for name in ("run.json", "identity/record.json"))
     old = {**json.loads(record.read_text()), "format": 2, "scores": scores, "versions": {"kebench": "older"}}
-    for setting in ((run_file := json.loads(file.read_text()))["setting"], old["setting"]):
+    run_file = json.loads(file.read_text())
+    del old["sha256"], run_file["sha256"]
+    for setting in (run_file["setting"], old["setting"]):
         del setting["protocol"]["scoring"], setting["retain_seed"]
     write_json(run_file, file)
     write_json(old, record)

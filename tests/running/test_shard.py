@@ -11,11 +11,11 @@ import pytest
 from kebench.baselines.fine_tuning import FineTuning
 from worlds import World
 
-from kebench.running.folder import read_trials
 from kebench.running.plan import Plan
 from kebench.running.progress import Silent
 from kebench.running.run import inputs_of, run
 from kebench.running.shard import EDITS_AT_ONCE, Shard, rows_of, shards_of
+from kebench.scoring.rows import read_trials
 
 QUICK = FineTuning(layers="first", learning_rate=1e-2, max_steps=3)
 REGIMES: dict[str, dict[str, Any]] = {

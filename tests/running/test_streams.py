@@ -37,12 +37,12 @@ from kebench.edits.versions import Versions, in_force
 from kebench.errors import BadFile, BadSetting
 from kebench.models.identity import fingerprint
 from kebench.running.cases import Case
-from kebench.running.folder import read_trials
 from kebench.running.progress import Silent
 from kebench.running.run import run
 from kebench.running.streams import CHECKPOINT, _standing
 from kebench.scoring.record import RunRecord
 from kebench.scoring.regimes import Regime
+from kebench.scoring.rows import read_trials
 
 QUICK = FineTuning(layers="first", learning_rate=1e-2, max_steps=3)
 IN_SEQUENCE: dict[str, Any] = {"regime": "sequential", "edits": 6, "batch": 2, "ask_after": (2, 3)}
@@ -144,9 +144,11 @@ def ran(world: World, output: Path, editor: AbstractEditor, **changes: Any) -> R
 
 
 def answers_on_file(output: Path) -> list[dict[str, Any]]:
-    """The rows without what the clock says."""
+    """The rows without what the clock says, and the checksum of it."""
     lines = (output / "mine" / "edits.jsonl").read_text(encoding="utf-8").splitlines()
-    return [{k: v for k, v in json.loads(line).items() if not k.endswith("seconds")} for line in lines]
+    return [
+        {k: v for k, v in json.loads(line).items() if not k.endswith(("seconds", "sha256"))} for line in lines
+    ]
 
 
 # Regimes ---------------------------------------------------------------------------------------------
@@ -316,7 +318,7 @@ def test_a_stream_cut_off_goes_on_to_the_same_bytes(
 def test_a_checkpoint_that_is_none_is_named(classifier: World, tmp_path: Path) -> None:
     ran(classifier, tmp_path, QUICK, **IN_SEQUENCE)
     (tmp_path / "mine" / CHECKPOINT).write_bytes(b"nonsense")
-    with pytest.raises(BadFile, match="not the checkpoint of a stream"):
+    with pytest.raises(BadFile, match="not the checkpoint of this run's streams"):
         ran(classifier, tmp_path, QUICK, **IN_SEQUENCE)
 
 

@@ -18,11 +18,11 @@ from worlds import World
 
 from kebench.leaderboard import contradictions
 from kebench.packs.pack import Origin, write_pack
-from kebench.running.folder import read_base, read_edits
 from kebench.running.progress import Silent
 from kebench.running.run import run
 from kebench.scoring.protocols import Protocol
 from kebench.scoring.record import RunRecord
+from kebench.scoring.rows import read_base, read_edits
 from kebench.scoring.scorer import score
 
 PAGE = Path(__file__).parents[2] / "docs" / "scores.md"
