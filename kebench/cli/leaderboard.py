@@ -29,10 +29,10 @@ from kebench.errors import KebenchError
 def leaderboard(runs: tuple[Path, ...], folder: Path, check_: bool, replace: bool) -> None:
     """Add results and write all tables again.
 
-    RUNS are folders of kebench run or of kebench tune. Their records are added to the leaderboards, and every
-    table is then written from its records.
+    RUNS are folders of kebench run or of kebench tune. Their scores are computed again from their rows and
+    compared, their records are added to the leaderboards, and every table is then written from its records.
     """
-    from kebench.leaderboard import add_records, add_tunings, check, rebuild
+    from kebench.leaderboard import add_records, add_tunings, check, check_run, read_record, rebuild
     from kebench.scoring.tuning import FILE, GRID
 
     if check_:
@@ -55,6 +55,8 @@ def leaderboard(runs: tuple[Path, ...], folder: Path, check_: bool, replace: boo
         found = sorted(run_folder.glob("*/record.json"))
         if not found:
             raise KebenchError(f"{run_folder}: found no */record.json, wanted a finished run's folder")
+        for file in found:
+            check_run(read_record(file), file)
         records += found
     add_records(folder, records, replace=replace)
     add_tunings(folder, tunings, replace=replace)

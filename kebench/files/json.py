@@ -15,4 +15,13 @@ def write_json(value: Any, path: Path) -> None:
     Raises:
         ValueError: the value holds NaN or an infinite number, which JSON does not have.
     """
-    write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", path)
+    write_text(as_text(value), path)
+
+
+def as_text(value: Any) -> str:
+    """Returns the text of a JSON file.
+
+    Raises:
+        ValueError: the value holds NaN or an infinite number, which JSON does not have.
+    """
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

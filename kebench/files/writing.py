@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from errno import EISDIR
 from functools import lru_cache
 from pathlib import Path
 from platform import node
@@ -43,6 +44,35 @@ def replacing(path: Path) -> Iterator[Path]:
             with suppress(OSError):
                 partial.unlink(missing_ok=True)
             raise
+
+
+def write_all(contents: Mapping[Path, str]) -> None:
+    """Writes several files so that a full disk leaves all of them as they were.
+
+    All are on the disk before the first gets its name. Texts are in UTF-8.
+    """
+    staged: dict[Path, Path] = {}
+    try:
+        for path, text in contents.items():
+            partial = partial_of(path)
+            with naming(path, partial):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                clear_leftovers(path.parent)
+                staged[path] = partial
+                partial.write_bytes(text.encode())
+                to_disk(partial)
+                if path.is_dir():
+                    raise IsADirectoryError(EISDIR, os.strerror(EISDIR), str(path))
+        for path, partial in staged.items():
+            with naming(path, partial):
+                partial.replace(path)
+        for folder in dict.fromkeys(path.parent for path in staged):
+            to_disk(folder)
+    except BaseException:
+        for partial in staged.values():
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+        raise
 
 
 def write_text(text: str, path: Path) -> None:

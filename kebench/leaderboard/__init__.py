@@ -19,6 +19,7 @@ from kebench.leaderboard.folder import (
     rebuild,
     record_path,
 )
+from kebench.leaderboard.runs import check_run
 from kebench.leaderboard.settings import differences
 from kebench.leaderboard.terminal import table_text
 from kebench.leaderboard.tuning import trials_text, tuning_path
@@ -27,6 +28,7 @@ __all__ = [
     "add_records",
     "add_tunings",
     "check",
+    "check_run",
     "contradictions",
     "differences",
     "read_record",

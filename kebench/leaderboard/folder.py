@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from kebench.errors import BadFile, BadSetting
-from kebench.files.json import write_json
-from kebench.files.writing import write_text
+from kebench.files.json import as_text
+from kebench.files.writing import write_all
 from kebench.files.yaml import validated
 from kebench.leaderboard.contradictions import contradictions
 from kebench.leaderboard.curves import MADE_BY, can_draw, curve_name, curves, has_curve
 from kebench.leaderboard.escape import distinct_slug
-from kebench.leaderboard.settings import base_name, by_setting, differences, table_name, table_names
+from kebench.leaderboard.settings import Neighbours, base_name, by_setting, differences, table_name
 from kebench.leaderboard.spreadsheet import csv_table
 from kebench.leaderboard.tables import MARK, markdown_page, markdown_table
 from kebench.leaderboard.tuning import TUNING, tuning_path
@@ -73,10 +73,10 @@ def add_records(folder: Path, records: Sequence[Path | RunRecord], *, replace: b
     paths = [record_path(folder, record) for record in sound]
     if not replace:
         _refuse_others(paths, sound)
-    for path, record in zip(paths, sound, strict=True):
+    for path in paths:
         if path.is_file():
             logger.info("%s: replaced", path)
-        record.write(path)
+    write_all({path: as_text(record.to_json()) for path, record in zip(paths, sound, strict=True)})
     return paths
 
 
@@ -145,8 +145,7 @@ def add_tunings(folder: Path, files: Sequence[Path], *, replace: bool = False) -
     for path, tuning in zip(paths, tunings, strict=True):
         if path in there:
             _refuse_loss(path, there[path], tuning)
-    for path, tuning in zip(paths, tunings, strict=True):
-        write_json(tuning.to_json(), path)
+    write_all({path: as_text(tuning.to_json()) for path, tuning in zip(paths, tunings, strict=True)})
     return paths
 
 
@@ -176,8 +175,7 @@ def rebuild(folder: Path) -> list[Path]:
     found = _survey(folder)
     if found.faults:
         raise found.faults[0]
-    for path, text in found.tables.items():
-        write_text(text, path)
+    write_all(found.tables)
     for path in found.extra:
         if _was_made(path):
             path.unlink()
@@ -262,11 +260,11 @@ def _tables(task: Path, records: Sequence[RunRecord], tunings: Sequence[Tuning])
     """Path → text of all files of one task."""
     if not records:
         return {}
-    names = table_names([record.setting for record in records])
+    others = Neighbours(records)
     texts = {task / "README.md": markdown_page(records, tunings)}
     for rows in by_setting(records):
-        name = table_name(names[rows[0].setting.key], rows[0].scores.time)
-        texts[task / f"{name}.md"] = markdown_table(rows, records, tunings)
+        name = table_name(others.names[rows[0].setting.key], rows[0].scores.time)
+        texts[task / f"{name}.md"] = markdown_table(rows, others, tunings)
         texts[task / f"{name}.csv"] = csv_table(rows, tunings)
     return texts
 
@@ -274,8 +272,9 @@ def _tables(task: Path, records: Sequence[RunRecord], tunings: Sequence[Tuning])
 def _plots(task: Path, records: Sequence[RunRecord]) -> dict[Path, str | None]:
     """Path → the drawing, of all drawings of one task; None where matplotlib is missing and it is skipped."""
     found: dict[Path, str | None] = {}
-    for key, name in table_names([record.setting for record in records]).items():
-        rows = [record for record in records if record.setting.key == key]
+    others = Neighbours(records)
+    for key, name in others.names.items():
+        rows = others.by_key[key]
         if has_curve(rows):
             path = task / curve_name(name)
             found[path] = curves(rows) if can_draw() else None

@@ -75,14 +75,39 @@ def table_name(name: str, time: str) -> str:
     return f"{name}--time-{distinct_slug(time)}" if made is None else f"{name}--after-{made}"
 
 
-def apart_by(setting: Setting, others: Sequence[Setting]) -> list[str]:
-    """The fields in which a setting differs from others with the same names of model, pack and protocol."""
-    namesakes = [
-        other
-        for _, other in sorted({each.key: each for each in others}.items())
-        if base_name(other).casefold() == base_name(setting).casefold()
-    ]
-    return list(dict.fromkeys(name for other in namesakes for name in differences(setting, other)))
+class Neighbours:
+    """The settings of all records of a task, as each of its tables must know them.
+
+    Attributes:
+        by_key: setting key → the records of that setting.
+        names: setting key → the name of its table's file, without suffix.
+    """
+
+    def __init__(self, records: Iterable[RunRecord]) -> None:
+        self.by_key: defaultdict[str, list[RunRecord]] = defaultdict(list)
+        for record in records:
+            self.by_key[record.setting.key].append(record)
+        settings = [rows[0].setting for _, rows in sorted(self.by_key.items())]
+        self.names = table_names(settings)
+        self._namesakes: defaultdict[str, list[Setting]] = defaultdict(list)
+        for setting in settings:
+            self._namesakes[base_name(setting).casefold()].append(setting)
+        self._varied = {name: _varied(namesakes) for name, namesakes in self._namesakes.items()}
+
+    def apart_by(self, setting: Setting) -> list[str]:
+        """The fields in which a setting differs from others with the same model, pack and protocol."""
+        name = base_name(setting).casefold()
+        found: dict[str, None] = {}
+        for other in self._namesakes[name]:
+            if len(found) == len(self._varied[name]):  # so that the work grows linearly with the settings
+                break
+            found |= dict.fromkeys(differences(setting, other))
+        return list(found)
+
+
+def _varied(settings: Sequence[Setting]) -> set[str]:
+    """The fields in which some of the settings differ from the first, and so each of them from another."""
+    return {name for other in settings[1:] for name in differences(settings[0], other)}
 
 
 def headline(protocol: Protocol) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from kebench.leaderboard.columns import HELD_OUT_COLUMNS, Column, holds_out, mai
 from kebench.leaderboard.curves import curve_name, has_curve
 from kebench.leaderboard.escape import markdown
 from kebench.leaderboard.how_to_read import how_to_read
-from kebench.leaderboard.settings import apart_by, by_setting, table_name, table_names
+from kebench.leaderboard.settings import Neighbours, by_setting, table_name
 from kebench.leaderboard.spreadsheet import failures_by_reason
 from kebench.leaderboard.tuning import how_tuned, tunings_of
 from kebench.leaderboard.what_was_run import what_was_run
@@ -24,28 +24,33 @@ MARK = "<!-- Made by `kebench leaderboard` from records/. Changes here are lost.
 
 
 def markdown_table(
-    records: Sequence[RunRecord], others: Sequence[RunRecord] = (), tunings: Sequence[Tuning] = ()
+    records: Sequence[RunRecord],
+    others: Neighbours | Sequence[RunRecord] = (),
+    tunings: Sequence[Tuning] = (),
 ) -> str:
     """A file with the table of one setting and one time.
 
     Args:
         records: of one setting, with scores of one time (`by_setting` makes such lists).
-        others: all records of the task, to say what differs in those whose table has the same name.
+        others: all records of the task, to say what differs in those whose table has the same name; as
+            `Neighbours` where many tables are made.
         tunings: of the task; the column Tuned says which rows were tuned on the table's pack and model.
     """
+    others = others if isinstance(others, Neighbours) else Neighbours([*others, *records])
     return f"{MARK}\n{_section(records, others, tunings, '#')}\n{how_to_read(records)}"
 
 
 def markdown_page(records: Sequence[RunRecord], tunings: Sequence[Tuning] = ()) -> str:
     """A file with all tables of one task."""
     task = markdown(records[0].setting.task)
-    sections = "\n".join(_section(rows, records, tunings, "##", linked=True) for rows in by_setting(records))
+    others = Neighbours(records)
+    sections = "\n".join(_section(rows, others, tunings, "##", linked=True) for rows in by_setting(records))
     return f"{MARK}\n# {task}\n\n{sections}\n## How to read the tables\n\n{how_to_read(records)}"
 
 
 def _section(
     records: Sequence[RunRecord],
-    others: Sequence[RunRecord],
+    others: Neighbours,
     tunings: Sequence[Tuning],
     level: str,
     *,
@@ -54,8 +59,8 @@ def _section(
     """A heading, what was run, the table, and the edits that failed."""
     (rows,) = by_setting(records)
     setting, scores = rows[0].setting, rows[0].scores
-    apart = apart_by(setting, [other.setting for other in others])
-    has_times = any(other.times for other in others if other.setting.key == setting.key)
+    apart = others.apart_by(setting)
+    has_times = any(other.times for other in others.by_key[setting.key])
     time = f", {markdown(scores.time)}" if scores.time != FINAL or has_times else ""
     here = tunings_of(setting, tunings)
     parts = [
@@ -76,8 +81,8 @@ def _section(
         parts.append(
             "".join(f"- {markdown(row.editor)}: {markdown(failures_by_reason(row))}\n" for row in failed)
         )
-    name = table_names([record.setting for record in (*others, *records)])[setting.key]
-    if scores.time == FINAL and has_curve([each for each in others if each.setting.key == setting.key]):
+    name = others.names[setting.key]
+    if scores.time == FINAL and has_curve(others.by_key[setting.key]):
         parts.append(f"![Scores against edits made]({curve_name(name)})\n")
     if linked:
         alone = table_name(name, scores.time)

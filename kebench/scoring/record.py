@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ class Setting:
     def __post_init__(self) -> None:
         object.__setattr__(self, "ask_after", tuple(self.ask_after))  # JSON has lists
 
-    @property
+    @cached_property
     def key(self) -> str:
         """A short hash of the whole setting."""
         return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()[:12]

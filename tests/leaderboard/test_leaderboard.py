@@ -3,11 +3,13 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
+from errno import ENOSPC
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import pytest
 from scenes import BASE, EDITS
 
 from kebench.errors import BadFile, BadSetting
+from kebench.files.json import write_json
 from kebench.leaderboard import (
     add_records,
     check,
@@ -940,3 +943,71 @@ def test_scores_by_hand_where_something_is_held_out_agree_too() -> None:
 def test_needs_no_torch() -> None:
     code = "import sys, kebench.leaderboard; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# Many records ----------------------------------------------------------------------------------------
+
+
+def calls_of_a_check(folder: Path, n_settings: int) -> int:
+    """How many functions are called to check a folder with that many settings of one name."""
+    add_records(folder, [record("mend", seed=seed) for seed in range(n_settings)])
+    rebuild(folder)
+    calls = 0
+
+    def count(_frame: object, event: str, _argument: object) -> None:
+        nonlocal calls
+        calls += event == "call"
+
+    sys.setprofile(count)
+    try:
+        assert check(folder) == []
+    finally:
+        sys.setprofile(None)
+    return calls
+
+
+def test_the_work_grows_linearly_with_the_settings(tmp_path: Path) -> None:
+    calls_of_a_check(tmp_path / "warm", 1)
+    few, many = calls_of_a_check(tmp_path / "few", 6), calls_of_a_check(tmp_path / "many", 24)
+    assert many < 4.4 * few
+
+
+# A full disk, and a field that is changed --------------------------------------------------------------
+
+
+def test_a_full_disk_stores_no_record_and_no_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    records = [record(name) for name in ("a", "b", "c")]
+    done: list[int] = []
+    folder, plain = tmp_path / "boards", os.fsync
+    add_records(folder, records[:1])
+    rebuild(folder)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    def full(descriptor: int) -> None:
+        done.append(descriptor)
+        if len(done) == 2:
+            raise OSError(ENOSPC, os.strerror(ENOSPC))
+        plain(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        add_records(folder, records)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    add_records(folder, records)
+    done.clear()
+    with pytest.raises(OSError, match="No space left"):
+        rebuild(folder)
+    tables = {path: text for path, text in before.items() if path.parent.name != "records"}
+    assert {path: path.read_bytes() for path in tables} == tables
+    assert not list(folder.rglob(".*"))
+
+
+@pytest.mark.parametrize("field", ["editor_settings", "citation", "base", "cost", "versions", "hardware"])
+def test_a_record_that_was_changed_is_found(field: str, tmp_path: Path) -> None:
+    (path,) = add_records(tmp_path, [record("mend").sealed()])
+    rebuild(tmp_path)
+    fields = json.loads(path.read_text(encoding="utf-8"))
+    other: dict[str, Any] = {"citation": "someone2030", "cost": {**fields["cost"], "prepare_seconds": 1.5}}
+    fields[field] = other[field] if field in other else {**fields[field], "other": "1"}
+    write_json(fields, path)
+    assert any(f"{path}: " in line and "changed after the run" in line for line in check(tmp_path))
