@@ -36,7 +36,15 @@ class BadSetting(KebenchError):
 
 
 class BrokenEditor(KebenchError):
-    """An editor broke a rule that all editors must keep, for example by writing to the base model."""
+    """An editor broke a rule that all editors must keep, for example by writing to the base model.
+
+    Attributes:
+        details: the traceback, where the editor raised an error; else empty.
+    """
+
+    def __init__(self, message: str, details: str = "") -> None:
+        super().__init__(message)
+        self.details = details
 
 
 class NotFound(KebenchError):

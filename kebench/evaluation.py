@@ -65,6 +65,8 @@ def evaluate(  # noqa: D417 - RunSettings explains the others
     device: str | None = None,
     dtype: DType = "float32",
     batch_size: BatchSize = "auto",
+    edit_timeout: float | None = None,
+    fail_fast: bool = False,
     progress: bool = False,
 ) -> Evaluation:
     """Runs one editor on a task, as `kebench run` does.
@@ -75,7 +77,7 @@ def evaluate(  # noqa: D417 - RunSettings explains the others
     the place it was loaded from, else after its class; the record's fingerprint tells it from others of that
     name.
 
-    All arguments from `pack` to `batch_size` are flags of `kebench run`, with the same defaults;
+    All arguments from `pack` to `fail_fast` are flags of `kebench run`, with the same defaults;
     `kebench run --help` and `RunSettings` explain them.
 
     Args:
@@ -130,6 +132,8 @@ def evaluate(  # noqa: D417 - RunSettings explains the others
             device=device,
             dtype=dtype,
             batch_size=batch_size,
+            edit_timeout=edit_timeout,
+            fail_fast=fail_fast,
         )
         folder, (record,) = run(
             asked,

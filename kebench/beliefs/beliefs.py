@@ -22,9 +22,9 @@ from kebench.files.writing import replacing
 from kebench.models.numerics import numerics
 from kebench.running.cases import Case
 from kebench.running.plan import Plan
-from kebench.running.preparation import prepare_editor
+from kebench.running.preparation import check_base, prepare_editor
 from kebench.running.progress import Progress
-from kebench.running.run import check_base, inputs_of, load_editors
+from kebench.running.run import inputs_of, load_editors
 from kebench.running.settings import RunSettings
 from kebench.running.shard import EDITS_AT_ONCE
 from kebench.running.trial import requests, versions_of_each

@@ -108,6 +108,8 @@ _TYPES: Mapping[Any, type] = {int: int, int | None: int, float | None: float}
 _OTHERWISE: Mapping[str, Mapping[str, Any]] = {
     "limit": {"type": click.IntRange(min=0)},
     "precision": {"metavar": "POINTS"},
+    "edit_timeout": {"metavar": "SECONDS"},
+    "fail_fast": {"is_flag": True, "default": None},
     "ask_after": {"metavar": "N,N,...", "callback": _numbers},
     "settings": {"multiple": True, "metavar": "NAME=VALUE", "callback": _name_and_value},
 }

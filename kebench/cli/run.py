@@ -48,11 +48,16 @@ def run(config: Path | None, editors: str | None, settings: dict[str, Any] | Non
 
     from kebench.leaderboard import table_text
     from kebench.running.progress import Progress
-    from kebench.running.run import run as run_editors
+    from kebench.running.run import run_all
 
-    folder, records = run_editors(asked, progress=Progress())
-    click.echo(table_text(records))
-    click.echo(f"\n{folder}")
+    outcome = run_all(asked, progress=Progress())
+    if outcome.records:
+        click.echo(table_text(outcome.records))
+        click.echo(f"\n{outcome.folder}")
+    if outcome.stopped:
+        raise outcome.error()
+    if failed := outcome.all_failed():
+        raise KebenchError(failed)
 
 
 @contextmanager

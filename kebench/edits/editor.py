@@ -4,7 +4,7 @@ import hashlib
 import inspect
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
 from functools import partial
 from pathlib import Path
@@ -15,10 +15,11 @@ from torch import Tensor
 from kebench.edits.edit import Batch, Edit
 from kebench.edits.editor_files import EditorRow, find_editor
 from kebench.edits.versions import Route, Routed, Version
-from kebench.errors import BadFile, BadSetting, BrokenEditor
+from kebench.errors import BadFile, BadSetting, BrokenEditor, KebenchError, shown
 from kebench.files.outside import imported
 from kebench.files.yaml import as_yaml, validated
 from kebench.models.changes import Changes
+from kebench.models.left_behind import watching
 from kebench.models.model import AbstractModel
 from kebench.scoring.regimes import RegimeName
 from kebench.task import Family
@@ -134,13 +135,20 @@ class AbstractWeightEditor(AbstractEditor):
         self, state: State, start: AbstractModel, batches: Sequence[Batch], carried: Sequence[Carried]
     ) -> tuple[list[Version], list[Carried]]:
         """See `AbstractEditor.edit`. Not to be overridden: write `update`."""
-        updates, carried = self.update(state, start, batches, carried)
+        found = self.update(state, start, batches, carried)
+        try:
+            updates, carried = found
+            updates, carried = list(updates), list(carried)
+        except (TypeError, ValueError):
+            raise BrokenEditor(
+                f"{editor_path(self)}: update returned {shown(found)}, wanted a pair: updates, carried values"
+            ) from None
         if len(updates) != len(batches) or len(carried) != len(batches):
             raise BrokenEditor(
                 f"{editor_path(self)}: returned {len(updates)} updates and {len(carried)} carried values,"
                 f" wanted {len(batches)} of each, one a batch"
             )
-        return list(updates), list(carried)
+        return [*updates], carried
 
     @abstractmethod
     def update(
@@ -172,12 +180,19 @@ class AbstractMemoryEditor(AbstractEditor):
         self, state: State, start: AbstractModel, batches: Sequence[Batch], carried: Sequence[Carried]
     ) -> tuple[list[Version], list[Carried]]:
         """See `AbstractEditor.edit`. Not to be overridden: write `remember` and `route`."""
-        memories = list(self.remember(state, start, batches, carried))
+        found = self.remember(state, start, batches, carried)
+        if not isinstance(found, Iterable):
+            raise BrokenEditor(f"{editor_path(self)}: remember returned {shown(found)}, wanted memories")
+        memories = list(found)
         if len(memories) != len(batches):
             raise BrokenEditor(
                 f"{editor_path(self)}: returned {len(memories)} memories, wanted {len(batches)}, one a batch"
             )
-        return [Routed(partial(self.route, state, start, memory)) for memory in memories], memories
+        return [self.version(state, start, memory) for memory in memories], memories
+
+    def version(self, state: State, start: AbstractModel, memory: Carried) -> Routed:
+        """The version that answers by what a memory holds."""
+        return Routed(partial(self.route, state, start, memory))
 
     @abstractmethod
     def remember(
@@ -269,14 +284,44 @@ def _class_of(row: EditorRow) -> type[AbstractEditor]:
     """The class that a row names, imported; one named by a file is looked for beside the file too."""
     place = row.path or row.name
     try:
-        found = imported(row.editor, row.path)
+        with watching():  # a module may change the process when it is imported
+            found = imported(row.editor, row.path)
     except (ImportError, AttributeError, ValueError) as error:
         raise BadFile(place, f"editor: found '{row.editor}' ({error}), wanted module:Class") from None
+    except KebenchError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise BadFile(
+            place, f"editor: importing '{row.editor}' failed ({type(error).__name__}: {error})"
+        ) from None
     if not (isinstance(found, type) and issubclass(found, AbstractEditor)):
         raise BadFile(place, f"editor: found '{row.editor}', wanted a subclass of AbstractEditor")
     if not is_dataclass(found) or inspect.isabstract(found):
         raise BadFile(place, f"editor: found '{row.editor}', wanted a dataclass that is not abstract")
+    check_class(found, place)
     return found
+
+
+def check_class(kind: type[AbstractEditor], place: Path | str) -> None:
+    """Checks what a class says of the editor.
+
+    Args:
+        kind: the class.
+        place: the file or the name that an error message begins with.
+
+    Raises:
+        BadFile: it has no citation, or names a family or a regime that there is not.
+    """
+    if not isinstance(getattr(kind, "citation", None), str):
+        raise BadFile(
+            place, f"{kind.__name__}.citation: missing, wanted the method's paper, or '' for a control"
+        )
+    for name, known in (("families", get_args(Family)), ("regimes", get_args(RegimeName))):
+        found = getattr(kind, name)
+        if not isinstance(found, tuple) or not found or not set(found) <= set(known):
+            raise BadFile(
+                place, f"{kind.__name__}.{name}: found {shown(found)}, wanted a tuple of {', '.join(known)}"
+            )
 
 
 def _tuned_place(row: EditorRow) -> str:

@@ -99,6 +99,7 @@ def _setting_columns(rows: Sequence[RunRecord], tunings: Sequence[Tuning]) -> li
         _Column("retain", lambda row: csv_cell(row.setting.retain)),
         _Column("split", lambda row: _unless("test", row.setting.split), always=False),
         _Column("precision", lambda row: _number(row.setting.precision), always=False),
+        _Column("edit_timeout", lambda row: _number(row.setting.edit_timeout), always=False),
         _Column("seed", lambda row: row.setting.seed),
         _Column("retain_seed", lambda row: row.setting.retain_seed, always=False),
         _Column("scoring", lambda row: _later(row.scores.protocol.scoring), always=False),

@@ -42,6 +42,7 @@ def what_was_run(rows: Sequence[RunRecord], apart: Sequence[str]) -> str:
         "Can be edited": _editable(rows[0].base),
         "Split": "" if setting.split == "test" else markdown(setting.split),
         "Precision": precision_in_words(setting),
+        "Time limit of an edit": "" if setting.edit_timeout is None else f"{setting.edit_timeout:g} s",
         "Targets": markdown(setting.targets),
         "Regime": markdown(_regime_in_words(setting.regime)),
         "Retain": markdown(setting.retain),

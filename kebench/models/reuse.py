@@ -178,6 +178,10 @@ class Reuse:
             self._proofs[cut.name] = holds(same, failed)
         return self._proofs[cut.name]
 
+    def forget(self) -> None:
+        """Drops all that is kept, also what was computed while somebody else changed the network."""
+        self._forget(())
+
     def _forget(self, weights: tuple[tuple[int, int], ...]) -> None:
         self._weights = weights
         self._kept: OrderedDict[Key, Tensor] = OrderedDict()

@@ -2,12 +2,13 @@
 
 run.json            what was resolved        base.json      the test set, as the base model answers it
 <editor>/editor.json, edits.jsonl (one line an edit, appended), scores.json, record.json
+<editor>/failures.jsonl (why edits failed, with tracebacks; there where any did)
 """
 
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -32,6 +33,8 @@ from kebench.scoring.rows import BASE, REMEDY, Trial, read_trials, rows_key, unv
 logger = logging.getLogger(__name__)
 RUN = "run.json"
 """The file in a run's folder that says what was resolved."""
+FAILURES = "failures.jsonl"
+"""Where an editor's folder keeps why edits failed: the edit's id, the reason and the traceback."""
 
 
 def make_folder(folder: Path, flag: str) -> None:
@@ -122,9 +125,11 @@ def _write_base(file: Path, plan: Plan) -> None:
 
 
 def _as_read(setting: Setting) -> dict[str, Any]:
-    """A setting as it is read back from a run's folder: every field, but for what only streams have."""
+    """A setting as it is read back from a run's folder: every field, but for what few runs have."""
     fields: dict[str, Any] = json.loads(json.dumps(asdict(setting)))
-    return fields if setting.ask_after else {name: fields[name] for name in fields if name != "ask_after"}
+    return {
+        name: fields[name] for name in fields if fields[name] or name not in ("ask_after", "edit_timeout")
+    }
 
 
 def open_editor(file: Path, editor: AbstractEditor) -> dict[str, Any]:
@@ -299,3 +304,25 @@ def _write_if_other(value: Any, file: Path) -> None:
     except (OSError, ValueError, RecursionError):
         pass
     write_json(value, file)
+
+
+def append_lines(file: Path, lines: Sequence[Mapping[str, Any]]) -> None:
+    """Adds lines to a JSONL file, which is made where there is a line to write."""
+    if lines:
+        with file.open("a", encoding="utf-8") as text:
+            text.writelines(json.dumps(line) + "\n" for line in lines)
+
+
+def keep_failures(place: Path, ids: Collection[str]) -> None:
+    """Drops from an editor's file of failures the edits that are not among these: they are made again."""
+    file = place / FAILURES
+    if not file.is_file():
+        return
+    kept = []
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+        with suppress(ValueError, RecursionError):  # what an interrupted write left
+            told = json.loads(line)
+            if isinstance(told, dict) and told.get("id") in ids:
+                kept.append(told)
+    file.unlink()
+    append_lines(file, kept)

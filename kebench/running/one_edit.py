@@ -8,6 +8,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from kebench.edits.calls import Caller, FailedEdit
 from kebench.edits.edit import Edit
 from kebench.edits.editor import AbstractEditor, load_editor
 from kebench.edits.updates import Update
@@ -222,14 +223,19 @@ def _made(
     prompts = [request.prompt, *also]
     with numerics(base.device, tf32=base.tf32):
         try:
-            (version,), _ = editor.edit(state, base, [[request]], [editor.begin(state, base)])
+            caller = Caller(editor, base)
+            (version,), _ = caller.edit(state, base, [[request]], [caller.begin(state)])
+            versions = Versions(base, [version])
+            if versions.failures:
+                raise BadSetting(f"editor {name}: could not make the edit ({versions.failures[0]})")
+            before = base.answer(prompts)
+            after = versions.answer(prompts, [0] * len(prompts), before)
+        except FailedEdit as error:
+            raise BadSetting(f"editor {name}: could not make the edit ({error})") from None
         except OUT_OF_REACH as error:
+            if isinstance(error, BadSetting):
+                raise
             raise BadSetting(f"editor {name}: could not make the edit ({type(error).__name__})") from None
-        versions = Versions(base, [version])
-        if versions.failures:
-            raise BadSetting(f"editor {name}: could not make the edit ({versions.failures[0]})")
-        before = base.answer(prompts)
-        after = versions.answer(prompts, [0] * len(prompts), before)
     if fingerprint(base.network) != inputs.fingerprint:
         raise BrokenEditor(f"editor {name} changed the base model's weights; an edit must be a value")
     answers = tuple(Asked(*each) for each in zip(prompts, before, after, strict=True))

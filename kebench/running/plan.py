@@ -30,6 +30,7 @@ class Plan:
         retain_size: test questions an edit.
         retain_seed: of their draw.
         regime: how the edits follow each other.
+        fail_fast: whether the first edit that fails ends the run.
     """
 
     inputs: RunInputs
@@ -39,6 +40,7 @@ class Plan:
     retain_size: int
     retain_seed: int
     regime: Regime
+    fail_fast: bool = False
 
     @staticmethod
     def of(inputs: RunInputs, settings: RunSettings) -> "Plan":
@@ -91,9 +93,10 @@ class Plan:
             split=inputs.split,
             retain_seed=settings.retain_seed,
             ask_after=regime.ask_after,
+            edit_timeout=None if settings.edit_timeout is None else float(settings.edit_timeout),
         )
         size = len(base) if exact else int(size)
-        return Plan(inputs, setting, cases, base, size, settings.retain_seed, regime)
+        return Plan(inputs, setting, cases, base, size, settings.retain_seed, regime, settings.fail_fast)
 
     def sample(self, case: Case) -> list[BaseAnswer]:
         """The test questions one edit is asked: the same for every editor."""

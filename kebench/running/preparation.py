@@ -14,6 +14,7 @@ import torch
 from filelock import FileLock
 from safetensors.torch import load_file
 
+from kebench.edits.calls import Caller
 from kebench.edits.editor import (
     AbstractEditor,
     AbstractTrainedEditor,
@@ -26,7 +27,7 @@ from kebench.edits.editor import (
     editor_path,
     settings_of,
 )
-from kebench.errors import BadSetting, KebenchError, NotFound, did_you_mean
+from kebench.errors import BadSetting, BrokenEditor, KebenchError, NotFound, did_you_mean
 from kebench.files.checked import read_object, read_or_none, read_sealed, write_sealed
 from kebench.files.home import home, pack_folder
 from kebench.files.shipped import MODEL_CARD, STATE, STATE_CARD, shipped_folder, shipped_state
@@ -344,6 +345,16 @@ def prepare_editor(name: str, editor: AbstractEditor, inputs: RunInputs, progres
     return Prepared(state, card["seconds"])
 
 
+def check_base(name: str, inputs: RunInputs) -> None:
+    """Checks the bits of the base model's weights.
+
+    Raises:
+        BrokenEditor: the editor wrote to them.
+    """
+    if fingerprint(inputs.model.network) != inputs.fingerprint:
+        raise BrokenEditor(f"editor {name} changed the base model's weights; an edit must be a value")
+
+
 def learn_state(
     name: str, editor: AbstractTrainedEditor, inputs: RunInputs, folder: Path, progress: Progress
 ) -> None:
@@ -371,7 +382,8 @@ def learn_state(
 
         learner = editor.prepared_by()
         with numerics(inputs.model.device):
-            state = learner.prepare(inputs.model, training, Workspace(work, report, made_of))
+            state = Caller(learner, inputs.model).prepare(training, Workspace(work, report, made_of))
+            check_base(name, inputs)  # before a state that was learnt on other weights is kept
         save_tensors(state, folder / STATE)
         facts = {
             "name": name,

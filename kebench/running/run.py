@@ -1,23 +1,31 @@
 """The loop over edits: edit, ask, write down; resumed where it was cut off; scored at the end."""
 
+import logging
 import statistics as numbers
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from kebench.edits.editor import AbstractEditor, State, editor_path, load_editor
-from kebench.errors import BadSetting, BrokenEditor, Busy
+from kebench.edits.editor import AbstractEditor, State, check_class, editor_path, load_editor
+from kebench.edits.time_limit import check_time_limit
+from kebench.errors import BadFile, BadSetting, BrokenEditor, Busy, KebenchError
 from kebench.files.json import write_json
 from kebench.leaderboard.printed import percent
-from kebench.models.identity import fingerprint
+from kebench.leaderboard.spreadsheet import failures_by_reason
+from kebench.models.identity import identity
+from kebench.models.left_behind import checksum
 from kebench.models.load import Pair, check_suits, in_float32, model_of
 from kebench.models.model import AbstractModel
 from kebench.running.environment import execution, peak_memory_bytes, reset_peak_memory, versions
 from kebench.running.folder import (
+    FAILURES,
+    append_lines,
     is_older,
+    keep_failures,
     key_of,
     make_folder,
     open_editor,
@@ -30,6 +38,7 @@ from kebench.running.folder import (
 from kebench.running.plan import Plan
 from kebench.running.preparation import (
     RunInputs,
+    check_base,
     device_or_default,
     find_model,
     find_pack,
@@ -50,6 +59,8 @@ from kebench.scoring.statistics import NO_ESTIMATE, Measure
 from kebench.scoring.stopping import half_width
 from kebench.task import load_task
 
+logger = logging.getLogger(__name__)
+
 
 def run(
     settings: RunSettings,
@@ -67,7 +78,58 @@ def run(
         progress: where to tell how far it is.
 
     Raises:
-        KebenchError: a setting, a file or an editor is wrong; an interrupted run may simply be run again.
+        KebenchError: a setting, a file or an editor is wrong; an interrupted run may simply be run again. An
+            editor that is stopped does not keep those after it from running.
+    """
+    outcome = run_all(settings, editors=editors, model=model, progress=progress)
+    if outcome.stopped:
+        raise outcome.error()
+    return outcome.folder, outcome.records
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a run.
+
+    Attributes:
+        folder: of the run.
+        records: of the editors that came to their end.
+        stopped: name of an editor → why it was stopped.
+    """
+
+    folder: Path
+    records: list[RunRecord]
+    stopped: Mapping[str, KebenchError]
+
+    def error(self) -> KebenchError:
+        """One error for all editors that were stopped."""
+        if len(self.stopped) == 1:
+            return next(iter(self.stopped.values()))
+        told = "; ".join(f"{name}: {error}" for name, error in self.stopped.items())
+        return BrokenEditor(f"{len(self.stopped)} editors were stopped: {told}")
+
+    def all_failed(self) -> str:
+        """One line about the editors of which every edit failed; empty if there are none."""
+        lost = [record for record in self.records if record.scores.n_failures == record.scores.edits]
+        told = "; ".join(
+            f"{record.editor} ({failures_by_reason(record)}; see"
+            f" {editor_folder(self.folder, record.editor) / FAILURES})"
+            for record in lost
+        )
+        return f"every edit failed: {told}" if told else ""
+
+
+def run_all(
+    settings: RunSettings,
+    *,
+    editors: Mapping[str, AbstractEditor] | None = None,
+    model: AbstractModel | Pair | None = None,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Runs every editor, also after one that was stopped. The arguments are those of `run`.
+
+    Raises:
+        KebenchError: a setting is wrong, or with `fail_fast` an edit failed.
     """
     progress = progress or Progress()
     try:
@@ -81,15 +143,61 @@ def _run(
     editors: Mapping[str, AbstractEditor] | None,
     model: AbstractModel | Pair | None,
     progress: Progress,
-) -> tuple[Path, list[RunRecord]]:
+) -> Outcome:
     settings.check()
+    if settings.edit_timeout is not None:
+        check_time_limit()
     chosen = dict(editors) if editors is not None else load_editors(settings)
     plan = Plan.of(inputs_of(settings, progress, model=model), settings)
     default = Path("runs") / f"{plan.setting.task}-{plan.setting.key}"
     folder = Path(settings.output) if settings.output else default
+    for name, editor in chosen.items():
+        _check_serves(name, editor, plan)
+    records: list[RunRecord] = []
+    stopped: dict[str, KebenchError] = {}
     with writing(folder, plan):
-        records = [run_editor(name, editor, plan, folder, progress) for name, editor in chosen.items()]
-    return folder, records
+        for name, editor in chosen.items():
+            plan.inputs.model.reuse.forget()  # so that an editor finds the model as the first one does
+            try:
+                records.append(run_editor(name, editor, plan, folder, progress))
+            except KebenchError as error:
+                if plan.fail_fast or len(chosen) == 1:
+                    raise
+                progress.close()
+                logger.warning("editor %s was stopped: %s", name, error)
+                stopped[name] = error
+                if name != list(chosen)[-1]:
+                    plan = _with_a_sound_base(plan, settings, model, progress, error)
+    return Outcome(folder, records, stopped)
+
+
+def _with_a_sound_base(
+    plan: Plan,
+    settings: RunSettings,
+    model: AbstractModel | Pair | None,
+    progress: Progress,
+    error: KebenchError,
+) -> Plan:
+    """The plan for the next editor. If the last one wrote to the base model, that is loaded again.
+
+    Raises:
+        BrokenEditor: the model was given by the caller, and cannot be loaded again.
+    """
+    inputs = plan.inputs
+    if identity(inputs.model) == inputs.identity:
+        return plan
+    if model is not None:
+        raise BrokenEditor(
+            f"{error}; the editors after it were not run: a model that was given cannot be loaded again"
+        )
+    device = device_or_default(settings.device, settings.dtype)
+    sound = find_model(
+        inputs.task, settings.model, inputs.pack, progress, device,
+        dtype=settings.dtype, batch_size=settings.batch_size,
+    )  # fmt: skip
+    if inputs.protocol.stopping == "answer":
+        sound = sound.judged(inputs.protocol)
+    return replace(plan, inputs=replace(inputs, model=sound))
 
 
 @contextmanager
@@ -170,9 +278,12 @@ def run_editor(name: str, editor: AbstractEditor, plan: Plan, folder: Path, prog
     try:
         all_on_file = _write_rows(name, editor, prepared.state, plan, place, progress)
         check_base(name, inputs)
-    except BrokenEditor:
-        (place / ROWS).unlink(missing_ok=True)  # or the next run would take them for answers of good edits
-        (place / CHECKPOINT).unlink(missing_ok=True)
+    except BrokenEditor as error:  # the rows on file stay: the base was sound when they were written
+        if error.details:
+            told = {"id": None, "failure": str(error), "traceback": error.details}
+            append_lines(place / FAILURES, [told])
+        if (place / ROWS).is_file() and not (place / ROWS).stat().st_size:
+            (place / ROWS).unlink()
         raise
 
     trials = read_trials(place / ROWS, key_of(plan, editor), older=is_older(folder))
@@ -213,9 +324,12 @@ def _write_rows(
         position = Position.read(place / CHECKPOINT, device, key, older=older)
     n_batches = len(plan.cases) // plan.regime.batch
     enough = _Enough(plan)
+    on_file: list[Trial] = []
     if position.rows:
-        enough.add(rows_on_file(place / ROWS, plan, editor, position, older=older))
-    nothing_made = True
+        on_file = rows_on_file(place / ROWS, plan, editor, position, older=older)
+        enough.add(on_file)
+    keep_failures(place, {trial.answers.id for trial in on_file})
+    nothing_made, weights, told = True, checksum(plan.inputs.model), set[str]()
     with open_rows(place / ROWS, keep=position.rows) as add:
         for shard in shards_of(plan, editor):
             if shard.end // plan.regime.batch <= position.batches:
@@ -228,6 +342,12 @@ def _write_rows(
                 if nothing_made:  # told before anything is on file, not hours later
                     check_base(name, plan.inputs)
                     nothing_made = False
+                elif checksum(plan.inputs.model) != weights:
+                    raise BrokenEditor(
+                        f"editor {name} changed the base model's weights ({trials[0].answers.id} to"
+                        f" {trials[-1].answers.id}); an edit must be a value"
+                    )
+                _tell_failures(name, trials, plan, place, told)
                 add(to_line(trial, key) for trial in trials)
                 if not single:
                     position.write(place / CHECKPOINT, key)
@@ -237,8 +357,37 @@ def _write_rows(
     return nothing_made
 
 
+def _tell_failures(name: str, trials: Sequence[Trial], plan: Plan, place: Path, told: set[str]) -> None:
+    """Writes down why edits failed, and warns of the first one that fails for a reason.
+
+    Raises:
+        KebenchError: an edit failed, and the first one that does ends the run.
+    """
+    failed = [trial for trial in trials if trial.details]
+    append_lines(
+        place / FAILURES,
+        [{"id": t.answers.id, "failure": t.answers.failure, "traceback": t.details} for t in failed],
+    )
+    for answers in (trial.answers for trial in trials if trial.answers.failure is not None):
+        reason = str(answers.failure)
+        known = next((t.details.strip().splitlines()[-1] for t in failed if t.answers is answers), "")
+        said = f"editor {name}: edit {answers.id} failed: {reason}{f' ({known})' if known else ''}"
+        if plan.fail_fast:
+            raise KebenchError(f"{said}; the traceback is in {place / FAILURES}" if known else said)
+        if reason not in told:
+            told.add(reason)
+            logger.warning(
+                "%s; all failures are in %s" if known else "%s",
+                *([said, place / FAILURES][: 2 if known else 1]),
+            )
+
+
 def _check_serves(name: str, editor: AbstractEditor, plan: Plan) -> None:
     """Refuses an editor that is not made for what the plan wants."""
+    try:
+        check_class(type(editor), f"editor {name}")
+    except BadFile as error:
+        raise BadSetting(str(error)) from None
     regime, family = plan.regime.name, plan.inputs.task.family
     if regime not in editor.regimes:
         raise BadSetting(f"editor {name}: found the regime {regime}, wanted {' or '.join(editor.regimes)}")
@@ -271,12 +420,6 @@ class _Enough:
     def words(self) -> str:
         """How far it is, for whoever waits."""
         return f"retain ± {percent(half_width(self._known))}" if self._retained else ""
-
-
-def check_base(name: str, inputs: RunInputs) -> None:
-    """Refuses an editor that wrote to the base model."""
-    if fingerprint(inputs.model.network) != inputs.fingerprint:
-        raise BrokenEditor(f"editor {name} changed the base model's weights; an edit must be a value")
 
 
 def _cost(trials: Sequence[Trial], prepare_seconds: float, model: AbstractModel) -> Cost:

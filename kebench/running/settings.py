@@ -96,6 +96,15 @@ class RunSettings:
         " is halved when memory runs out.",
     ] = "auto"
 
+    edit_timeout: Annotated[
+        float | None,
+        "The largest number of seconds that one edit may take. An edit that takes longer is a failed edit."
+        " Default: no limit.",
+    ] = None
+    fail_fast: Annotated[
+        bool, "Stop the run at the first edit that fails. Otherwise it is counted, and the run continues."
+    ] = False
+
     def as_regime(self) -> Regime:
         """The regime that `regime`, `edits`, `batch` and `ask_after` mean.
 
@@ -127,6 +136,8 @@ class RunSettings:
             raise BadSetting(
                 f"precision: found {self.precision:g}, wanted percentage points, more than 0 and less than 50"
             )
+        if self.edit_timeout is not None and not 0 < self.edit_timeout < 1e7:
+            raise BadSetting(f"edit-timeout: found {self.edit_timeout:g}, wanted a number of seconds above 0")
         if (
             self.retain is not None
             and self.retain != "exact"

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from kebench.edits.calls import Caller
 from kebench.edits.editor import AbstractEditor, Carried, State
 from kebench.edits.updates import Update
 from kebench.edits.versions import Routed, Version, Versions, in_force
@@ -22,7 +23,7 @@ from kebench.models.changes import Dense, LowRank
 from kebench.models.numerics import numerics
 from kebench.running.cases import Case
 from kebench.running.plan import Plan
-from kebench.running.trial import OUT_OF_REACH, ask, failed, name_of, requests
+from kebench.running.trial import OUT_OF_REACH, ask, details_of, failed, reason_of, requests
 from kebench.scoring.answers import EditAnswers
 from kebench.scoring.regimes import FINAL, IMMEDIATE, after
 from kebench.scoring.rows import REMEDY, Trial
@@ -142,8 +143,8 @@ def run_stream(
 ) -> Iterator[tuple[Position, list[Trial]]]:
     """Makes the batches of a stream that are not made yet; after each, where it is and what was answered.
 
-    A batch fails where the editor runs out of memory or returns weights that are not finite. Its edits count
-    as wrong whenever they are asked about, and the stream goes on from the version before it.
+    A batch fails where the editor raises an error or returns weights that are not finite. Its edits count as
+    wrong whenever they are asked about, and the stream goes on from the version before it.
 
     Args:
         editor: the editor.
@@ -156,38 +157,46 @@ def run_stream(
     base = plan.inputs.model
     made = position.batches - first
     if made == 0:
-        position = replace(position, update=Update(), carried=editor.begin(state, base), failures={})
+        carried = Caller(editor, base, plan.setting.edit_timeout).begin(state)
+        position = replace(position, update=Update(), carried=carried, failures={})
     for step in steps_of(plan, stream)[made:]:
         with numerics(base.device, tf32=base.tf32):
             started = time.perf_counter()
-            position, version = _made(editor, state, plan, step, position)
+            position, version, details = _made(editor, state, plan, step, position)
             seconds = (time.perf_counter() - started) / len(step.batch)
             trials = list(_asked(plan, step, position, version, seconds))
+        told = {case.edit.id: details for case in step.batch}
+        trials = [replace(trial, details=trial.details or told.pop(trial.answers.id, "")) for trial in trials]
         position = replace(position, batches=position.batches + 1, rows=position.rows + len(trials))
         yield position, trials
 
 
 def _made(
     editor: AbstractEditor, state: State, plan: Plan, step: Step, position: Position
-) -> tuple[Position, Version]:
-    """The stream with the batch put into it, and the version that this makes of the base model."""
+) -> tuple[Position, Version, str]:
+    """The stream with the batch put into it, and the version that this makes of the base model.
+
+    The text is what the file of failures says of a batch that failed.
+    """
     base = plan.inputs.model
     carried = position.carried
     assert carried is not None
     start = in_force(base, position.update)
-    why: str | None
+    caller = Caller(editor, base, plan.setting.edit_timeout)
+    why, details = None, ""
     try:
-        (version,), (carried,) = editor.edit(state, start, [requests(editor, step.batch)], [carried])
+        (version,), (carried,) = caller.edit(state, start, [requests(editor, step.batch)], [carried])
         why = Versions(start, [version]).failures.get(0)
     except OUT_OF_REACH as error:
-        version, why = {}, name_of(error)
+        version, why, details = {}, reason_of(error), details_of(error)
     if why is not None:
         failures = position.failures | dict.fromkeys((case.edit.id for case in step.batch), why)
-        return replace(position, failures=failures), position.update
+        before = caller.remembering(state, start, carried) or position.update
+        return replace(position, failures=failures), before, details
     if isinstance(version, Routed):
-        return replace(position, carried=carried), version
+        return replace(position, carried=carried), version, ""
     update = position.update.plus(version, base.network)
-    return replace(position, carried=carried, update=update), update
+    return replace(position, carried=carried, update=update), update, ""
 
 
 def _asked(
@@ -207,13 +216,14 @@ def _asked(
             rows = _rows(plan, versions, group, position)
             seconds = (time.perf_counter() - started) / len(group)
             made_now = moment == IMMEDIATE or plan.regime.name == "batch"
-            for answers in rows:
+            for answers, details in rows:
                 others = tuple(fact for fact in facts if fact != answers.fact)
                 yield Trial(
                     replace(answers, also_edited=others),
                     edit_seconds if made_now else 0.0,
                     seconds,
                     moment,
+                    details,
                 )
 
 
@@ -229,15 +239,26 @@ def asked_after(plan: Plan, step: Step) -> dict[str, Sequence[Case]]:
     return asked
 
 
-def _rows(plan: Plan, versions: Versions, cases: Sequence[Case], position: Position) -> list[EditAnswers]:
-    """What one version answers to the questions of some edits; those that failed have no answer."""
+def _rows(
+    plan: Plan, versions: Versions, cases: Sequence[Case], position: Position
+) -> list[tuple[EditAnswers, str]]:
+    """What one version answers to the questions of some edits; those that failed have no answer.
+
+    With each, what the file of failures says of an edit that failed while it was asked about.
+    """
     whole = [case for case in cases if case.edit.id not in position.failures]
-    found = dict(
-        zip([case.edit.id for case in whole], ask(versions, whole, plan, [0] * len(whole)), strict=True)
-    )
+    found: dict[str, tuple[EditAnswers, str]] = {}
+    try:
+        answered = ask(versions, whole, plan, [0] * len(whole))
+        found = {case.edit.id: (answers, "") for case, answers in zip(whole, answered, strict=True)}
+    except OUT_OF_REACH as error:
+        if len(whole) == 1:
+            found = {whole[0].edit.id: (failed(whole[0], plan, reason_of(error)), details_of(error))}
+    if len(found) < len(whole):  # outside the handler, which would keep the failed attempt's memory
+        for case in whole:
+            found[case.edit.id] = _rows(plan, versions, [case], position)[0]
     return [
-        found[case.edit.id] if case.edit.id in found else failed(case, plan, position.failures[case.edit.id])
-        for case in cases
+        found.get(case.edit.id) or (failed(case, plan, position.failures[case.edit.id]), "") for case in cases
     ]
 
 

@@ -1,6 +1,7 @@
 """One trial: edits made, and every edited model asked all it is asked."""
 
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -8,10 +9,12 @@ from functools import partial
 
 import torch
 
+from kebench.edits.calls import Caller, FailedEdit, name_of
 from kebench.edits.edit import Edit
 from kebench.edits.editor import AbstractEditor, State
 from kebench.edits.single import refuse_joint, refuse_shared, sample_of
 from kebench.edits.versions import Versions
+from kebench.errors import BadSetting
 from kebench.models.model import AbstractModel
 from kebench.running.cases import Case
 from kebench.running.plan import Plan
@@ -19,30 +22,44 @@ from kebench.scoring.answers import Answer, BaseAnswer, EditAnswers, ParaphraseA
 from kebench.scoring.rows import Trial
 
 OUT_OF_REACH = (
+    FailedEdit,
     torch.OutOfMemoryError,
     MemoryError,
     FloatingPointError,
+    BadSetting,
     torch.linalg.LinAlgError,  # type: ignore[attr-defined]
 )
-"""What may go wrong with one edit without being anybody's mistake; it counts as a failed edit."""
+"""What may go wrong with one edit, in the editor's own code or while its model is asked; it then counts as a
+failed edit."""
 
 
 def requests(editor: AbstractEditor, cases: Sequence[Case]) -> list[Edit]:
     """What an editor is told; only a control may look at what it will be asked."""
-    return [
-        replace(case.edit, paraphrases=case.paraphrases) if editor.is_control else case.edit for case in cases
-    ]
+    return [replace(case.edit, paraphrases=case.paraphrases if editor.is_control else ()) for case in cases]
 
 
 def versions_of_each(
-    editor: AbstractEditor, state: State, base: AbstractModel, edits: Sequence[Edit]
+    editor: AbstractEditor,
+    state: State,
+    base: AbstractModel,
+    edits: Sequence[Edit],
+    seconds: float | None = None,
 ) -> Versions:
     """A version of the base model for each edit by itself.
 
+    Args:
+        editor: the editor.
+        state: its state.
+        base: the base model.
+        edits: the edits.
+        seconds: the limit for one edit; None: no limit.
+
     Raises:
-        BrokenEditor: the editor does not return one version an edit.
+        FailedEdit: one of the edits cannot be made.
+        BrokenEditor: the editor broke a rule (`kebench.edits.calls`).
     """
-    made, _ = editor.edit(state, base, [(edit,) for edit in edits], [editor.begin(state, base)] * len(edits))
+    caller = Caller(editor, base, seconds)
+    made, _ = caller.edit(state, base, [(edit,) for edit in edits], [caller.begin(state)] * len(edits))
     return Versions(base, made)
 
 
@@ -64,7 +81,7 @@ def edit_and_ask(
     edits = requests(editor, cases)
     started = time.perf_counter()
     try:
-        edited = versions_of_each(editor, state, plan.inputs.model, edits)
+        edited = versions_of_each(editor, state, plan.inputs.model, edits, plan.setting.edit_timeout)
         made = time.perf_counter()
         refuse_shared(editor, edits, edited)
         found = ask(edited, cases, plan)
@@ -72,14 +89,19 @@ def edit_and_ask(
         seconds = ((made - started) / share, (time.perf_counter() - made) / share)
     except OUT_OF_REACH as error:
         if len(cases) == 1:
-            nothing = failed(cases[0], plan, name_of(error))
-            return [Trial(nothing, time.perf_counter() - started, 0.0)]
+            nothing = failed(cases[0], plan, reason_of(error))
+            return [Trial(nothing, time.perf_counter() - started, 0.0, details=details_of(error))]
     else:
         if check:
             _check_alone(editor, state, plan, cases, edited)
         return [Trial(answers, *seconds) for answers in found]
     # Outside the handler, which would keep what the failed attempt held alive.
-    return [trial for case in cases for trial in edit_and_ask(editor, state, plan, [case])]
+    trials: list[Trial] = []
+    for case in cases:
+        trials += edit_and_ask(editor, state, plan, [case])
+        if plan.fail_fast and trials[-1].answers.failure is not None:
+            break
+    return trials
 
 
 def _check_alone(
@@ -90,7 +112,9 @@ def _check_alone(
     alone: dict[int, Versions] = {}
     for index in sample_of(edits):
         with suppress(*OUT_OF_REACH):
-            alone[index] = versions_of_each(editor, state, plan.inputs.model, [edits[index]])
+            alone[index] = versions_of_each(
+                editor, state, plan.inputs.model, [edits[index]], plan.setting.edit_timeout
+            )
     questions = {index: list(_questions(cases[index], plan)) for index in alone}
     refuse_joint(editor, edits, edited, alone, questions, beams=plan.inputs.protocol.beams)
 
@@ -157,9 +181,14 @@ def unanswered(case: Case, plan: Plan) -> EditAnswers:
     return _row(case, plan.sample(case), lambda _prompt: None)
 
 
-def name_of(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
     """What tables call a failure for this reason."""
-    return type(error).__name__.lstrip("_")
+    return error.reason if isinstance(error, FailedEdit) else name_of(error)
+
+
+def details_of(error: BaseException) -> str:
+    """What the file of failures says of it."""
+    return error.details if isinstance(error, FailedEdit) else "".join(traceback.format_exception(error))
 
 
 def _row(

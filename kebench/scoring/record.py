@@ -51,6 +51,8 @@ class Setting:
             end. Left out of the JSON when there are none.
         retain_seed: of the edits' samples. None, and left out of the JSON, in records older than the field,
             whose samples were drawn with `seed`.
+        edit_timeout: the seconds that one edit could take at most, or it failed. Left out of the JSON when
+            there was no limit.
     """
 
     task: str
@@ -71,6 +73,7 @@ class Setting:
     split: str = "test"
     retain_seed: int | None = None
     ask_after: tuple[int, ...] = ()
+    edit_timeout: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ask_after", tuple(self.ask_after))  # JSON has lists
@@ -96,6 +99,8 @@ class Setting:
             del fields["retain_seed"]
         if not self.ask_after:
             del fields["ask_after"]
+        if self.edit_timeout is None:
+            del fields["edit_timeout"]
         return fields
 
 

@@ -40,12 +40,14 @@ class Trial:
         edit_seconds: to make the edit; edits made together share the seconds.
         answer_seconds: to ask its questions.
         time: when they were asked (`kebench.scoring.regimes`).
+        details: of a failed edit, the traceback. It goes to the file of failures, not into the row.
     """
 
     answers: EditAnswers
     edit_seconds: float
     answer_seconds: float
     time: str = FINAL
+    details: str = ""
 
 
 def unversioned(setting: Mapping[str, Any]) -> dict[str, Any]:

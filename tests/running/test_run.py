@@ -323,7 +323,7 @@ def test_only_a_control_is_shown_paraphrases(seq2seq: World, tmp_path: Path) -> 
 @pytest.mark.parametrize("again", [False, True])
 def test_an_editor_that_writes_to_the_base_is_refused(again: bool, seq2seq: World, tmp_path: Path) -> None:
     for _ in range(2 if again else 1):  # the second time too: what it wrote the first time is not on file
-        with pytest.raises(BrokenEditor, match="editor scribbler changed the base model's weights"):
+        with pytest.raises(BrokenEditor, match=r"Scribbler .*: it changed the base model's weights: "):
             ran(seq2seq, tmp_path, editors={"scribbler": doubles.Scribbler()})
         assert not (tmp_path / "scribbler" / "edits.jsonl").exists()
         assert not (tmp_path / "scribbler" / "scores.json").exists()
@@ -331,28 +331,38 @@ def test_an_editor_that_writes_to_the_base_is_refused(again: bool, seq2seq: Worl
 
 @dataclass(frozen=True)
 class LateScribbler(AbstractWeightEditor):
+    """Writes to the base model in the second group; secretly: so that PyTorch does not count the write."""
+
     citation: ClassVar[str] = ""
+    secretly: bool = False
 
     def update(
         self, state: State, start: AbstractModel, batches: Sequence[Batch], carried: Sequence[Carried]
     ) -> tuple[list[Changes], Sequence[Carried]]:
         edits = [batch[0] for batch in batches]
-        if 1 < len(edits) < EDITS_AT_ONCE:
+        if 1 < len(edits) < EDITS_AT_ONCE and self.secretly:
+            next(start.network.parameters()).data[0, 0] += 1e-3
+        elif 1 < len(edits) < EDITS_AT_ONCE:
             updates_of(doubles.Scribbler(), state, start, edits)
         return [{} for _ in edits], carried
 
 
-def test_writing_to_the_base_late_is_seen_too(seq2seq: World, tmp_path: Path) -> None:
-    with pytest.raises(BrokenEditor):
-        ran(seq2seq, tmp_path, editors={"late": LateScribbler()})
-    assert not (tmp_path / "late" / "edits.jsonl").exists()
+def test_writing_to_the_base_late_is_seen_and_the_rows_before_it_stay(seq2seq: World, tmp_path: Path) -> None:
+    ran(seq2seq, tmp_path / "good", editors={"late": doubles.NoEdit()})
+    for editor in (LateScribbler(), LateScribbler(secretly=True)):
+        with pytest.raises(BrokenEditor, match="changed the base model's weights"):
+            ran(seq2seq, tmp_path / repr(editor), editors={"late": editor})
+        kept, good = rows(tmp_path / repr(editor), "late"), rows(tmp_path / "good", "late")
+        assert [row["sample"] for row in kept] == [row["sample"] for row in good[:EDITS_AT_ONCE]]
+        assert not (tmp_path / repr(editor) / "late" / "record.json").exists()
 
 
-def test_without_the_fingerprint_it_would_not_be_seen(
+def test_without_the_checksums_it_would_not_be_seen(
     seq2seq: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run_module, "check_base", lambda *_: None)
-    ran(seq2seq, tmp_path, editors={"scribbler": doubles.Scribbler()})
+    monkeypatch.setattr(run_module, "checksum", lambda *_: "")
+    ran(seq2seq, tmp_path, editors={"late": LateScribbler(secretly=True)})
 
 
 # Failed edits ----------------------------------------------------------------------------------------
@@ -446,7 +456,7 @@ def test_every_edit_may_fail(seq2seq: World, tmp_path: Path) -> None:
     assert RunRecord.read(tmp_path / "hopeless" / "record.json") == record
 
 
-def test_a_bug_in_an_editor_is_not_a_failed_edit(seq2seq: World, tmp_path: Path) -> None:
+def test_a_bug_in_an_editor_is_a_failed_edit_with_its_traceback(seq2seq: World, tmp_path: Path) -> None:
     @dataclass(frozen=True)
     class Buggy(AbstractEditor):
         citation: ClassVar[str] = ""
@@ -456,8 +466,11 @@ def test_a_bug_in_an_editor_is_not_a_failed_edit(seq2seq: World, tmp_path: Path)
         ) -> tuple[list[Version], list[Carried]]:
             raise IndexError("a bug")
 
-    with pytest.raises(IndexError, match="a bug"):
-        ran(seq2seq, tmp_path, editors={"buggy": Buggy()})
+    (record,) = ran(seq2seq, tmp_path, editors={"buggy": Buggy()})
+    assert record.scores.failures == {"IndexError": record.scores.edits}
+    failures = (tmp_path / "buggy" / "failures.jsonl").read_text().splitlines()
+    assert len(failures) == record.scores.edits
+    assert "IndexError: a bug" in json.loads(failures[0])["traceback"]
 
 
 @pytest.mark.slow
