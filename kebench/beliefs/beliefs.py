@@ -10,11 +10,13 @@ There is one number before the edit and one after it, for questions of three kin
 """
 
 import csv
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
+from kebench.edits.calls import FailedEdit
 from kebench.edits.editor import AbstractEditor, State
 from kebench.edits.single import refuse_shared
 from kebench.errors import BadSetting
@@ -29,6 +31,8 @@ from kebench.running.settings import RunSettings
 from kebench.running.shard import EDITS_AT_ONCE
 from kebench.running.trial import requests, versions_of_each
 from kebench.scoring.record import Setting
+
+logger = logging.getLogger(__name__)
 
 Kind = Literal["edit", "paraphrase", "retain"]
 
@@ -63,8 +67,24 @@ def beliefs(name: str, editor: AbstractEditor, state: State, plan: Plan, progres
         progress(start, len(plan.cases), "")
         group = plan.cases[start : start + EDITS_AT_ONCE]
         with numerics(model.device, tf32=model.tf32):
-            found += _of_group(name, editor, state, plan, group)
+            try:
+                found += _of_group(name, editor, state, plan, group)
+            except FailedEdit:
+                found += _of_those_that_can_be_made(name, editor, state, plan, group)
     progress(len(plan.cases), len(plan.cases), "")
+    return found
+
+
+def _of_those_that_can_be_made(
+    name: str, editor: AbstractEditor, state: State, plan: Plan, group: Sequence[Case]
+) -> list[Belief]:
+    """The beliefs of each edit of a group by itself, without those that fail."""
+    found: list[Belief] = []
+    for case in group:
+        try:
+            found += _of_group(name, editor, state, plan, [case])
+        except FailedEdit as error:
+            logger.warning("editor %s: edit %s failed: %s", name, case.edit.id, error)
     return found
 
 

@@ -49,12 +49,16 @@ class FailedEdit(Exception):
     Attributes:
         reason: a few words, the same for all failures of a kind: what tables call it.
         details: the traceback, or what was wrong, for the file of failures.
+        mistake: the user's mistake that the editor's code raised; None if it raised something else.
     """
 
-    def __init__(self, reason: str, message: str, details: str = "") -> None:
+    def __init__(
+        self, reason: str, message: str, details: str = "", mistake: KebenchError | None = None
+    ) -> None:
         super().__init__(f"{reason}: {message}" if message else reason)
         self.reason = reason
         self.details = details or str(self)
+        self.mistake = mistake
 
 
 @dataclass(frozen=True)
@@ -204,7 +208,8 @@ class Caller:
             except EditTimeout as error:
                 failure = FailedEdit("edit timeout", str(error), traceback.format_exc())
             except (Exception, SystemExit, GeneratorExit) as error:
-                failure = FailedEdit(name_of(error), _message(error), traceback.format_exc())
+                mistake = error if isinstance(error, KebenchError) else None
+                failure = FailedEdit(name_of(error), _message(error), traceback.format_exc(), mistake)
         if left.lasting:
             raise self._broken(about, f"it changed the base model's weights: {', '.join(left.lasting)}")
         if failure is not None:

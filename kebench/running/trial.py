@@ -14,7 +14,7 @@ from kebench.edits.edit import Edit
 from kebench.edits.editor import AbstractEditor, State
 from kebench.edits.single import refuse_joint, refuse_shared, sample_of
 from kebench.edits.versions import Versions
-from kebench.errors import BadSetting
+from kebench.errors import BadSetting, KebenchError
 from kebench.models.model import AbstractModel
 from kebench.running.cases import Case
 from kebench.running.plan import Plan
@@ -77,7 +77,18 @@ def edit_and_ask(
 
     Raises:
         BrokenEditor: the edits are not each by itself (`kebench.edits.single`).
+        KebenchError: all edits of the group fail with this same message, as they do when a setting is wrong.
     """
+    trials, mistakes = zip(*_edit_and_ask(editor, state, plan, cases, check=check), strict=True)
+    if mistakes[0] is not None and len({str(mistake) for mistake in mistakes}) == 1:
+        raise mistakes[0]
+    return list(trials)
+
+
+def _edit_and_ask(
+    editor: AbstractEditor, state: State, plan: Plan, cases: Sequence[Case], *, check: bool = False
+) -> list[tuple[Trial, KebenchError | None]]:
+    """The trials of a group, and for each edit that failed by a user's mistake, what it was."""
     edits = requests(editor, cases)
     started = time.perf_counter()
     try:
@@ -90,18 +101,19 @@ def edit_and_ask(
     except OUT_OF_REACH as error:
         if len(cases) == 1:
             nothing = failed(cases[0], plan, reason_of(error))
-            return [Trial(nothing, time.perf_counter() - started, 0.0, details=details_of(error))]
+            seconds = (time.perf_counter() - started, 0.0)
+            return [(Trial(nothing, *seconds, details=details_of(error)), mistake_in(error))]
     else:
         if check:
             _check_alone(editor, state, plan, cases, edited)
-        return [Trial(answers, *seconds) for answers in found]
+        return [(Trial(answers, *seconds), None) for answers in found]
     # Outside the handler, which would keep what the failed attempt held alive.
-    trials: list[Trial] = []
+    made_alone: list[tuple[Trial, KebenchError | None]] = []
     for case in cases:
-        trials += edit_and_ask(editor, state, plan, [case])
-        if plan.fail_fast and trials[-1].answers.failure is not None:
+        made_alone += _edit_and_ask(editor, state, plan, [case])
+        if plan.fail_fast and made_alone[-1][0].answers.failure is not None:
             break
-    return trials
+    return made_alone
 
 
 def _check_alone(
@@ -116,7 +128,8 @@ def _check_alone(
                 editor, state, plan.inputs.model, [edits[index]], plan.setting.edit_timeout
             )
     questions = {index: list(_questions(cases[index], plan)) for index in alone}
-    refuse_joint(editor, edits, edited, alone, questions, beams=plan.inputs.protocol.beams)
+    with suppress(*OUT_OF_REACH):  # an answer to another edit's prompt that fails says nothing of that
+        refuse_joint(editor, edits, edited, alone, questions, beams=plan.inputs.protocol.beams)
 
 
 def _questions(case: Case, plan: Plan) -> dict[str, str]:
@@ -184,6 +197,12 @@ def unanswered(case: Case, plan: Plan) -> EditAnswers:
 def reason_of(error: BaseException) -> str:
     """What tables call a failure for this reason."""
     return error.reason if isinstance(error, FailedEdit) else name_of(error)
+
+
+def mistake_in(error: BaseException) -> KebenchError | None:
+    """The user's mistake that an edit failed by; None if it was something else."""
+    found = error.mistake if isinstance(error, FailedEdit) else error
+    return found if isinstance(found, KebenchError) else None
 
 
 def details_of(error: BaseException) -> str:

@@ -65,6 +65,16 @@ def test_identity_moves_nothing(kind: str, request: pytest.FixtureRequest, tmp_p
 
 
 @pytest.mark.slow
+def test_an_edit_that_fails_has_no_belief(
+    seq2seq: World, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = {"how": "an error"}
+    asked = seq2seq.settings(tmp_path, "bad_editors:Misbehaving", settings=settings, retain=4, limit=3)
+    ((_, _, found),) = beliefs_of(asked, Silent())
+    assert found == []
+    assert len([text for text in caplog.messages if text.endswith("failed: RuntimeError: a bug")]) == 3
+
+
 def test_an_edit_that_succeeds_is_believed(classifier: World, tmp_path: Path) -> None:
     """Of two labels, the answer is the one whose log-odds are above 0: so beliefs and scores agree."""
     settings = classifier.settings(tmp_path, "fine_tuning_all", retain=4, limit=5)
