@@ -174,7 +174,7 @@ def write_pack(
     try:
         _write_folder(folder, contents)
     except OSError as error:
-        raise BadFile(folder, f"cannot be written ({error.__class__.__name__})") from None
+        raise BadFile(folder, f"cannot be written ({error.strerror or type(error).__name__})") from None
     return Pack(folder, lock, records)
 
 

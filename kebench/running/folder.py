@@ -46,7 +46,7 @@ def make_folder(folder: Path, flag: str) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise BadSetting(f"{flag}: {folder} cannot be made ({type(error).__name__})") from None
+        raise BadSetting(f"{flag}: {folder} cannot be made ({error.strerror})") from None
 
 
 def open_run(folder: Path, plan: Plan) -> None:

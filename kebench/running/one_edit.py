@@ -15,6 +15,7 @@ from kebench.edits.updates import Update
 from kebench.edits.versions import Routed, Versions, in_force
 from kebench.errors import BadFile, BadSetting, BrokenEditor, NotFound
 from kebench.files.json import write_json
+from kebench.files.writing import naming
 from kebench.models.identity import fingerprint, identity
 from kebench.models.model import AbstractModel
 from kebench.models.numerics import numerics
@@ -77,8 +78,10 @@ class Edited:
             BadSetting: the editor changes no weights.
         """
         folder = Path(folder)
-        self.network.save_pretrained(folder)
-        self.base.tokenizer.save_pretrained(folder)
+        network = self.network
+        with naming(folder):
+            network.save_pretrained(folder)
+            self.base.tokenizer.save_pretrained(folder)
         assert self.update is not None
         self.update.save(folder / "update.safetensors")
         write_json(

@@ -182,7 +182,7 @@ def test_a_model_that_cannot_be_had(classifier: World, kebench: Kebench, tmp_pat
 def test_an_output_that_holds_something_else(classifier: World, kebench: Kebench, tmp_path: Path) -> None:
     words = ("run", "--editor", "identity", "--task", classifier.task, "--output")
     (tmp_path / "file").write_text("")
-    mistaken(kebench(*words, tmp_path / "file"), "file cannot be made (FileExistsError)")
+    mistaken(kebench(*words, tmp_path / "file"), "file cannot be made (File exists)")
     assert kebench(*words, tmp_path / "run")[0] == 0
     mistaken(kebench(*words, tmp_path / "run", "--seed", "1"), "holds a run with another seed")
     mistaken(kebench(*words, tmp_path / "run", "--device", "cdua"), "--device: found 'cdua'")
