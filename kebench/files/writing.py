@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -17,8 +18,8 @@ from platform import node
 
 _HOST = f"{zlib.crc32(node().encode()):08x}"
 """The name of this machine, shortened: several machines may write to one folder."""
-_LEFTOVER = re.compile(rf"\..*\.{_HOST}-(?P<process>\d+)\.partial")
-"""The names that `partial_of` gives on this machine."""
+_LEFTOVER = re.compile(rf"\.(?P<name>.+?)(?P<old>\.replaced)?\.{_HOST}-(?P<process>\d+)\.partial")
+"""The names that `partial_of` gives on this machine; of a folder that is being replaced, with `.replaced`."""
 
 
 @contextmanager
@@ -88,12 +89,22 @@ def partial_of(path: Path) -> Path:
 
 @lru_cache(maxsize=1024)
 def clear_leftovers(folder: Path) -> None:
-    """Removes the temporary files of processes that were killed. A folder is looked at once in a process."""
-    for path in folder.iterdir():
+    """Removes the temporary files and folders of processes that were killed.
+
+    If a process was killed while it replaced a folder, the old folder gets its name back. A folder is looked
+    at once in a process.
+    """
+    for path in sorted(folder.iterdir()):
         found = _LEFTOVER.fullmatch(path.name)
-        if found is not None and path.is_file() and not _is_alive(int(found["process"])):
-            with suppress(OSError):  # another process may have removed it first, or it may not be ours
+        if found is None or _is_alive(int(found["process"])):
+            continue
+        with suppress(OSError):  # another process may have removed it first, or it may not be ours
+            if path.is_file():
                 path.unlink()
+            elif found["old"] and not folder.joinpath(found["name"]).exists():
+                path.rename(folder / found["name"])
+            else:
+                shutil.rmtree(path)
 
 
 def _is_alive(process: int) -> bool:

@@ -15,12 +15,12 @@ from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, ClassVar
-from uuid import uuid4
 
 from pydantic import ConfigDict
 
 from kebench.errors import BadFile, BadSetting, NotFound
 from kebench.files.checked import file_sha256
+from kebench.files.writing import clear_leftovers, partial_of, to_disk
 from kebench.files.yaml import FORBID_EXTRA, validated
 from kebench.packs.json_records import json_row
 from kebench.packs.jsonl import canonical, from_lines, to_lines
@@ -252,15 +252,19 @@ def _file_lock(content: bytes, records: Sequence[Record]) -> FileLock:
 
 def _write_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh = folder.with_name(f".{folder.name}.{uuid4().hex}")
-    old = folder.with_name(f"{fresh.name}.old")
+    clear_leftovers(folder.parent)
+    fresh = partial_of(folder)
+    old = partial_of(folder.with_name(f"{folder.name}.replaced"))
     try:
         fresh.mkdir()
         for name, content in contents.items():
             (fresh / name).write_bytes(content)
+            to_disk(fresh / name)
+        to_disk(fresh)
         if (folder / LOCK).is_file():  # rename() does not replace a folder that is not empty
             folder.rename(old)
         fresh.rename(folder)
+        to_disk(folder.parent)
     except BaseException:
         if old.exists() and not folder.exists():
             old.rename(folder)

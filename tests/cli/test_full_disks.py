@@ -120,7 +120,7 @@ def one_line(result: tuple[int, str, str], *said: str) -> None:
 
 
 def half_written(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.name.endswith((".partial", ".old"))]
+    return [path for path in folder.rglob("*") if path.name.endswith(".partial")]
 
 
 @pytest.mark.slow

@@ -89,6 +89,21 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     assert sorted(tmp_path.iterdir()) == sorted([tmp_path / "a.txt", mine, elsewhere])
 
 
+def test_a_folder_that_was_being_replaced_gets_its_name_back(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    for name in ("pack.replaced", "pack", "other.replaced", "other"):
+        mine = writing.partial_of(tmp_path / name)
+        left = mine.with_name(mine.name.replace(f"-{os.getpid()}.", f"-{ended.pid}."))
+        left.mkdir()
+        (left / "file").write_text(name)
+    (tmp_path / "other").mkdir()
+    writing.clear_leftovers(tmp_path)
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "other", tmp_path / "pack"]
+    assert (tmp_path / "pack" / "file").read_text() == "pack.replaced"
+    assert list((tmp_path / "other").iterdir()) == []
+
+
 @pytest.mark.parametrize(
     "error",
     [

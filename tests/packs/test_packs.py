@@ -274,7 +274,7 @@ def test_a_failure_while_writing_leaves_the_old_pack(tmp_path: Path, monkeypatch
     rename = Path.rename
 
     def fails_the_second_time(self: Path, target: Path) -> Path:
-        if self.name.startswith(".") and target.name == "pack" and not self.name.endswith(".old"):
+        if self.name.startswith(".") and target.name == "pack" and ".replaced." not in self.name:
             raise OSError("no space")
         return rename(self, target)
 
