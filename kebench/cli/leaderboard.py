@@ -32,7 +32,16 @@ def leaderboard(runs: tuple[Path, ...], folder: Path, check_: bool, replace: boo
     RUNS are folders of kebench run or of kebench tune. Their scores are computed again from their rows and
     compared, their records are added to the leaderboards, and every table is then written from its records.
     """
-    from kebench.leaderboard import add_records, add_tunings, check, check_run, read_record, rebuild
+    from kebench.leaderboard import (
+        add_records,
+        add_tunings,
+        check,
+        check_run,
+        read_record,
+        read_tuning,
+        rebuild,
+    )
+    from kebench.scoring.record import editor_folder
     from kebench.scoring.tuning import FILE, GRID
 
     if check_:
@@ -51,6 +60,9 @@ def leaderboard(runs: tuple[Path, ...], folder: Path, check_: bool, replace: boo
             if not (run_folder / FILE).is_file():
                 raise KebenchError(f"{run_folder}: an unfinished tuning; kebench tune continues it")
             tunings.append(run_folder / FILE)
+            for trial in read_tuning(run_folder / FILE).trials:
+                if trial.record is not None:
+                    check_run(trial.record, editor_folder(run_folder, trial.name) / "record.json")
             continue
         found = sorted(run_folder.glob("*/record.json"))
         if not found:

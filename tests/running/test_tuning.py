@@ -609,3 +609,8 @@ def test_the_leaderboard_command_takes_a_tuning(
     (table,) = (folder / "toy").glob("tiny--*.md")
     assert "2 trials on" in table.read_text(encoding="utf-8")  # trials are no rows of a table
     assert kebench("leaderboard", "--check", "--folder", folder)[0] == 0
+    rows = sorted(output.glob("*/edits.jsonl"))
+    rows[0].write_bytes(rows[1].read_bytes())  # a trial's scores are computed again from its rows
+    code, _, err = kebench("leaderboard", output, "--folder", folder)
+    assert code == 2
+    assert f"{rows[0]}:1: was altered, or is of another run or editor" in err
