@@ -261,7 +261,7 @@ class Misbehaving(AbstractWeightEditor):
     """Does one of `MISDEEDS`, and then returns no change."""
 
     citation: ClassVar[str] = ""
-    how: str
+    how: str = "an error"
 
     def update(
         self, state: State, start: AbstractModel, batches: Sequence[Batch], carried: Sequence[Carried]
