@@ -41,7 +41,7 @@ BAD_MODULES = {
     "an exit when imported": (HEAD + "raise SystemExit(0)\n" + BODY, "failed (SystemExit: 0)"),
     "a module that is not there": ("import no_such_module\n" + BODY, "No module named 'no_such_module'"),
     "no such class": (HEAD, "has no attribute 'Mine'"),
-    "no citation": (HEAD + BODY.replace('    citation = ""\n', ""), "Mine.citation: missing, wanted its"),
+    "no citation": (HEAD + BODY.replace('    citation = ""\n', ""), "Mine.citation: missing, wanted the"),
     "an unknown family": (HEAD + BODY + '    families = ("rnn",)\n', "Mine.families: "),
     "no update": (HEAD + BODY.partition("    def")[0], "wanted a dataclass that is not abstract"),
     "no dataclass": (HEAD + BODY.replace("@dataclass(frozen=True)", ""), "wanted a dataclass that is not"),
