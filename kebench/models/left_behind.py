@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from kebench.models.identity import fingerprint
 from kebench.models.model import AbstractModel
 
 Undo = Callable[[], None]
@@ -88,8 +89,11 @@ def checksum(model: AbstractModel) -> str:
 
     It holds for every tensor the sums of its bits by row and by column, so that it takes one pass over the
     weights on their own device. A write to one place, or rows or columns that change places, are seen. It is
-    no proof against weights that were altered so as to keep all sums; `fingerprint` is.
+    no proof against weights that were altered so as to keep all sums; `fingerprint` is. On a CPU it is
+    `fingerprint` itself, which takes a third of the time there.
     """
+    if model.device.type == "cpu":
+        return fingerprint(model.network)
     digest = hashlib.sha256()
     for name, tensor in _tensors(model.network):
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
