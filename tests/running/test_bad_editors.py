@@ -16,7 +16,7 @@ from worlds import World
 
 from kebench.edits.editor import AbstractEditor
 from kebench.errors import BrokenEditor, KebenchError
-from kebench.models.left_behind import watching
+from kebench.models.left_behind import sums_of_bits, watching
 from kebench.running.folder import FAILURES
 from kebench.running.progress import Silent
 from kebench.running.run import Outcome, run, run_all
@@ -132,6 +132,18 @@ def test_all_editors_that_were_stopped_are_named(seq2seq: World, tmp_path: Path)
     assert "; two: bad_editors:Misbehaving (" in str(error)
     assert "left behind a forward hook" in str(error)
     assert "left behind autocast" in str(error)
+
+
+def test_the_sums_of_bits_see_one_weight_and_rows_that_change_places() -> None:
+    network = tiny.model("bart", dtype=torch.bfloat16).network
+    weight = next(weight for weight in network.parameters() if weight.ndim == 2)
+    before = sums_of_bits(network)
+    weight.data[:2] = weight.data[:2].flip(0)
+    assert sums_of_bits(network) != before
+    weight.data[:2] = weight.data[:2].flip(0)
+    assert sums_of_bits(network) == before
+    weight.data[0, 0] *= 2
+    assert sums_of_bits(network) != before
 
 
 def test_a_torch_generator_of_its_own_is_no_fault() -> None:
