@@ -8,7 +8,8 @@ from torch import Tensor
 
 from kebench.edits.edit import Batch, Edit
 from kebench.edits.gradients import GradientFactors, Probe, one_below_the_other
-from kebench.edits.versions import low_rank_under, reached
+from kebench.edits.updates import Update
+from kebench.edits.versions import in_force, low_rank_under, reached
 from kebench.models.changes import Changes, LowRank, LowRankBatch
 from kebench.models.model import AbstractModel, EditsInForce, base_weights
 from kebench.models.rows import target_loss
@@ -96,6 +97,30 @@ def until_answered(
             for place, are_done in zip(left, done, strict=True):
                 pairs = zip(batches[place], are_done, strict=True)
                 unanswered[place] = [edit for edit, is_done in pairs if not is_done]
+    return list(totals)
+
+
+def one_after_another(
+    start: AbstractModel,
+    batches: Sequence[Batch],
+    make: Callable[[AbstractModel, Sequence[Edit]], Sequence[Changes]],
+) -> list[Changes]:
+    """The sum of each batch's edits, each made in the model that has the earlier ones of its batch.
+
+    Args:
+        start: the model that every batch starts from.
+        batches: independent of each other.
+        make: the change of each of some edits, each by itself, from a model. The first edits of all batches
+            are made in one call.
+    """
+    totals = [Update() for _ in batches]
+    with_any = [place for place, batch in enumerate(batches) if batch]
+    for place, change in zip(with_any, make(start, [batches[i][0] for i in with_any]), strict=True):
+        totals[place] = Update.of(change)
+    for place, batch in enumerate(batches):
+        for edit in batch[1:]:
+            (change,) = make(in_force(start, totals[place]), [edit])
+            totals[place] = totals[place].plus(change)
     return list(totals)
 
 

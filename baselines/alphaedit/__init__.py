@@ -1,0 +1,5 @@
+"""AlphaEdit."""
+
+from .editor import AlphaEdit
+
+__all__ = ["AlphaEdit"]

@@ -1,0 +1,5 @@
+"""MEMIT."""
+
+from .editor import MEMIT
+
+__all__ = ["MEMIT"]

@@ -1,0 +1,5 @@
+"""ROME."""
+
+from .editor import ROME
+
+__all__ = ["ROME"]

@@ -1,0 +1,5 @@
+"""UltraEdit."""
+
+from .editor import UltraEdit
+
+__all__ = ["UltraEdit"]

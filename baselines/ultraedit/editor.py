@@ -1,0 +1,181 @@
+"""UltraEdit: one gradient, normalised by what the stream has seen, and one least-squares solve a matrix."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from kebench.edits.edit import Batch
+from kebench.edits.editor import AbstractWeightEditor, Carried, State
+from kebench.edits.gradients import Probe
+from kebench.errors import BadSetting, check_positive
+from kebench.models.changes import Changes, LowRank
+from kebench.models.layers import Layers, check_layers, editable, linear_maps, map_shape
+from kebench.models.model import AbstractModel
+from kebench.models.rows import Rows
+from kebench.task import Family
+
+Part = Literal["mlp_in", "mlp_out", "attention"]
+
+
+@dataclass(frozen=True)
+class Moments:
+    """The running moments of all rows (h, g) that matrices of one shape have had in a stream.
+
+    Attributes:
+        n: how many rows.
+        mean, sumsq: (d_in + d_out,). Their mean, and their sum of squares around it.
+    """
+
+    n: float
+    mean: Float[Tensor, " d"]
+    sumsq: Float[Tensor, " d"]
+
+    def with_rows(self, rows: Float[Tensor, "rows d"]) -> "Moments":
+        """With more rows. As in the released code, a batch counts its unbiased variance times its size.
+
+        That is too much by a factor of n / (n − 1), and undefined for one row, where the released code has NaN;
+        here one row adds no variance of its own.
+        """
+        count = len(rows)
+        variance = rows.var(0) if count > 1 else torch.zeros_like(self.mean)
+        shift = rows.mean(0) - self.mean
+        n = self.n + count
+        return Moments(
+            n,
+            self.mean + shift * (count / n),
+            self.sumsq + count * variance + self.n * count * shift.square() / n,
+        )
+
+    @property
+    def std(self) -> Float[Tensor, " d"]:
+        """The standard deviation; 1 before there are two rows."""
+        return (self.sumsq / (self.n - 1)).sqrt() if self.n > 1 else torch.ones_like(self.mean)
+
+
+@dataclass(frozen=True)
+class UltraEdit(AbstractWeightEditor):
+    """W' = W + Sᵀ, from one forward and one backward pass over a batch; nothing is trained.
+
+        H, G = inputs of the map, and gradients of −log p(a | x) at its outputs, one row for each token of a
+        (ĥ, ĝ) = ((h, g) − μ) / (σ + ε)     running moments of the stream, this batch included
+        v_i = −η ‖ĥ_i‖² ĝ_i
+        S = (Hᵀ H + λ I)⁻¹ Hᵀ V = Hᵀ (H Hᵀ + λ I)⁻¹ V         the second, (rows, rows), is computed
+
+    It needs no subject and no covariance. The moments are shared by the matrices of a shape, as in the released
+    code; they are what a stream carries.
+
+    Attributes:
+        layers: which layers' matrices are changed (`kebench.models.layers.editable`).
+        parts: which of their matrices: `mlp_in`, `mlp_out`, `attention`.
+        scale: η.
+        ridge: λ.
+
+    Source: Gu et al. 2025, *UltraEdit: Training-, Subject-, and Memory-Free Lifelong Editing*, arXiv 2505.14679.
+    """
+
+    citation: ClassVar[str] = "gu2025ultraedit"
+    families: ClassVar[tuple[Family, ...]] = ("causal",)
+
+    layers: Layers = "all"
+    parts: tuple[Part, ...] = ("mlp_out",)
+    scale: float = 1e-6
+    ridge: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_positive(self, "scale", "ridge")
+        check_layers(self.layers)
+
+    def update(
+        self, state: State, start: AbstractModel, batches: Sequence[Batch], carried: Sequence[Carried]
+    ) -> tuple[list[Changes], list[Carried]]:
+        """See `AbstractWeightEditor`: batch by batch, as the moments of each are its own stream's."""
+        names = self.matrices(start)
+        found = [
+            self.solve(start, names, *_rows_of_answers(start, batch, names), before)
+            for batch, before in zip(batches, carried, strict=True)
+        ]
+        return [update for update, _ in found], [after for _, after in found]
+
+    def matrices(self, base: AbstractModel) -> list[str]:
+        """The names of the weights that are changed, in the network's order."""
+        chosen = set(editable(base.network, self.layers))
+        of_parts = {
+            name for layer in base.parts.layers for part in self.parts for name in getattr(layer, part)
+        }
+        names = [name for name in linear_maps(base.network) if name in chosen & of_parts]
+        if not names:
+            raise BadSetting(
+                f"parts: found {', '.join(self.parts)}, which {base.name} has not in {self.layers}"
+            )
+        return names
+
+    def solve(
+        self,
+        base: AbstractModel,
+        names: Sequence[str],
+        h: Mapping[str, Float[Tensor, "rows d_in"]],
+        g: Mapping[str, Float[Tensor, "rows d_out"]],
+        carried: Carried,
+    ) -> tuple[Changes, Carried]:
+        """The equations above: the change of each matrix, and the moments with this batch."""
+        maps = linear_maps(base.network)
+        shapes = {name: "{1}x{0}".format(*map_shape(maps[name])) for name in names}
+        moments: dict[str, Moments] = {}
+        for name, shape in shapes.items():
+            rows = torch.cat([h[name], g[name]], 1)
+            moments[shape] = (moments.get(shape) or _carried(carried, shape, rows)).with_rows(rows)
+        update: dict[str, LowRank] = {}
+        for name, shape in shapes.items():
+            seen, keys, d_in = moments[shape], h[name], h[name].shape[1]
+            epsilon = torch.finfo(keys.dtype).eps
+            normal = (torch.cat([keys, g[name]], 1) - seen.mean) / (seen.std + epsilon)
+            v = -self.scale * normal[:, :d_in].square().sum(1, keepdim=True) * normal[:, d_in:]
+            gram = keys @ keys.T + self.ridge * torch.eye(len(keys), dtype=keys.dtype)
+            weight = base.network.get_parameter(name)
+            update[name] = LowRank(torch.linalg.solve(gram, v).T.to(weight), keys.to(weight))
+        tensors = {
+            f"{shape}/{part}": torch.as_tensor(getattr(each, part), dtype=torch.float64)
+            for shape, each in moments.items()
+            for part in ("n", "mean", "sumsq")
+        }
+        return update, Carried(tensors)
+
+
+def _carried(carried: Carried, shape: str, rows: Tensor) -> Moments:
+    """The moments of a shape that a stream has so far."""
+    if f"{shape}/n" not in carried.tensors:
+        nothing = torch.zeros(rows.shape[1], dtype=rows.dtype)
+        return Moments(0.0, nothing, nothing)
+    n, mean, sumsq = (carried.tensors[f"{shape}/{part}"].cpu() for part in ("n", "mean", "sumsq"))
+    return Moments(float(n), mean, sumsq)
+
+
+def _rows_of_answers(
+    base: AbstractModel, batch: Batch, names: Sequence[str]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """H and G of a batch: see `answer_tokens`."""
+    ordered = sorted(batch, key=lambda edit: -len(base.prompt_ids([edit.prompt])[0]))
+    return answer_tokens(base, base.rows([e.prompt for e in ordered], [e.target for e in ordered]), names)
+
+
+def answer_tokens(
+    base: AbstractModel, rows: Rows, names: Sequence[str]
+) -> tuple[dict[str, Float[Tensor, "rows d_in"]], dict[str, Float[Tensor, "rows d_out"]]]:
+    """H and G of each map, at every token of the answers, in float64.
+
+    The loss is the mean of −log p over all tokens of all answers.
+    """
+    probe = Probe()
+    assert rows.mask is not None
+    with torch.enable_grad(), probe.watching(base.network, names):
+        logits = base.logits(rows)
+        loss = torch.nn.functional.cross_entropy(logits, rows.labels, reduction="sum") / len(rows.labels)
+        each = torch.zeros(rows.batch, dtype=loss.dtype, device=loss.device)
+        factors = probe.factors(each + loss / rows.batch)  # they sum to the loss
+    h = {name: factors[name].X[rows.mask].cpu().double() for name in names}
+    g = {name: factors[name].D[rows.mask].cpu().double() for name in names}
+    return h, g
