@@ -37,8 +37,8 @@ class Moments:
     def with_rows(self, rows: Float[Tensor, "rows d"]) -> "Moments":
         """With more rows. As in the released code, a batch counts its unbiased variance times its size.
 
-        That is too much by a factor of n / (n − 1), and undefined for one row, where the released code has NaN;
-        here one row adds no variance of its own.
+        That is too much by a factor of n / (n − 1), and undefined for one row, where the released code has
+        NaN; here one row adds no variance of its own.
         """
         count = len(rows)
         variance = rows.var(0) if count > 1 else torch.zeros_like(self.mean)
@@ -65,8 +65,8 @@ class UltraEdit(AbstractWeightEditor):
         v_i = −η ‖ĥ_i‖² ĝ_i
         S = (Hᵀ H + λ I)⁻¹ Hᵀ V = Hᵀ (H Hᵀ + λ I)⁻¹ V         the second, (rows, rows), is computed
 
-    It needs no subject and no covariance. The moments are shared by the matrices of a shape, as in the released
-    code; they are what a stream carries.
+    It needs no subject and no covariance. The matrices of one shape share their moments, as in the released
+    code; the moments are what a stream carries.
 
     Attributes:
         layers: which layers' matrices are changed (`kebench.models.layers.editable`).
@@ -74,7 +74,8 @@ class UltraEdit(AbstractWeightEditor):
         scale: η.
         ridge: λ.
 
-    Source: Gu et al. 2025, *UltraEdit: Training-, Subject-, and Memory-Free Lifelong Editing*, arXiv 2505.14679.
+    Source: Gu et al. 2025, *UltraEdit: Training-, Subject-, and Memory-Free Lifelong Editing in Large
+    Language Models*, arXiv 2505.14679.
     """
 
     citation: ClassVar[str] = "gu2025ultraedit"
@@ -109,7 +110,8 @@ class UltraEdit(AbstractWeightEditor):
         names = [name for name in linear_maps(base.network) if name in chosen & of_parts]
         if not names:
             raise BadSetting(
-                f"parts: found {', '.join(self.parts)}, which {base.name} has not in {self.layers}"
+                f"parts: found {', '.join(self.parts)}, wanted some that {base.name} has in"
+                f" layers {self.layers}"
             )
         return names
 

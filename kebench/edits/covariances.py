@@ -34,9 +34,9 @@ CHOICES = 5
 class Covariances(AbstractWeightEditor, AbstractTrainedEditor):
     """What locate-then-edit editors prepare: it is an editor that changes nothing.
 
-    Its state has, for each layer, the eigenvalues and eigenvectors of C = E[k kᵀ], where k is the input of the
-    last map of the layer's MLP: a mean over the tokens of the training questions and their answers. And it has
-    the tokens of some texts that the base model generates, to stand before prompts.
+    Its state has, for each layer, the eigenvalues and eigenvectors of C = E[k kᵀ], where k is the input of
+    the last map of the layer's MLP: a mean over the tokens of the training questions and their answers. And
+    it has the tokens of some texts that the base model generates, to stand before prompts.
 
     The original programs take 100,000 articles of Wikipedia. A few times d_in tokens are enough (arXiv
     2506.04226), and the questions of the pack need no download.
@@ -111,8 +111,8 @@ def context_texts(base: AbstractModel, state: State) -> list[str]:
 def covariance(state: State, weight: str) -> tuple[Float[Tensor, " d_in"], Float[Tensor, "d_in d_in"]]:
     """The eigenvalues of one map's C, ascending, and its eigenvectors, both in float64.
 
-    Where the texts have fewer tokens than d_in, C is singular. So eigenvalues are taken to be at least 1e-6 of the
-    largest, which bounds C⁻¹.
+    Where the texts have fewer tokens than d_in, C is singular. So eigenvalues are taken to be at least 1e-6
+    of the largest, which bounds C⁻¹.
     """
     values, vectors = state[f"{weight}/values"].double().cpu(), state[f"{weight}/vectors"].double().cpu()
     return values.clamp_min(1e-6 * float(values[-1])), vectors

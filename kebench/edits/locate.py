@@ -5,7 +5,7 @@ the subject's last token; the value v is what it, or the whole layer, gives ther
 (ROME, arXiv 2202.05262), section 3.1; Meng et al. 2023 (MEMIT, arXiv 2210.07229), section 4.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -128,37 +128,38 @@ def read(
     Returns:
         (texts, d_in) and (texts, d_out), in float64.
     """
+    map_ = base.network.get_submodule(weight.removesuffix(".weight"))
+    place = base.network.get_submodule(module)
     given: list[Tensor] = []
     gave: list[Tensor] = []
     for start in range(0, len(texts), ROWS_AT_ONCE):
         part = texts[start : start + ROWS_AT_ONCE]
-        rows = _rows(base, part, [()] * len(part))
-        places = torch.tensor([text.place for text in part], device=base.device)
-        order = torch.arange(len(part), device=base.device)
-        map_ = base.network.get_submodule(weight.removesuffix(".weight"))
-        with (
-            _seen(map_, lambda inputs, _: given.append(inputs[order, places].cpu().double())),
-            _seen(
-                base.network.get_submodule(module),
-                lambda _, out: gave.append(out[order, places].cpu().double()),
-            ),
-        ):
-            base.logits(rows)
+        last = (torch.arange(len(part)), torch.tensor([text.place for text in part]))
+        with _seen(map_, place) as (inputs, outputs):
+            base.logits(_rows(base, part, [()] * len(part)))
+        given.append(inputs[0][last].cpu().double())
+        gave.append(outputs[0][last].cpu().double())
     return torch.cat(given), torch.cat(gave)
 
 
 @contextmanager
-def _seen(module: nn.Module, see: Callable[[Tensor, Tensor], object]) -> Iterator[None]:
-    """Calls `see(input, output)` with the first tensor of what a module is given and gives."""
+def _seen(giver: nn.Module, taker: nn.Module) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
+    """Collects what one module is given, and what another gives; of several tensors the first."""
+    given: list[Tensor] = []
+    gave: list[Tensor] = []
 
-    def hook(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor | tuple[Tensor, ...]) -> None:
-        see(inputs[0], output if isinstance(output, Tensor) else output[0])
+    def see_input(_module: nn.Module, inputs: tuple[Tensor, ...], _output: object) -> None:
+        given.append(inputs[0])
 
-    handle = module.register_forward_hook(hook)
+    def see_output(_module: nn.Module, _inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
+        gave.append(output if isinstance(output, Tensor) else output[0])
+
+    handles = giver.register_forward_hook(see_input), taker.register_forward_hook(see_output)
     try:
-        yield
+        yield given, gave
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
 
 
 def _rows(base: AbstractModel, texts: Sequence[Located], targets: Sequence[Sequence[int]]) -> Rows:
@@ -254,9 +255,12 @@ def _learn(
     layer = base.network.get_submodule(module)
     asked = _Asked.of(base, facts)
     clean_values: list[Tensor] = []
-    with torch.no_grad(), base.reuse.below(frozenset([below]), asked.rows):
-        with asked.adding(layer, None, clean_values):
-            clean = asked.at_essence(base.logits(asked.rows)).log_softmax(1)
+    with (
+        torch.no_grad(),
+        base.reuse.below(frozenset([below]), asked.rows),
+        asked.adding(layer, None, clean_values),
+    ):
+        clean = asked.at_essence(base.logits(asked.rows)).log_softmax(1)
     m0 = clean_values[0]
     delta = torch.zeros_like(m0, requires_grad=True)
     adam = torch.optim.Adam([delta], lr=settings.learning_rate)
