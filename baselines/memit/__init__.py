@@ -1,4 +1,4 @@
-"""MEMIT."""
+"""MEMIT: many facts at once, spread over the MLPs of several layers (Meng et al. 2022)."""
 
 from .editor import MEMIT
 

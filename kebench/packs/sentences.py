@@ -117,6 +117,20 @@ def wording(patterns: Sequence[str], fact: Fact, object_: str) -> Wording:
     )
 
 
+def completions(claims: Sequence[str], fact: Fact) -> Wording:
+    """Makes statements to complete from the claims that end with the object: `Rome lies in`, `Rome is a`."""
+    n_seen = len(claims) - HELD_OUT
+    texts: dict[str, bool] = {}  # in order, with whether each is held out
+    for place, claim in enumerate(claims):
+        stated = sentence(claim, fact, fact.object)
+        if claim.endswith(("[Y].", "[a Y].")):
+            texts[stated.removesuffix(f" {fact.object}.")] = place >= n_seen
+    seen = [text for text, held_out in texts.items() if not held_out]
+    prompt = seen[int(sha256(fact.id.encode()).hexdigest(), 16) % len(seen)]
+    others = (Paraphrase(text, "kebench", held_out) for text, held_out in texts.items() if text != prompt)
+    return Wording(prompt, tuple(others))
+
+
 def sentence(pattern: str, fact: Fact, object_: str) -> str:
     """Fills in a pattern. An article at the start is capitalised; a name is left as it is."""
     text = _CHOICE.sub(r"\2" if fact.tense == "past" else r"\1", pattern)

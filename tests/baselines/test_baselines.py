@@ -19,7 +19,9 @@ from dense_reference import dense_delta
 from kebench.baselines.constrained_fine_tuning import ConstrainedFineTuning
 from kebench.baselines.fine_tuning import FineTuning
 from kebench.baselines.knowledge_editor import KnowledgeEditor
+from kebench.baselines.memit import MEMIT
 from kebench.baselines.random_update import RandomUpdate
+from kebench.baselines.rome import ROME
 from tolerance import tolerance
 
 from kebench.edits.edit import Edit
@@ -73,14 +75,24 @@ FEW = representatives(NAMES)
 BREAKER = pytest.mark.xfail(strict=True, raises=AssertionError)
 
 
+CAUSAL = {"bert": "gpt2", "bart": "llama", "gpt2": "llama"}
+"""What stands in for a kind of model where an editor is for causal models only."""
+
+
+def suiting(name: str, kind: str) -> str:
+    families = load_editor(name)[1].families
+    return kind if tiny.FAMILY[kind] in families else CAUSAL[kind]
+
+
 def cases(first: str, second: str, *more: Any) -> list[Any]:
     """Each row with one kind of model, and one row of each class with another; the others of it are slow."""
     of_class = {type(load_editor(name)[1]): name for name in FEW}
-    return [
-        *(pytest.param(name, first) for name in FEW),
-        *((pytest.param if name in of_class.values() else tiny.slow)(name, second) for name in FEW),
-        *more,
-    ]
+    found = [pytest.param(name, suiting(name, first)) for name in FEW]
+    for name in FEW:
+        kind = suiting(name, second)
+        if pytest.param(name, kind) not in found:
+            found.append((pytest.param if name in of_class.values() else tiny.slow)(name, kind))
+    return [*found, *more]
 
 
 BERT_AND_BART = pytest.mark.parametrize(("name", "kind"), cases("bert", "bart"))
@@ -103,6 +115,10 @@ def quick(editor: AbstractEditor) -> AbstractEditor:
         return replace(editor, **SMALL)  # type: ignore[arg-type]
     if isinstance(editor, RandomUpdate):
         return replace(editor, reference=replace(editor.reference, **SMALL))  # type: ignore[arg-type]
+    if isinstance(editor, ROME):
+        return replace(editor, layer=1, steps=4)
+    if isinstance(editor, MEMIT):  # AlphaEdit too
+        return replace(editor, layers=(0, 1), steps=4)
     if isinstance(editor, FineTuning | ConstrainedFineTuning):
         return replace(editor, max_steps=3, learning_rate=1e-3)
     return editor
