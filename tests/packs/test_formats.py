@@ -102,6 +102,7 @@ def test_formats_are_listed_without_importing_them() -> None:
     for name in format_names():
         sys.modules.pop(f"kebench.packs.formats.{name}", None)
     assert format_names() == (
+        "counterfact",
         "decao_fever",
         "decao_zsre",
         "eren",
@@ -110,6 +111,7 @@ def test_formats_are_listed_without_importing_them() -> None:
         "kilt_zsre",
         "knowedit_zsre",
         "mend_zsre",
+        "mini_counterfact",
         "mini_fever",
         "mini_zsre",
         "records",

@@ -1,0 +1,63 @@
+"""In-context editing: the new fact stands before the prompts to which it may apply; no weight changes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from kebench.edits.edit import Batch
+from kebench.edits.editor import AbstractMemoryEditor, Carried, State
+from kebench.edits.versions import Route, WithContext
+from kebench.errors import check_positive
+from kebench.models.model import AbstractModel
+
+
+@dataclass(frozen=True)
+class Context(AbstractMemoryEditor):
+    """The model reads "New fact: x a." and then the prompt.
+
+    IKE and ICE put the fact before *every* prompt. So they change answers to other questions, and there is no
+    router to blame: `router: none`. With `router: subject` the fact stands before those prompts alone that
+    contain its subject, which a real system would look up in the same way.
+
+    Attributes:
+        router: `subject`, or `none` for every prompt.
+        facts: the most facts that stand before a prompt, the latest ones.
+
+    Source: Zheng et al. 2023, *Can We Edit Factual Knowledge by In-Context Learning?*, arXiv 2305.12740,
+    without its demonstrations (ICE of Cohen et al. 2023, arXiv 2307.12976).
+    """
+
+    citation: ClassVar[str] = "zheng2023can; cohen2023evaluating"
+
+    router: Literal["subject", "none"] = "subject"
+    facts: int = 4
+
+    def __post_init__(self) -> None:
+        check_positive(self, "facts")
+
+    def remember(
+        self, state: State, base: AbstractModel, batches: Sequence[Batch], memories: Sequence[Carried]
+    ) -> list[Carried]:
+        """See `AbstractMemoryEditor`: facts in their order; a later one of the same prompt replaces it."""
+        found = []
+        for batch, memory in zip(batches, memories, strict=True):
+            kept = {prompt: each for prompt, *each in memory.data or []}
+            for edit in batch:
+                kept.pop(edit.prompt, None)
+                kept[edit.prompt] = [edit.target, edit.subject or edit.prompt]
+            found.append(Carried(data=[[prompt, *each] for prompt, each in kept.items()]))
+        return found
+
+    def route(
+        self, state: State, base: AbstractModel, memory: Carried, prompts: Sequence[str]
+    ) -> list[Route]:
+        """See `AbstractMemoryEditor`."""
+        return [self._context(memory, prompt) for prompt in prompts]
+
+    def _context(self, memory: Carried, prompt: str) -> Route:
+        applying = [
+            f"New fact: {x} {target}."
+            for x, target, subject in memory.data or []
+            if self.router == "none" or subject.casefold() in prompt.casefold()
+        ]
+        return WithContext(" ".join(applying[-self.facts :])) if applying else None
