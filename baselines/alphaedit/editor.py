@@ -26,7 +26,7 @@ class AlphaEdit(MEMIT):
           = R Kᵀ Q (Qᵀ (K Kᵀ + M) Q + L2 · I)⁻¹ Qᵀ                  which is computed: symmetric, and smaller
         M ← M + K Kᵀ, with the keys of the changed model             what a stream carries: its earlier edits
 
-    Attributes:
+    Attributes (and those of `MEMIT`; its λ is not used):
         ridge: L2.
         kept: the columns of Q are those of the smallest eigenvalues which together have at most this share of
             C's trace.
@@ -62,7 +62,7 @@ class AlphaEdit(MEMIT):
         moments: dict[str, Tensor] = {}
         for number in self.layers:
             (weight,) = mlp_layer(model, number).mlp_out
-            k = self.keys(model, facts, weight).T
+            k = self.mean_keys(model, facts, weight)
             moments[weight] = carried.tensors.get(weight, torch.zeros(())).double().cpu() + k @ k.T
         return update, Carried(moments)
 

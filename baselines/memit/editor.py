@@ -2,33 +2,26 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from kebench.edits.covariances import Covariances, context_texts, covariance
+from kebench.edits.covariances import covariance
 from kebench.edits.edit import Batch
-from kebench.edits.editor import (
-    AbstractTrainedEditor,
-    AbstractWeightEditor,
-    Carried,
-    State,
-    TrainingSet,
-    Workspace,
-)
-from kebench.edits.locate import Fact, ValueSettings, facts_of, learn_values, mlp_layer, read
+from kebench.edits.editor import Carried, State
+from kebench.edits.locate import Fact, mlp_layer, read
+from kebench.edits.locate_editor import AbstractLocateThenEdit, low_rank
 from kebench.edits.updates import Update
 from kebench.edits.versions import in_force
-from kebench.errors import BadSetting, check_positive
-from kebench.models.changes import Changes, LowRank
+from kebench.errors import check_positive
+from kebench.models.changes import Changes
 from kebench.models.model import AbstractModel
-from kebench.task import Family
 
 
 @dataclass(frozen=True)
-class MEMIT(AbstractWeightEditor, AbstractTrainedEditor):
+class MEMIT(AbstractLocateThenEdit):
     """The states z that make the model say the targets are reached by all layers together, each its share.
 
         z = h + δ                          h = what the last of the layers gives; δ as in `learn_values`
@@ -38,51 +31,27 @@ class MEMIT(AbstractWeightEditor, AbstractTrainedEditor):
             Δ = R Kᵀ (λ C + K Kᵀ)⁻¹        equation 14
               = R (I + Kᵀ A⁻¹ K)⁻¹ Kᵀ A⁻¹  with A = λ C, of rank ≤ n: Woodbury's form, which is computed
 
-    Attributes:
-        layers: the numbers of the layers, ascending.
+    Attributes (and those of `AbstractLocateThenEdit`):
         covariance_weight: λ.
-        steps, learning_rate, weight_decay, kl_factor, clamp: of learning δ (`ValueSettings`).
-        end: whether the end of the answer is learnt too.
-        contexts, questions, seed: see `Covariances`.
 
     Source: Meng et al. 2022, *Mass-Editing Memory in a Transformer*, arXiv 2210.07229.
     """
 
     citation: ClassVar[str] = "meng2022memit"
-    families: ClassVar[tuple[Family, ...]] = ("causal",)
-    learns_from: ClassVar[Literal["edits", "questions"]] = "questions"
 
     layers: tuple[int, ...] = (4, 5, 6, 7, 8)
-    covariance_weight: float = 15000.0
-    steps: int = 25
-    learning_rate: float = 0.5
-    weight_decay: float = 0.5
-    kl_factor: float = 0.0625
     clamp: float = 0.75
-    end: bool = True
-    contexts: int = 5
-    questions: int = 1024
-    seed: int = 0
+    covariance_weight: float = 15000.0
 
     def __post_init__(self) -> None:
-        check_positive(self, "steps", "learning_rate", "clamp", "covariance_weight")
-        if list(self.layers) != sorted(set(self.layers)) or not self.layers:
-            raise BadSetting(f"layers: found {list(self.layers)}, wanted numbers in ascending order")
-
-    def prepared_by(self) -> Covariances:
-        """See `AbstractTrainedEditor`."""
-        return Covariances(self.layers, self.questions, self.contexts, self.seed)
-
-    def prepare(self, base: AbstractModel, training: TrainingSet, workspace: Workspace) -> State:
-        """See `AbstractTrainedEditor`."""
-        return self.prepared_by().prepare(base, training, workspace)
+        super().__post_init__()
+        check_positive(self, "covariance_weight")
 
     def update(
         self, state: State, start: AbstractModel, batches: Sequence[Batch], carried: Sequence[Carried]
     ) -> tuple[list[Changes], list[Carried]]:
         """See `AbstractWeightEditor`. All z are learnt together; the layers are solved batch by batch."""
-        texts = context_texts(start, state)
-        facts = [facts_of(start, batch, texts, end=self.end) for batch in batches]
+        facts = [self.facts(state, start, batch) for batch in batches]
         goals = self.goals(start, [fact for batch in facts for fact in batch])
         updates: list[Changes] = []
         carries: list[Carried] = []
@@ -95,9 +64,7 @@ class MEMIT(AbstractWeightEditor, AbstractTrainedEditor):
 
     def goals(self, base: AbstractModel, facts: Sequence[Fact]) -> Float[Tensor, "facts d_out"]:
         """Z = h + δ of each fact, at the last of the layers."""
-        last = mlp_layer(base, self.layers[-1])
-        descent = ValueSettings(self.steps, self.learning_rate, self.weight_decay, self.kl_factor, self.clamp)
-        values = learn_values(base, facts, last.name, last.mlp_out[0], descent)
+        values = self.values(base, facts, of="layer")
         return values.m0 + values.delta
 
     def insert(
@@ -110,28 +77,23 @@ class MEMIT(AbstractWeightEditor, AbstractTrainedEditor):
     ) -> tuple[Update, Carried]:
         """The change of every layer for one batch, and what the stream carries on."""
         update = Update()
+        last = mlp_layer(start, self.layers[-1])
+        prompts = [fact.contexts[0] for fact in facts]
         for done, number in enumerate(self.layers):
             model = in_force(start, update)
-            (weight,) = mlp_layer(model, number).mlp_out
-            keys = self.keys(model, facts, weight)  # (n, d_in)
-            h = self.states(model, facts)  # (n, d_out)
-            residual = (z - h) / (len(self.layers) - done)
-            left, right = self.solve(keys.T, residual.T, state, weight, carried)
-            kind = model.network.get_parameter(weight)
-            update = update + {weight: LowRank(left.to(kind), right.to(kind))}
+            (weight,) = mlp_layer(start, number).mlp_out
+            k = self.mean_keys(model, facts, weight)  # (d_in, n)
+            _, h = read(model, prompts, last.mlp_out[0], last.name)  # (n, d_out)
+            r = (z - h).T / (len(self.layers) - done)
+            update = update + {weight: low_rank(start, weight, *self.solve(k, r, state, weight, carried))}
         return update, carried
 
-    def keys(self, base: AbstractModel, facts: Sequence[Fact], weight: str) -> Float[Tensor, "facts d_in"]:
-        """Of each fact, the mean of the bare prompt's key and the mean of its contexts' keys."""
-        texts = [text for fact in facts for text in fact.contexts]
-        found, _ = read(base, texts, weight, weight.removesuffix(".weight"))
-        each = found.view(len(facts), -1, found.shape[-1])
-        return (each[:, 0] + each[:, 1:].mean(1)) / 2 if each.shape[1] > 1 else each[:, 0]
-
-    def states(self, base: AbstractModel, facts: Sequence[Fact]) -> Float[Tensor, "facts d_out"]:
-        """h: what the last of the layers gives for the bare prompt."""
-        last = mlp_layer(base, self.layers[-1])
-        return read(base, [fact.contexts[0] for fact in facts], last.mlp_out[0], last.name)[1]
+    def mean_keys(
+        self, base: AbstractModel, facts: Sequence[Fact], weight: str
+    ) -> Float[Tensor, "d_in facts"]:
+        """K: of each fact, the mean of the bare prompt's key and the mean of its contexts' keys."""
+        k, _ = self.keys(base, facts, weight)
+        return (k[:, 0] if k.shape[1] == 1 else (k[:, 0] + k[:, 1:].mean(1)) / 2).T
 
     def solve(
         self,

@@ -116,7 +116,7 @@ def quick(editor: AbstractEditor) -> AbstractEditor:
     if isinstance(editor, RandomUpdate):
         return replace(editor, reference=replace(editor.reference, **SMALL))  # type: ignore[arg-type]
     if isinstance(editor, ROME):
-        return replace(editor, layer=1, steps=4)
+        return replace(editor, layers=(1,), steps=4)
     if isinstance(editor, MEMIT):  # AlphaEdit too
         return replace(editor, layers=(0, 1), steps=4)
     if isinstance(editor, FineTuning | ConstrainedFineTuning):

@@ -48,14 +48,16 @@ def state(moment: Tensor) -> State:
 def test_r_rome_with_prompt_keys_adds_delta_at_the_prompts_key(state: State) -> None:
     k, delta = random(4, D_IN), random(D_OUT)
     value = Values(random(D_OUT), delta)
-    left, u = ROME(keys="prompt").solve(k, random(4, D_OUT), value, (state["w/values"], state["w/vectors"]))
+    left, u = ROME(variant="prompt").solve(
+        k, random(4, D_OUT), value, (state["w/values"], state["w/vectors"])
+    )
     torch.testing.assert_close(torch.outer(left, u) @ k[0], delta)
 
 
 def test_r_rome_with_mean_keys_gives_the_value_at_the_mean_key(state: State) -> None:
     w, b, k = random(D_OUT, D_IN), random(D_OUT), random(4, D_IN)
     value = Values(random(D_OUT), random(1, D_OUT)[0])
-    left, u = ROME(keys="mean").solve(k, k @ w.T + b, value, (state["w/values"], state["w/vectors"]))
+    left, u = ROME(variant="mean").solve(k, k @ w.T + b, value, (state["w/values"], state["w/vectors"]))
     changed = w + torch.outer(left, u)
     torch.testing.assert_close(changed @ k.mean(0) + b, value.m0 + value.delta)
 
@@ -114,8 +116,8 @@ def test_one_row_of_an_answer_has_no_variance_of_its_own() -> None:
 
 
 EDITORS = {
-    "rome": ROME(layer=1, steps=4, contexts=2),
-    "r_rome": ROME(layer=1, steps=4, contexts=2, keys="mean"),
+    "rome": ROME(layers=(1,), steps=4, contexts=2),
+    "r_rome": ROME(layers=(1,), steps=4, contexts=2, variant="mean"),
     "memit": MEMIT(layers=(0, 1), steps=4, contexts=2),
     "alphaedit": AlphaEdit(layers=(0, 1), steps=4, contexts=2),
     "ultraedit": UltraEdit(scale=1e-3, parts=("mlp_in", "mlp_out")),
@@ -133,7 +135,7 @@ def prepared(editor: object, base: AbstractModel, kind: str, folder: Path) -> St
 def test_rome_brings_the_models_own_value_to_where_it_was_learnt(kind: str, tmp_path: Path) -> None:
     """(W + Δ) k + b = m₀ + δ at the bare prompt, read from the model with the update in force."""
     base = tiny.fitted(kind)
-    editor = ROME(layer=1, steps=6, contexts=2, keys="prompt")
+    editor = ROME(layers=(1,), steps=6, contexts=2, variant="prompt")
     state = prepared(editor, base, kind, tmp_path)
     edits = tiny.edits(base, kind, 2)
     (weight,) = mlp_layer(base, 1).mlp_out
@@ -164,7 +166,7 @@ def test_the_rank_is_at_most_that_of_the_batch(name: str, tmp_path: Path) -> Non
 
 def test_rome_makes_the_edits_of_a_batch_one_after_another(tmp_path: Path) -> None:
     base = tiny.fitted("gpt2")
-    editor = ROME(layer=1, steps=4, contexts=0)
+    editor = ROME(layers=(1,), steps=4, contexts=0)
     state = prepared(editor, base, "gpt2", tmp_path)
     first, second = tiny.edits(base, "gpt2", 2)
     (both,), _ = editor.update(state, base, [[first, second]], [Carried()])
@@ -194,10 +196,10 @@ def test_without_a_subject_an_edit_is_refused_in_words(name: str, tmp_path: Path
 def test_a_layer_that_is_not_there_is_refused_in_words(tmp_path: Path) -> None:
     base = tiny.model("gpt2")
     with pytest.raises(BadSetting, match="layer: found 40, wanted 0 to 1"):
-        prepared(ROME(layer=40), base, "gpt2", tmp_path)
+        prepared(ROME(layers=(40,)), base, "gpt2", tmp_path)
 
 
 def test_editors_of_the_same_layers_share_one_state() -> None:
-    rome, memit, alphaedit = ROME(layer=2), MEMIT(layers=(2,)), AlphaEdit(layers=(2,))
+    rome, memit, alphaedit = ROME(layers=(2,)), MEMIT(layers=(2,)), AlphaEdit(layers=(2,))
     assert rome.prepared_by() == memit.prepared_by() == alphaedit.prepared_by() == Covariances((2,))
     assert replace(rome, steps=3, clamp=9.0).prepared_by() == rome.prepared_by()

@@ -111,17 +111,17 @@ def test_the_model_is_the_original() -> None:
 
 
 ROMES = {
-    "rome": ROME(keys="original"),
-    "rome_nocov": ROME(keys="original", use_covariance=False),
-    "rrome_mean": ROME(keys="mean"),
-    "rrome_prompt": ROME(keys="prompt"),
+    "rome": ROME(variant="original"),
+    "rome_nocov": ROME(variant="original", use_covariance=False),
+    "rrome_mean": ROME(variant="mean"),
+    "rrome_prompt": ROME(variant="prompt"),
 }
 
 
 @pytest.mark.parametrize("name", ROMES)
 def test_rome(name: str) -> None:
     whole = original()
-    editor = replace(ROMES[name], layer=1, **learning(whole.settings["rome"]))
+    editor = replace(ROMES[name], layers=(1,), **learning(whole.settings["rome"]))
     made = editor.insert(whole.state, whole.base, whole.facts)
     for place, each in enumerate(made):
         close(change(each, weight(1)), whole.numbers[f"{name}.edit{place}.dW"])
@@ -129,7 +129,7 @@ def test_rome(name: str) -> None:
 
 def test_rome_in_sequence() -> None:
     whole = original()
-    editor = ROME(layer=1, **learning(whole.settings["rome"]))
+    editor = ROME(layers=(1,), **learning(whole.settings["rome"]))
     total = Update()
     for fact in whole.facts:
         (made,) = editor.insert(whole.state, in_force(whole.base, total), [fact])
@@ -142,7 +142,7 @@ def test_learning_stops_where_the_loss_is_small() -> None:
     told = whole.settings["rome_stop"]
     fact = whole.facts[told["edit"]]
     target = whole.base.tokenizer(told["target"])["input_ids"]
-    editor = ROME(layer=told["layer"], **learning(told))
+    editor = ROME(layers=(told["layer"],), **learning(told))
     (made,) = editor.insert(whole.state, whole.base, [replace(fact, target=tuple(target))])
     close(change(made, weight(told["layer"])), whole.numbers["rome_stop.dW"])
 
