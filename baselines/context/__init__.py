@@ -21,7 +21,8 @@ class Context(AbstractMemoryEditor):
 
     Attributes:
         router: `subject`, or `none` for every prompt.
-        facts: the most facts that stand before a prompt, the latest ones.
+        facts: the most facts that stand before a prompt, the latest ones. Fewer where the model could not
+            read so long a text.
 
     Source: Zheng et al. 2023, *Can We Edit Factual Knowledge by In-Context Learning?*, arXiv 2305.12740,
     without its demonstrations (ICE of Cohen et al. 2023, arXiv 2307.12976).
@@ -52,12 +53,24 @@ class Context(AbstractMemoryEditor):
         self, state: State, base: AbstractModel, memory: Carried, prompts: Sequence[str]
     ) -> list[Route]:
         """See `AbstractMemoryEditor`."""
-        return [self._context(memory, prompt) for prompt in prompts]
+        return [self._context(base, memory, prompt) for prompt in prompts]
 
-    def _context(self, memory: Carried, prompt: str) -> Route:
+    def _context(self, base: AbstractModel, memory: Carried, prompt: str) -> Route:
         applying = [
             f"New fact: {x} {target}."
             for x, target, subject in memory.data or []
             if self.router == "none" or subject.casefold() in prompt.casefold()
         ]
-        return WithContext(" ".join(applying[-self.facts :])) if applying else None
+        for first in range(max(0, len(applying) - self.facts), len(applying)):
+            context = " ".join(applying[first:])
+            if self._fits(base, context):
+                return WithContext(context)
+        return None
+
+    def _fits(self, base: AbstractModel, context: str) -> bool:
+        """Whether the model can read the context, the longest prompt and the longest answer at once."""
+        if base.positions is None:
+            return True
+        limits = base.prompt_format
+        left = base.positions - limits.max_prompt_tokens - limits.max_answer_tokens
+        return len(base.tokenizer(context, verbose=False)["input_ids"]) <= left

@@ -448,7 +448,7 @@ def _seq2seq(tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
 def _causal(tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
     return GPT2LMHeadModel(
         GPT2Config(
-            vocab_size=len(tokenizer), n_embd=16, n_layer=2, n_head=2, n_positions=256,
+            vocab_size=len(tokenizer), n_embd=16, n_layer=4, n_head=2, n_positions=256,
             bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
         )
     )  # fmt: skip
