@@ -6,7 +6,6 @@ from typing import ClassVar
 
 import torch
 from jaxtyping import Float
-from kebench.baselines.memit import MEMIT
 from torch import Tensor
 
 from kebench.edits.editor import Carried, State
@@ -15,6 +14,8 @@ from kebench.edits.updates import Update
 from kebench.edits.versions import in_force
 from kebench.errors import BadSetting, check_positive
 from kebench.models.model import AbstractModel
+
+from ..memit import MEMIT
 
 
 @dataclass(frozen=True)
