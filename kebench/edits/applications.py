@@ -1,4 +1,4 @@
-"""What editors share that start from an edit's gradient: the gradient, a step's length, and the loop."""
+"""Computes what editors share that start from an edit's gradient: the gradient, a step's length, the loop."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -15,16 +15,22 @@ from kebench.models.model import AbstractModel, EditsInForce, base_weights
 from kebench.models.rows import target_loss
 
 Predict = Callable[[Sequence[Edit], EditsInForce], Mapping[str, LowRankBatch]]
-"""One application: the change of every edit from the model with these edits in force, by parameter name."""
+"""Computes one application: parameter name → the change of every edit, from the model with edits in force."""
 
 
 def edit_gradients(
     base: AbstractModel, edits: Sequence[Edit], names: Sequence[str], under: EditsInForce = base_weights
 ) -> tuple[Float[Tensor, " edits"], Mapping[str, GradientFactors]]:
-    """L = −log p(a | x) of every edit, a mean over a's tokens, and the gradient of L for each named matrix.
+    """Returns L = −log p(a | x) of every edit, and the gradient of L for each named matrix.
 
-    `under` says which edits are in force: the gradient is that of the edited model. All edits are asked in
-    one pass where the network allows it (`OnePass`), else one by one.
+    L is a mean over the tokens of a. All edits share one forward pass if the network allows it (`OnePass`);
+    otherwise each edit has a pass of its own.
+
+    Args:
+        base: the model.
+        edits: the edits.
+        names: the names of the matrices' parameters.
+        under: the edits that are in force, so that the gradient is that of the edited model.
     """
     together = base.one_pass.holds_edits(names)
     losses: list[Tensor] = []
@@ -50,17 +56,18 @@ def polyak_length(
     gradients: Mapping[str, GradientFactors],
     preconditioned: Mapping[str, Float[Tensor, "edits tokens d_in"]],
 ) -> Float[Tensor, " edits"]:
-    """The length t of every edit's step: t = scale · L / Σ tr(∇W P ∇Wᵀ), the sum over all matrices.
+    """Returns the length t of every edit's step: t = scale · L / Σ tr(∇W P ∇Wᵀ), a sum over all matrices.
 
-    A step −L / Σ tr(∇W P ∇Wᵀ) · ∇W P brings a loss that is linear in the weights from L to 0.
+    With scale = 1, the step −t ∇W P brings a loss that is linear in the weights from L to 0.
 
     Args:
-        scale: the length in such steps.
+        scale: the factor in this formula.
         losses: L of every edit.
-        gradients: of L, ∇W = Dᵀ X.
+        gradients: the gradients of L, as factors: ∇W = Dᵀ X.
         preconditioned: X P for each matrix, where P is its symmetric preconditioner.
 
-    Source: Polyak 1969, *Minimization of unsmooth functionals*: his step length, with 0 for the least loss.
+    Source: Polyak 1969, *Minimization of unsmooth functionals*. This is his step length if the least loss
+    is 0.
     """
     norms = []
     for name, gradient in gradients.items():
@@ -73,11 +80,18 @@ def polyak_length(
 def until_answered(
     start: AbstractModel, batches: Sequence[Batch], times: int, predict: Predict
 ) -> list[Changes]:
-    """The sum of each batch's applications, each on the model as the earlier ones left it.
+    """Returns the update of each batch: the sum of its applications.
 
-    One application is the sum of what `predict` returns for those edits of the batch whose target is not yet
-    the model's greedy answer (in `decao2021`, the answer that is scored). A batch is applied until none is
-    left, at most `times` times and at least once. After the last application, nothing is asked.
+    Each application starts from the model with the earlier applications in force. It is the sum of what
+    `predict` returns for those edits of the batch whose target is not yet the model's greedy answer (with the
+    protocol `decao2021`: the answer that is scored). It is repeated until every target is the answer.
+
+    Args:
+        start: the model that every batch starts from.
+        batches: the edits.
+        times: the largest number of applications to a batch. There is always one; after the last, the model
+            is not asked whether the targets are reached.
+        predict: computes one application.
     """
     totals: list[dict[str, LowRank]] = [{} for _ in batches]
     unanswered = [list(batch) for batch in batches]
@@ -125,13 +139,13 @@ def one_after_another(
 
 
 def _in_force(base: AbstractModel, updates: Sequence[Mapping[str, LowRank]]) -> EditsInForce:
-    """Row i of a batch of these edits' prompts under update `indices[i]`."""
+    """Returns what puts update `indices[i]` in force for row i of a batch."""
     stacked = {name: LowRankBatch.stack([update[name] for update in updates]) for name in updates[0]}
     return low_rank_under(base, stacked, range(len(updates)))
 
 
 def _sum(earlier: LowRank | None, change: LowRank) -> LowRank:
-    """B₁A₁ + B₂A₂ = [B₁ B₂][A₁; A₂]: the ranks add."""
+    """Returns the sum of two changes, B₁A₁ + B₂A₂ = [B₁ B₂][A₁; A₂]. Its rank is the sum of their ranks."""
     if earlier is None:
         return change
     return LowRank(torch.cat([earlier.B, change.B], dim=1), torch.cat([earlier.A, change.A], dim=0))

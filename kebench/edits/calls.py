@@ -1,9 +1,10 @@
-"""Every call into an editor's own code, which may be anybody's.
+"""Makes every call into an editor's own code, which may be written by anybody.
 
-Each call is watched (`kebench.models.left_behind`): what it leaves behind is undone, and the editor is named.
-What could have changed another edit's numbers is a broken rule (`BrokenEditor`), because the method may rely
-on it: an editor that leaves a hook in place of returning a version would be scored as one that does nothing.
-The rest is one warning. What the code raises, and an update that does not fit the model, is a `FailedEdit`.
+Each call is watched (`kebench.models.left_behind`). Whatever it leaves behind is undone, and a message names
+the editor. If it could have changed the numbers of another edit, the editor broke a rule (`BrokenEditor`),
+because its method may rely on it: an editor that leaves a hook, and returns no version, would be scored as
+one that does nothing. Anything else that is left behind is one warning. If the code raises an error, or
+returns an update that does not fit the model, the edit has failed (`FailedEdit`).
 """
 
 import copy
@@ -44,12 +45,12 @@ NOT_USABLE = "update not usable"
 
 
 class FailedEdit(Exception):
-    """An editor could not make an edit, or not answer for one.
+    """An editor could not make an edit, or its edited model could not answer.
 
     Attributes:
-        reason: a few words, the same for all failures of a kind: what tables call it.
+        reason: a few words for tables, the same for all failures of one kind.
         details: the traceback, or what was wrong, for the file of failures.
-        mistake: the user's mistake that the editor's code raised; None if it raised something else.
+        mistake: the `KebenchError` that the editor's code raised; None if it raised another error.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class Caller:
     Attributes:
         editor: the editor.
         base: the base model, which is watched.
-        seconds: the limit for one edit; None: no limit. A call for several edits has as many times the limit.
+        seconds: the time limit for one edit, or None. A call for n edits may take n times as long.
     """
 
     editor: AbstractEditor
@@ -76,11 +77,11 @@ class Caller:
     seconds: float | None = None
 
     def prepare(self, training: TrainingSet, workspace: Workspace) -> State:
-        """What the editor learns.
+        """Calls `AbstractTrainedEditor.prepare` and returns the state.
 
         Raises:
-            BrokenEditor: it raised an error that is not a user's mistake, left something behind, or returned
-                no tensors by name.
+            BrokenEditor: the editor raised an error that is not a `KebenchError`, left something behind, or
+                returned something else than tensors by name.
         """
         editor = self.editor
         assert isinstance(editor, AbstractTrainedEditor)
@@ -98,7 +99,7 @@ class Caller:
         return state
 
     def begin(self, state: State) -> Carried:
-        """What a stream carries before its first batch.
+        """Calls `AbstractEditor.begin` and returns what a stream carries before its first batch.
 
         Raises:
             BrokenEditor: the editor raised an error, left something behind, or returned something else.
@@ -117,11 +118,12 @@ class Caller:
     def edit(
         self, state: State, start: AbstractModel, batches: Sequence[Batch], carried: Sequence[Carried]
     ) -> tuple[list[Version], list[Carried]]:
-        """See `AbstractEditor.edit`. The editor gets copies of the edits and of what is carried.
+        """Calls `AbstractEditor.edit`. The editor gets copies of the edits and of the carried values.
 
         Raises:
             FailedEdit: the editor raised an error, took too long, or returned an update that does not fit.
-            BrokenEditor: it left something behind, wrote to what it was given, or returned something else.
+            BrokenEditor: the editor left something behind, wrote to what it was given, or returned something
+                else than versions and carried values.
         """
         edits = [edit for batch in batches for edit in batch]
         given = [tuple(replace(edit) for edit in batch) for batch in batches]
@@ -140,13 +142,13 @@ class Caller:
         return [self._as_asked(version, start, about) for version in versions], carried
 
     def remembering(self, state: State, start: AbstractModel, memory: Carried) -> Version | None:
-        """The version that a memory editor makes of what is carried; None for an editor of weights."""
+        """Returns the version that a memory editor makes from a memory; None for an editor of weights."""
         if not isinstance(self.editor, AbstractMemoryEditor):
             return None
         return self._as_asked(self.editor.version(state, start, memory), start, "earlier edits")
 
     def _one_each(self, found: Any, n: int, about: str) -> tuple[list[Version], list[Carried]]:
-        """The versions and the carried values, one of each a batch."""
+        """Returns the versions and the carried values, after checking that each batch has one of both."""
         try:
             versions, carried = found
             versions, carried = list(versions), list(carried)
@@ -165,7 +167,7 @@ class Caller:
         return versions, carried
 
     def _as_asked(self, version: Version, start: AbstractModel, about: str) -> Version:
-        """A version that fits the model; its route is called as all foreign code is."""
+        """Returns the version, after checking that it fits the model. Calls of its `route` are watched."""
         if not isinstance(version, Routed):
             check_update(start, version)
             return _detached(version)
@@ -184,7 +186,7 @@ class Caller:
         return Routed(route)
 
     def _reachable(self, start: AbstractModel) -> list[AbstractModel]:
-        """The models that a call can reach: the base model, and the one that it starts from."""
+        """Returns the models that a call can reach: the base model, and the model that it starts from."""
         return [self.base] if start.network is self.base.network else [self.base, start]
 
     @contextmanager
@@ -196,7 +198,14 @@ class Caller:
         limit: float | None = None,
         pass_on: type[KebenchError] = BrokenEditor,
     ) -> Iterator[None]:
-        """A call into the editor's code. Errors of the kind `pass_on` are not those of one edit."""
+        """Watches a call into the editor's code, and turns the errors that it raises into `FailedEdit`.
+
+        Args:
+            about: the call, for messages: the ids of its edits, or the name of a method.
+            models: the models that the call can reach.
+            limit: the time limit in seconds, or None.
+            pass_on: errors of this class are raised as they are.
+        """
         path = editor_path(self.editor)
         failure: FailedEdit | None = None
         with watching(models, seed=_seed(self.editor, about)) as left:
@@ -213,7 +222,7 @@ class Caller:
         if left.lasting:
             raise self._broken(about, f"it changed the base model's weights: {', '.join(left.lasting)}")
         if failure is not None:
-            raise failure  # what its code left half done is undone, and is no fault of its own
+            raise failure  # whatever the error left half done is undone, and breaks no rule
         if left.harmful:
             raise self._broken(about, f"it left behind {', '.join(left.harmful)}")
         if left.harmless:
@@ -224,7 +233,7 @@ class Caller:
 
 
 def name_of(error: BaseException) -> str:
-    """What tables call a failure for this reason."""
+    """Returns the name of an error for tables: that of its class."""
     return type(error).__name__.lstrip("_")
 
 
@@ -232,8 +241,8 @@ def check_update(model: AbstractModel, update: object) -> None:
     """Checks that an update can be added to a model's weights.
 
     Raises:
-        FailedEdit: it is no mapping of parameters' names to `Dense` or `LowRank`; or a tensor has another
-            shape than the parameter, is not of floating point, or lies on another device.
+        FailedEdit: the update is not a mapping of parameter names to `Dense` or `LowRank`; or a tensor has
+            another shape than the parameter, has no floating-point numbers, or is on another device.
     """
     if not isinstance(update, Mapping):
         raise FailedEdit(NOT_USABLE, f"found {shown(update)}, wanted a mapping of names to Dense or LowRank")
@@ -258,7 +267,7 @@ def check_update(model: AbstractModel, update: object) -> None:
 
 
 def _detached(update: Changes) -> Changes:
-    """The update without the graph that it may have been computed in, which would keep memory."""
+    """Returns the update without its autograd graph, which would keep memory."""
     if not any(tensor.requires_grad for change in update.values() for tensor in vars(change).values()):
         return update
     return {
@@ -290,19 +299,19 @@ def _check_route(model: AbstractModel, route: object) -> None:
 
 
 def _named(edits: Batch) -> str:
-    """The ids of edits, for a message."""
+    """Returns the ids of edits, for a message."""
     ids = [edit.id for edit in edits]
     return ", ".join(ids if len(ids) <= 8 else [*ids[:3], "...", ids[-1]])
 
 
 def _seed(editor: AbstractEditor, about: str) -> int:
-    """What the global random generators are seeded with for a call: the same each time it is made."""
+    """Returns the seed of the global random generators for a call: the same whenever the call is made."""
     digest = hashlib.sha256(f"{editor_path(editor)}:{about}".encode()).digest()
     return int.from_bytes(digest[:7], "big")
 
 
 def _message(error: BaseException) -> str:
-    """The first line of an error's message; an error whose own message fails has none."""
+    """Returns the first line of an error's message; nothing if the message cannot be computed."""
     try:
         lines = str(error).strip().splitlines()
     except Exception:
@@ -314,7 +323,7 @@ _warned: set[str] = set()
 
 
 def _warn_once(message: str) -> None:
-    """Logs a warning, once in a process for an editor and what it left behind."""
+    """Logs a warning once in a process; two warnings are the same if they differ only in the edits."""
     key = message.partition(" (")[0]
     if key not in _warned:
         _warned.add(key)

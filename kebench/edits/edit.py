@@ -1,4 +1,4 @@
-"""An edit: what an editor is asked to change, and all it is told."""
+"""Defines an edit: what an editor is asked to change, and everything that it is told."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Edit:
-    """Make the model answer `target` to `prompt`.
+    """A request to make the model answer `target` to `prompt`.
 
-    An editor sees this and the base model; never the retain sample, the test set, or the paraphrases
-    the edit is evaluated on.
+    An editor sees the edit and the base model. It never sees the retain sample, the test set, or the
+    paraphrases that the edit is evaluated on.
 
     Attributes:
-        id: the record's id, from which every seed of this edit is derived.
+        id: the record's id. Every seed of this edit is derived from it.
         prompt: the input x.
         prediction: the base model's answer y to x.
         target: the wanted answer a.
-        subject: what x is about, where the pack knows it; a substring of `prompt` or None.
-        paraphrases: P^x. Given in training only; empty at evaluation, except to a control that says
-            openly that it looks (`baselines/oracle`).
+        subject: what x is about, a substring of `prompt`; None if the pack does not say it.
+        paraphrases: P^x in training. At evaluation it is empty, except for a control such as
+            `baselines/oracle`.
     """
 
     id: str
@@ -32,4 +32,4 @@ class Edit:
 
 
 Batch = Sequence[Edit]
-"""Edits that are put into one model at once."""
+"""Edits that are put into one model together."""

@@ -1,4 +1,4 @@
-"""What an editor is: a frozen dataclass of settings that looks at a frozen base and returns values."""
+"""Defines an editor: a frozen dataclass of settings, which reads a frozen base model and returns values."""
 
 import hashlib
 import inspect
@@ -25,12 +25,12 @@ from kebench.scoring.regimes import RegimeName
 from kebench.task import Family
 
 State = Mapping[str, Tensor]
-"""What `prepare` leaves for `edit`: tensors by name, kept as safetensors. Empty where nothing is learnt."""
+"""What `prepare` returns for `edit`: tensors by name, stored as safetensors. Empty if nothing is learnt."""
 
 
 @dataclass(frozen=True)
 class RetainQuestion:
-    """A question the base model answers: what an edit of another fact must not change."""
+    """A question with the base model's answer, which an edit of another fact must not change."""
 
     fact: str
     prompt: str
@@ -47,17 +47,18 @@ class TrainingEdit:
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """What an editor may learn from: the task's train and dev splits, as the base model answers them.
+    """What an editor may learn from: the task's train and dev splits, with the base model's answers.
 
-    A base model may have its training questions by heart: what it says there hardly moves, whatever an edit
-    does to questions it has not seen. So half of the dev split is for learning too.
+    A base model may know its training questions by heart. Then an edit hardly changes its answers to them,
+    whatever it does to the answers to other questions. So one half of the dev split is for learning too.
 
     Attributes:
-        train: edits to learn from: the train split's.
-        known: the train split's questions.
-        unseen: the questions of half of the dev split, on which the base model was not trained.
-        dev: edits to choose between checkpoints with: those of the other half.
-        dev_known: the questions of that half.
+        train: the edits of the train split, to learn from.
+        dev: the edits of the other half of the dev split, to choose a checkpoint with.
+        known: the questions of the train split.
+        unseen: the questions of the half of the dev split that is for learning; the base model was not
+            trained on them.
+        dev_known: the questions of the other half.
     """
 
     train: Sequence[TrainingEdit]
@@ -69,12 +70,12 @@ class TrainingSet:
 
 @dataclass(frozen=True)
 class Workspace:
-    """Where a long preparation keeps its checkpoints, and how it tells its progress.
+    """Where a long preparation keeps its checkpoints, and how it reports its progress.
 
     Attributes:
-        folder: private to this preparation; what is found there is an earlier, interrupted attempt's.
-        report: called with (steps done, steps in all, a few words).
-        made_of: what tells this preparation from any other; a checkpoint with another one is not its own.
+        folder: a folder for this preparation alone. Files in it are from an earlier, interrupted attempt.
+        report: a function to call with the steps done, all steps, and a few words.
+        made_of: a text that identifies this preparation. A checkpoint with another one is not used.
     """
 
     folder: Path
@@ -86,12 +87,12 @@ class Workspace:
 class Carried:
     """What a stream of edits carries from one batch to the next besides the weights.
 
-    A value: an editor returns a new one and never changes the one it was given. It is written to the
-    checkpoint of a stream, so it holds nothing but tensors and what JSON can hold.
+    It is a value: an editor returns a new one and never changes the one that it gets. It is written to the
+    checkpoint of a stream, so it holds only tensors and what JSON can hold.
 
     Attributes:
-        tensors: by name.
-        data: made of dicts with string keys, lists, strings, numbers, booleans and None.
+        tensors: name → tensor.
+        data: dicts with string keys, lists, strings, numbers, booleans and None.
     """
 
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
@@ -99,32 +100,32 @@ class Carried:
 
 
 class AbstractEditor(ABC):
-    """An editor: a frozen dataclass of settings. Subclass one of the two kinds below.
+    """An editor: a frozen dataclass of settings. Subclass one of its two kinds.
 
-    `AbstractWeightEditor` returns changes of weights; `AbstractMemoryEditor` leaves the weights alone and
-    decides by the prompt how the model answers.
+    An `AbstractWeightEditor` returns changes of weights. An `AbstractMemoryEditor` changes no weights; it
+    decides for each prompt how the model answers.
     """
 
     citation: ClassVar[str]
-    """The paper the method is from; empty for a control."""
+    """The method's paper; empty for a control."""
     is_control: ClassVar[bool] = False
-    """A control has a known score. It may look at what it will be asked, and tables mark it."""
+    """True for a control. Its scores are known, it may see what it will be asked, and tables mark it."""
     families: ClassVar[tuple[Family, ...]] = get_args(Family)
-    """The families of models that it can edit."""
+    """The families of models that the editor can edit."""
     regimes: ClassVar[tuple[RegimeName, ...]] = get_args(RegimeName)
     """The regimes that the method is made for."""
 
     def begin(self, state: State, base: AbstractModel) -> Carried:
-        """What a stream carries before its first batch; nothing, unless an editor says otherwise."""
+        """Returns what a stream carries before its first batch; by default nothing."""
         return Carried()
 
     @abstractmethod
     def edit(
         self, state: State, start: AbstractModel, batches: Sequence[Batch], carried: Sequence[Carried]
     ) -> tuple[list[Version], list[Carried]]:
-        """A version for each batch, and what its stream carries on. Never writes to the model.
+        """Returns a version of the model for each batch, and what its stream carries to the next batch.
 
-        See `AbstractWeightEditor.update` for the arguments.
+        The model is never written to. `AbstractWeightEditor.update` explains the arguments.
         """
 
 
@@ -134,7 +135,7 @@ class AbstractWeightEditor(AbstractEditor):
     def edit(
         self, state: State, start: AbstractModel, batches: Sequence[Batch], carried: Sequence[Carried]
     ) -> tuple[list[Version], list[Carried]]:
-        """See `AbstractEditor.edit`. Not to be overridden: write `update`."""
+        """See `AbstractEditor.edit`. Write `update`, and do not override this method."""
         found = self.update(state, start, batches, carried)
         try:
             updates, carried = found
@@ -154,24 +155,24 @@ class AbstractWeightEditor(AbstractEditor):
     def update(
         self, state: State, start: AbstractModel, batches: Sequence[Batch], carried: Sequence[Carried]
     ) -> tuple[Sequence[Changes], Sequence[Carried]]:
-        """What each batch changes: one update a batch, however many edits the batch holds.
+        """Returns one update for each batch, however many edits the batch holds.
 
         Args:
-            state: what `prepare` made.
-            start: the model that all of these batches start from, each by itself: the base model, or a later
-                version of it. The updates are added to its weights.
-            batches: independent of each other; an editor may work on them together, because that is faster,
-                or one after the other. In the regime `single` each holds one edit.
-            carried: of each batch, what its stream carries.
+            state: what `prepare` returned.
+            start: the model that each of these batches starts from: the base model, or a version of it. The
+                updates are added to its weights.
+            batches: batches that do not depend on each other. An editor may work on them together, because
+                that is faster, or one after the other. In the regime `single` each holds one edit.
+            carried: for each batch, what its stream carries.
 
         Returns:
-            The updates and what the streams carry on, in the order of the batches. An editor that carries
-            nothing returns `carried` as it is.
+            The updates, and what the streams carry to the next batch, in the order of the batches. An editor
+            that carries nothing returns `carried` as it is.
         """
 
 
 class AbstractMemoryEditor(AbstractEditor):
-    """An editor that changes no weights: it remembers edits, and routes every prompt by what it remembers.
+    """An editor that changes no weights: it remembers edits, and uses its memory to route every prompt.
 
     The memory is what a stream carries, so it is a value too.
     """
@@ -179,7 +180,7 @@ class AbstractMemoryEditor(AbstractEditor):
     def edit(
         self, state: State, start: AbstractModel, batches: Sequence[Batch], carried: Sequence[Carried]
     ) -> tuple[list[Version], list[Carried]]:
-        """See `AbstractEditor.edit`. Not to be overridden: write `remember` and `route`."""
+        """See `AbstractEditor.edit`. Write `remember` and `route`, and do not override this method."""
         found = self.remember(state, start, batches, carried)
         if not isinstance(found, Iterable):
             raise BrokenEditor(f"{editor_path(self)}: remember returned {shown(found)}, wanted memories")
@@ -191,43 +192,43 @@ class AbstractMemoryEditor(AbstractEditor):
         return [self.version(state, start, memory) for memory in memories], memories
 
     def version(self, state: State, start: AbstractModel, memory: Carried) -> Routed:
-        """The version that answers by what a memory holds."""
+        """Returns the version that answers with the help of a memory."""
         return Routed(partial(self.route, state, start, memory))
 
     @abstractmethod
     def remember(
         self, state: State, base: AbstractModel, batches: Sequence[Batch], memories: Sequence[Carried]
     ) -> Sequence[Carried]:
-        """The memory after each batch: what was remembered before it, and the batch."""
+        """Returns the memory after each batch, which holds the earlier memory and the batch."""
 
     @abstractmethod
     def route(
         self, state: State, base: AbstractModel, memory: Carried, prompts: Sequence[str]
     ) -> Sequence[Route]:
-        """How each prompt is answered: see `Route`."""
+        """Returns how each prompt is answered: see `Route`."""
 
 
 class AbstractTrainedEditor(AbstractEditor):
-    """An editor that learns first; one of weights is an `AbstractWeightEditor` too."""
+    """An editor that learns before it edits. It also is a subclass of one of the two kinds above."""
 
     learns_from: ClassVar[Literal["edits", "questions"]] = "edits"
-    """What of a training set it needs: `edits` and all that goes with them; or `questions` alone, the prompts
-    with the base model's answers (`TrainingSet.known` and `unseen`), which take much less time to make."""
+    """The part of a training set that the editor needs. `edits` is all of it. `questions` is the prompts with
+    the base model's answers (`TrainingSet.known` and `unseen`), which take much less time to compute."""
     training_version: ClassVar[int] = 1
-    """Raised when `prepare` learns something else from the same settings, rounding aside: earlier states are
-    not used."""
+    """Raise this number when `prepare` learns something else from the same settings, apart from rounding.
+    Then earlier states are not used."""
 
     @abstractmethod
     def prepared_by(self) -> "AbstractTrainedEditor":
-        """The editor whose `prepare` makes this one's state.
+        """Returns the editor whose `prepare` makes the state of this one.
 
-        Itself, with the settings that only `update` reads set to their defaults, so that two editors
+        It is this editor with the settings that only `update` reads set to their defaults. So two editors
         that learn the same thing learn it once.
         """
 
     @abstractmethod
     def prepare(self, base: AbstractModel, training: TrainingSet, workspace: Workspace) -> State:
-        """Everything that does not depend on the next edit. The same inputs give the same state."""
+        """Computes everything that does not depend on the next edit. The same inputs give the same state."""
 
 
 # Editors by name ------------------------------------------------------------------------------------
@@ -241,22 +242,22 @@ def load_editor(
     changes: Mapping[str, Any] | None = None,
     changed_by: str = "-s",
 ) -> tuple[str, AbstractEditor]:
-    """An editor and what tables call it.
+    """Returns the name that tables give to an editor, and the editor.
 
     Args:
-        name: which editor: `find_editor` says what it may be.
+        name: the editor, as `find_editor` takes it.
         task: the name of the task that it will run on.
-        pack: the name of the pack that it will run on. What the editor's file says under `tuned:` for
-            `task/pack` replaces its settings there.
-        changes: settings that replace those of the file, `tuned:` included. Tables name those that are
-            really different behind the editor's name: `knowledge_editor (margin=0.02)`.
+        pack: the name of the pack that it will run on. The settings that the editor's file has under `tuned:`
+            for `task/pack` replace the others.
+        changes: settings that replace those of the file, also those under `tuned:`. Tables show the settings
+            that become different after the editor's name: `knowledge_editor (margin=0.02)`.
         changed_by: where `changes` come from, for messages.
 
     Raises:
         NotFound: there is no such editor, recipe or variant.
         BadSetting: two variants set the same field, or a setting in `changes` is wrong.
-        BadFile: its file names no such class, or a setting is wrong: in a recipe or a variant, or anywhere in
-            `tuned:`.
+        BadFile: the editor's file names a class that does not exist, or has a wrong setting in the recipe, in
+            a variant, or anywhere under `tuned:`.
     """
     row = find_editor(name)
     kind = _class_of(row)
@@ -281,7 +282,7 @@ def load_editor(
 
 
 def _class_of(row: EditorRow) -> type[AbstractEditor]:
-    """The class that a row names, imported; one named by a file is looked for beside the file too."""
+    """Imports the class that a row names. If a file names it, the file's folder is searched too."""
     place = row.path or row.name
     try:
         with watching():  # a module may change the process when it is imported
@@ -303,14 +304,14 @@ def _class_of(row: EditorRow) -> type[AbstractEditor]:
 
 
 def check_class(kind: type[AbstractEditor], place: Path | str) -> None:
-    """Checks what a class says of the editor.
+    """Checks the class attributes of an editor.
 
     Args:
         kind: the class.
         place: the file or the name that an error message begins with.
 
     Raises:
-        BadFile: it has no citation, or names a family or a regime that there is not.
+        BadFile: the class has no citation, or names a family or a regime that does not exist.
     """
     if not isinstance(getattr(kind, "citation", None), str):
         raise BadFile(
@@ -329,15 +330,15 @@ def _tuned_place(row: EditorRow) -> str:
 
 
 def editor_path(editor: AbstractEditor) -> str:
-    """`module:Class` of an editor."""
+    """Returns `module:Class` of an editor."""
     return f"{type(editor).__module__}:{type(editor).__qualname__}"
 
 
 def settings_of(editor: AbstractEditor) -> dict[str, Any]:
-    """The resolved settings, every field of the dataclass.
+    """Returns the resolved settings: every field of the dataclass.
 
     Raises:
-        BadSetting: the editor is no dataclass.
+        BadSetting: the editor is not a dataclass.
     """
     try:
         return asdict(editor)  # type: ignore[call-overload, no-any-return]
@@ -346,6 +347,6 @@ def settings_of(editor: AbstractEditor) -> dict[str, Any]:
 
 
 def editor_key(editor: AbstractEditor) -> str:
-    """A hash of the class and its resolved settings."""
+    """Returns a hash of the class and its resolved settings."""
     text = json.dumps([editor_path(editor), settings_of(editor)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Editors as files: one YAML file an editor, in `baselines/`. Reading one imports no editor.
+"""Reads editors from YAML files, one for each editor, in `baselines/`. This does not import the editor.
 
     editor: module:Class
     default_recipe: quick
@@ -14,8 +14,8 @@
         description: one line
         tuned: {zsre/mini: {margin: 0.03}}           # what `kebench tune` chose for task/pack
 
-A combination is called `editor@recipe+variant+variant`; without `@recipe` the default recipe is meant. An
-editor of one recipe has `settings:` in place of `recipes:`, and its `description:` and `tuned:` beside it.
+A combination is called `editor@recipe+variant+variant`. Without `@recipe` it has the default recipe. The
+file of an editor with one recipe has `settings:`, `description:` and `tuned:`, and no `recipes:`.
 """
 
 from __future__ import annotations
@@ -43,16 +43,17 @@ class EditorRow:
     """One combination of a recipe and variants: a row of a leaderboard.
 
     Attributes:
-        name: what tables call it.
+        name: the name that tables give to it.
         editor: `module:Class`.
-        description: one line; may be empty.
-        settings: of the recipe and its variants. Fields of the class that are left out keep their defaults.
+        description: one line, or nothing.
+        settings: the settings of the recipe and its variants. Fields of the class that are not among them
+            keep their defaults.
         tuned: `task/pack` → the settings that replace those in `settings` on that pack.
         path: the file; None for `module:Class`.
-        recipe: the recipe and the variants, `tuned+loop`.
-        place: where in the file its settings are, for messages.
-        row: its key in the file's `rows:`; None if `tuned:` at the top of the file is for it.
-        has_row: whether `rows:` holds it.
+        recipe: the recipe and the variants, as `tuned+loop`.
+        place: where in the file the settings are, for messages.
+        row: the key in the file's `rows:`; None if `tuned:` at the top of the file belongs to it.
+        has_row: True if `rows:` holds it.
     """
 
     name: str
@@ -69,10 +70,10 @@ class EditorRow:
 
 @dataclass(frozen=True)
 class _WrittenRow:
-    """An entry of `rows:` as it is written.
+    """An entry of `rows:`, as the file has it.
 
     Attributes:
-        recipe: a recipe and its variants, `tuned+loop`.
+        recipe: a recipe and its variants, as `tuned+loop`.
         description: one line.
         tuned: `task/pack` → settings.
     """
@@ -86,7 +87,7 @@ class _WrittenRow:
 
 @dataclass(frozen=True)
 class _Written:
-    """An editor's file as it is written; the module's docstring explains the fields."""
+    """The contents of an editor's file. The docstring of this module explains the fields."""
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID_EXTRA
 
@@ -102,15 +103,15 @@ class _Written:
 
 @dataclass(frozen=True)
 class EditorFile:
-    """All that a file says of an editor.
+    """An editor with all its recipes, variants and rows, as its file defines them.
 
     Attributes:
         name: the file's name without `.yaml`.
         editor: `module:Class`.
-        path: the file; None for a class that an installed package announces without a file.
+        path: the file; None for a class that an installed package declares without a file.
         recipes: name → settings.
-        default_recipe: the recipe of a name without one.
-        variants: name → settings; `recipe+name` → its settings in that recipe.
+        default_recipe: the recipe of a combination that names none.
+        variants: name → settings; or `recipe+name` → the settings of that variant in that recipe.
         rows: the combinations that have a name of their own in tables, in the file's order.
     """
 
@@ -123,7 +124,11 @@ class EditorFile:
     rows: Sequence[EditorRow] = ()
 
     def find(self, head: str, combination: str) -> EditorRow:
-        """The editor that `head` (this file's name, or that of one of its rows) and `@recipe+variant` mean.
+        """Returns the row for a name such as `editor@recipe+variant`.
+
+        Args:
+            head: the name of this file or of one of its rows.
+            combination: the rest: `@recipe`, `+variant`, both, or nothing.
 
         Raises:
             NotFound: there is no such recipe, or no such variant of it.
@@ -137,7 +142,7 @@ class EditorFile:
         return self.combined("+".join((first, *variants)))
 
     def combined(self, text: str) -> EditorRow:
-        """The editor of a recipe and variants, `tuned+loop`, in whatever order the variants are.
+        """Returns the row for a recipe and its variants, such as `tuned+loop`. Variants may have any order.
 
         Raises:
             NotFound, BadSetting: see `find`.
@@ -173,7 +178,7 @@ class EditorFile:
         return EditorRow(name, self.editor, "", settings, {}, self.path, canonical, place, row=name)
 
     def variants_of(self, recipe: str) -> dict[str, Settings]:
-        """The variants of a recipe, in the file's order."""
+        """Returns the variants of a recipe, in the file's order."""
         found: dict[str, Settings] = {}
         for name, settings in self.variants.items():
             of, _, own = name.rpartition("+")
@@ -186,16 +191,16 @@ class EditorFile:
 
 
 def find_editor(name: str) -> EditorRow:
-    """An editor by its name, by the path of a YAML file, or as `module:Class`.
+    """Finds an editor by its name, by the path of a YAML file, or as `module:Class`.
 
     Args:
-        name: the name of a row, a file in `baselines/` or a plug-in, or the path of a YAML file; each may be
-            followed by `@recipe` and `+variant`. Or `module:Class`, with its default settings.
+        name: the name of a row, of a file in `baselines/` or of a plug-in; or the path of a YAML file.
+            `@recipe` and `+variant` may follow. Or `module:Class`, which has its default settings.
 
     Raises:
-        NotFound: there is no such editor, recipe or variant; the nearest name is offered.
+        NotFound: there is no such editor, recipe or variant. The message suggests the nearest name.
         BadSetting: two variants set the same field.
-        BadFile: the file holds a wrong field.
+        BadFile: the file has a wrong field.
     """
     parts = _NAME.fullmatch(name)
     head = parts["head"] if parts else name
@@ -213,12 +218,12 @@ def find_editor(name: str) -> EditorRow:
 
 
 def editor_rows() -> dict[str, EditorRow]:
-    """The rows of `baselines/` and of plug-ins, by the names that they have in tables."""
+    """Returns the rows of `baselines/` and of plug-ins: name in tables → row."""
     return {row.name: row for file in editor_files() for row in file.rows}
 
 
 def editor_files() -> Iterator[EditorFile]:
-    """The files in `baselines/`, then those of plug-ins, which are looked for only when one gets so far."""
+    """Yields the files in `baselines/`, then those of plug-ins. Plug-ins are searched for only if needed."""
     for path in sorted(folder_of("kebench.baselines").glob("*/*.yaml")):
         yield _unchanged(path, path.stat().st_mtime_ns)
     for name, plugin in plugins(EDITORS).items():
@@ -232,15 +237,16 @@ def editor_files() -> Iterator[EditorFile]:
 
 @lru_cache
 def _unchanged(path: Path, changed_at: int) -> EditorFile:
-    """A file of the package, which is read once for all names that are looked up in it."""
+    """Reads a file of the package once, and again only if it has changed."""
     return read_editor_file(path)
 
 
 def read_editor_file(path: Path) -> EditorFile:
-    """What a file says.
+    """Reads the file of an editor.
 
     Raises:
-        BadFile: it holds a wrong field, a recipe or a variant that is not there, or a combination twice.
+        BadFile: the file has a wrong field, names a recipe or a variant that does not exist, or has a
+            combination twice.
     """
     found = validated(_Written, as_mapping(read_yaml(path), path), path)
     if found.recipes and found.settings is not None:

@@ -1,4 +1,4 @@
-"""The factors of a matrix: as few as its accuracy, or a given rank, allows."""
+"""Approximates a matrix by factors of the lowest rank that is exact up to rounding, or of a given rank."""
 
 import torch
 from jaxtyping import Float
@@ -7,16 +7,16 @@ from torch import Tensor
 from kebench.models.changes import LowRank
 
 BLOCK = 1024
-"""Rows of a product that are compared at a time, so that the whole product need not be held."""
+"""The number of rows of a product that are computed at a time, so that it is never in memory as a whole."""
 
 
 def widest(device: torch.device) -> torch.dtype:
-    """float64 where the device has it, else float32."""
+    """Returns float64 if the device has it, otherwise float32."""
     return torch.float32 if device.type == "mps" else torch.float64
 
 
 def at_least_float32(*dtypes: torch.dtype) -> torch.dtype:
-    """The type that holds every number of these types, and of float32, exactly."""
+    """Returns the smallest type that holds every number of these types, and of float32, exactly."""
     found = torch.float32
     for dtype in dtypes:
         found = torch.promote_types(found, dtype)
@@ -26,20 +26,21 @@ def at_least_float32(*dtypes: torch.dtype) -> torch.dtype:
 def fewer_factors(
     change: LowRank | Float[Tensor, "d_out d_in"], rank: int | None = None
 ) -> tuple[LowRank, float]:
-    """The best approximation of a matrix by factors of low rank, in the Frobenius norm.
+    """Returns the best approximation of a matrix by factors of low rank, in the Frobenius norm.
 
-    It is a truncated singular value decomposition (Eckart and Young 1936), computed in float64 where the
-    device has it. Factors are first brought to triangular form by QR, so that the product is never decomposed
-    itself.
+    It is a truncated singular value decomposition (Eckart and Young 1936), computed in float64 if the device
+    has it. If factors are given, their triangular QR factors are decomposed, and not their product, which is
+    much larger.
 
     Args:
-        change: the matrix, or its factors. Finite.
-        rank: the largest rank of the result. None: only rounding is left out, that is, singular values whose
-            norm together is below the precision of the result, or of the decomposition, times the matrix's.
+        change: the matrix Δ, or its factors. All numbers are finite.
+        rank: the largest rank of the result. With None, only rounding is left out: the smallest singular
+            values, if their norm divided by that of the matrix is below the precision of the result or of the
+            decomposition.
 
     Returns:
-        Factors of equal norm, in the type of the given ones but at least float32; and the relative residual
-        ‖Δ − B A‖ / ‖Δ‖ that was measured on them, 0 where Δ is 0.
+        Factors B and A of equal norm, in the type of `change` but at least float32; and the relative residual
+        ‖Δ − B A‖ / ‖Δ‖ that was measured on them, which is 0 if Δ is 0.
     """
     given = (change.B, change.A) if isinstance(change, LowRank) else (change,)
     wide, kept_as = widest(given[0].device), at_least_float32(*(tensor.dtype for tensor in given))
@@ -61,7 +62,7 @@ def fewer_factors(
 
 
 def _distance(factors: LowRank, change: LowRank | Tensor) -> float:
-    """‖Δ − B A‖, a block of rows at a time."""
+    """Returns ‖Δ − B A‖, computed a block of rows at a time."""
     wide = widest(factors.B.device)
     a = factors.A.to(wide)
     total = 0.0

@@ -1,4 +1,4 @@
-"""Gradients of the edited matrices as factors: ∇W = Dᵀ X over a row's tokens, never a dense matrix."""
+"""Computes gradients of matrices as factors, ∇W = Dᵀ X over the tokens of a row, never as dense matrices."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,8 +18,9 @@ class GradientFactors:
     """The gradient of each row's loss for one matrix: ∇W[row] = D[row]ᵀ X[row].
 
     Attributes:
-        D: (batch, tokens, d_out). The loss's gradient at the layer's output; 0 at padding.
-        X: (batch, tokens, d_in). The layer's input. A layer asked several times has the tokens of each.
+        D: (batch, tokens, d_out). The gradient of the loss for the layer's output; 0 at padding.
+        X: (batch, tokens, d_in). The layer's input. If the network calls the layer several times, the tokens
+            of all calls follow each other.
     """
 
     D: Float[Tensor, "batch tokens d_out"]
@@ -27,10 +28,11 @@ class GradientFactors:
 
 
 class Probe:
-    """Catches, in one forward pass, what the factors of the gradient are made of.
+    """Records, in one forward pass, what the factors of the gradient are computed from.
 
-    Several rows can be told apart only where `OnePass.holds_edits` says so. A pass of one row may be of any
-    network: a weight that is read without calling its layer has its gradient taken as a whole then.
+    A batch may have several rows only if `OnePass.holds_edits` is true for the network. With `one_row`, the
+    network may be any: if it reads a weight without calling the layer, the dense gradient of that weight is
+    computed.
     """
 
     def __init__(self, *, one_row: bool = False) -> None:
@@ -40,7 +42,7 @@ class Probe:
 
     @contextmanager
     def watching(self, network: nn.Module, names: Sequence[str]) -> Iterator[None]:
-        """Adds to each layer's output a zero whose gradient is D; the weights need none themselves."""
+        """Adds zeros to each layer's output. Their gradient is D, so the weights need no gradient."""
         if self._one_row:
             maps = linear_maps(network)
             for name in names:
@@ -50,7 +52,7 @@ class Probe:
 
         def watch(name: str, x: Tensor, output: Tensor) -> Tensor | None:
             if self._one_row and not isinstance(output, Tensor):
-                return None  # it does more than a linear map: see its weight
+                return None  # it is more than a linear map, so the gradient of its weight is used
             zeros = torch.zeros_like(output, requires_grad=True)
             self._calls.append((name, x.detach(), zeros))
             return output + zeros
@@ -60,21 +62,25 @@ class Probe:
             yield
 
     def factors(self, losses: Float[Tensor, " batch"]) -> Mapping[str, GradientFactors]:
-        """The factors of each row's own gradient; the rows of a batch do not mix."""
+        """Returns parameter name → the factors of each row's own gradient.
+
+        Args:
+            losses: the loss of each row; it depends on no other row.
+        """
         called = {name for name, _, _ in self._calls}
         whole = {name: each for name, each in self._weights.items() if name not in called}
         sources = [*(zeros for _, _, zeros in self._calls), *(weight for _, weight in whole.values())]
-        # What a network leaves unused has the gradient 0.
+        # The gradient of what the network does not use is 0.
         found = torch.autograd.grad(losses.sum(), sources, materialize_grads=True)
         factors: dict[str, GradientFactors] = {}
         for (name, x, _), d in zip(self._calls, found, strict=False):
-            # A pooled layer has one position a row; some flatten rows and tokens into one.
+            # After pooling there is one position for each row. Some layers get rows and tokens as one axis.
             call = GradientFactors(
                 D=d.reshape(len(losses), -1, d.shape[-1]), X=x.reshape(len(losses), -1, x.shape[-1])
             )
             factors[name] = _joined(factors[name], call) if name in factors else call
         for (name, (layer, _)), stored in zip(whole.items(), found[len(self._calls) :], strict=True):
-            gradient = as_stored(layer, stored)  # (d_out, d_in): storing twice is reading
+            gradient = as_stored(layer, stored)  # (d_out, d_in): a transposition is its own inverse
             used = gradient.any(1)
             identity = torch.eye(len(gradient), dtype=gradient.dtype, device=gradient.device)
             factors[name] = GradientFactors(D=identity[used][None], X=gradient[used][None])
@@ -82,12 +88,12 @@ class Probe:
 
 
 def _joined(first: GradientFactors, second: GradientFactors) -> GradientFactors:
-    """The factors of a sum of gradients: D₁ᵀX₁ + D₂ᵀX₂ = [D₁; D₂]ᵀ[X₁; X₂]."""
+    """Returns the factors of a sum of gradients: D₁ᵀX₁ + D₂ᵀX₂ = [D₁; D₂]ᵀ[X₁; X₂]."""
     return GradientFactors(torch.cat([first.D, second.D], dim=1), torch.cat([first.X, second.X], dim=1))
 
 
 def one_below_the_other(parts: Sequence[Mapping[str, GradientFactors]]) -> Mapping[str, GradientFactors]:
-    """The factors of several batches as those of one, filled up with tokens of zeros."""
+    """Returns the factors of several batches as those of one batch, padded with zeros."""
     if len(parts) == 1:
         return parts[0]
     return {

@@ -1,4 +1,4 @@
-"""An update as a LoRA adapter: a folder in peft's format, which is loaded beside the base model.
+"""Writes an update as a LoRA adapter: a folder in peft's format, which is loaded with the base model.
 
 An adapter adds (alpha / r) B A to the matrix of each linear layer that it names. Here alpha = r for every
 layer, so B and A are the update's own. The format is plain JSON and safetensors; peft itself is not needed.
@@ -27,10 +27,10 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 def write_adapter(
     changes: Mapping[str, Dense | LowRank], folder: Path, network: nn.Module, base_name: str, rank: int | None
 ) -> dict[str, float]:
-    """Writes an adapter and gives each parameter's relative residual; see `Update.to_lora`.
+    """Writes an adapter and returns each parameter's relative residual; see `Update.to_lora`.
 
-    A layer whose weight the network reads without calling the layer (as `nn.MultiheadAttention` does) cannot
-    be adapted by any adapter; which layers those are is not checked here.
+    No adapter changes a layer whose weight the network reads without calling the layer, as
+    `nn.MultiheadAttention` does. This is not checked here.
     """
     if rank is not None and rank < 1:
         raise BadSetting(f"rank: found {rank}, wanted 1 or more")
@@ -66,7 +66,7 @@ def write_adapter(
 
 
 def tied_names(network: nn.Module) -> dict[str, list[str]]:
-    """The name of each parameter that has several → its other names."""
+    """Returns the name of each parameter that has several names → its other names."""
     names: dict[int, list[str]] = {}
     for name, parameter in network.named_parameters(remove_duplicate=False):
         names.setdefault(id(parameter), []).append(name)
@@ -81,7 +81,7 @@ def tied_names(network: nn.Module) -> dict[str, list[str]]:
 def _factors(
     name: str, change: Dense | LowRank, module: nn.Module, rank: int | None
 ) -> tuple[LowRank, float]:
-    """The factors of one layer's change, and their relative residual."""
+    """Returns the factors of one layer's change, and their relative residual."""
     if isinstance(change, LowRank):
         change = change.without_zeros()
         if rank is None or len(change.A) <= rank:
@@ -93,27 +93,28 @@ def _factors(
             "approximation, or store the update with Update.save"
         )
     else:
-        smaller, residual = fewer_factors(as_stored(module, change.delta), rank)  # Conv1D: turned back
+        # A Conv1D stores (d_in, d_out), so its change is transposed.
+        smaller, residual = fewer_factors(as_stored(module, change.delta), rank)
     logger.info("%s: approximated by rank %d, relative residual %.1e", name, len(smaller.A), residual)
     return smaller, residual
 
 
 def _config(ranks: Mapping[str, int], network: nn.Module, base_name: str) -> dict[str, object]:
-    """What `adapter_config.json` holds.
+    """Returns the contents of `adapter_config.json`.
 
-    `r` is the largest rank, because servers allocate by it. The patterns hold the other ranks.
+    `r` is the largest rank, because servers reserve memory for it. The patterns hold the other ranks.
     """
     largest = max(ranks.values())
     # peft reads these keys as regular expressions that may begin after any dot.
     pattern = {f"^{re.escape(layer)}": rank for layer, rank in ranks.items() if rank != largest}
     modules = dict(network.named_modules())
-    # A target also stands for every layer whose name ends with it after a dot.
+    # A target also matches every layer whose name ends with a dot and the target. Those layers are excluded.
     meant_otherwise = [
         name for name in modules if name not in ranks and any(name.endswith(f".{layer}") for layer in ranks)
     ]
     return {
         "peft_type": "LORA",
-        "task_type": None,  # the adapter is read as that of a plain network, whose head stays as it is
+        "task_type": None,  # peft then reads it for a plain network, and keeps the network's head
         "auto_mapping": {
             "base_model_class": type(network).__name__,
             "parent_library": type(network).__module__,
@@ -127,8 +128,8 @@ def _config(ranks: Mapping[str, int], network: nn.Module, base_name: str) -> dic
         "lora_dropout": 0.0,
         "bias": "none",
         "target_modules": list(ranks),
-        # A string is a regular expression for whole names.
+        # peft reads a string as a regular expression that must match the whole name.
         "exclude_modules": "|".join(map(re.escape, meant_otherwise)) or None,
-        # For layers that store (d_in, d_out). The factors are (d_out, r) and (r, d_in) all the same.
+        # True if layers store (d_in, d_out). The factors have the shapes (d_out, r) and (r, d_in) anyway.
         "fan_in_fan_out": all(isinstance(modules[layer], Conv1D) for layer in ranks),
     }

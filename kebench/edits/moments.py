@@ -1,4 +1,4 @@
-"""Second moments of what linear maps are fed: which directions of a layer's input every question shares."""
+"""Computes second moments of the inputs of linear maps. They show the directions that all inputs share."""
 
 import random
 from collections.abc import Sequence
@@ -18,9 +18,10 @@ from kebench.models.model import AbstractModel
 def second_moments(
     base: AbstractModel, names: Sequence[str], questions: Sequence[Question]
 ) -> dict[str, Float[Tensor, "d_in d_in"]]:
-    """E[x xᵀ] of each linear map's input, a mean over the tokens of questions fed with their answers.
+    """Returns E[x xᵀ] of each linear map's input, in float64.
 
-    In float64. Questions are asked one by one: nothing is padding, whichever side of a network a map is on.
+    It is a mean over the tokens of the questions and their answers. Each question has a forward pass of its
+    own, so that there is no padding, in the encoder or in the decoder.
     """
     sums = {name: torch.zeros((), dtype=torch.float64) for name in names}
     tokens = dict.fromkeys(names, 0)
@@ -38,7 +39,10 @@ def second_moments(
 
 
 def inverse(moment: Float[Tensor, "d_in d_in"], epsilon: float) -> Float[Tensor, "d_in d_in"]:
-    """(C / e + I)⁻¹ with e = ε · tr C / d_in: 1 along directions no input has, small along those all have."""
+    """Returns (C / e + I)⁻¹ with e = ε · tr C / d_in.
+
+    Its eigenvalue is 1 along directions that no input has, and small along directions that all inputs share.
+    """
     identity = torch.eye(len(moment), dtype=moment.dtype)
     found: Tensor = torch.linalg.inv(moment / (epsilon * moment.diagonal().mean()) + identity)
     return found
@@ -53,9 +57,15 @@ def preconditioners(
     at_most: int,
     seed: int,
 ) -> dict[str, Float[Tensor, "d_in d_in"]]:
-    """`inverse` of each linear map's second moment over questions that an editor may learn from.
+    """Returns `inverse` of each linear map's second moment, in the network's own type.
 
-    In the network's own type. Of more than `at_most` questions, so many are drawn with the seed.
+    Args:
+        base: the base model.
+        names: the names of the maps' parameters.
+        epsilon: ε in `inverse`.
+        training: the second moments are over its questions.
+        at_most: the largest number of questions. If there are more, so many are drawn.
+        seed: the seed of this draw.
 
     Raises:
         BadSetting: there is no question.

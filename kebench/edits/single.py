@@ -1,8 +1,7 @@
-"""The regime `single`, enforced: an edit starts from the base model, and knows nothing of the others.
+"""Enforces the regime `single`: every edit starts from the base model and does not depend on other edits.
 
-Editors make edits in groups, because that is faster. What each group returns is looked at for one change that
-serves several edits. The first group that a process makes is looked at more closely: three of its edits are
-made again, each alone.
+Editors make edits in groups, because that is faster. No two edits of a group may share a change. The first
+group of a process is checked more closely: three of its edits are made again, each alone.
 """
 
 import math
@@ -18,18 +17,18 @@ from kebench.errors import BrokenEditor
 from kebench.models.changes import Changes, Dense, dense_delta
 
 FAR = 0.25
-"""An edit's update made alone and made in a group may be apart by this much of what two edits' are."""
+"""How far an edit's updates alone and in a group may be apart, as a share of the distance of two edits."""
 OTHERWISE = 0.1
-"""The share of an edit's own questions that it may answer otherwise when it is made in a group."""
+"""The largest share of an edit's own questions that may have other answers if it is made in a group."""
 OWN_QUESTIONS = 30
-"""At most so many of them are asked."""
+"""The largest number of an edit's own questions that are asked."""
 
 
 def refuse_shared(editor: AbstractEditor, edits: Sequence[Edit], edited: Versions) -> None:
-    """Refuses updates of different edits that are one object, or whose tensors are; failed edits have none.
+    """Refuses updates of different edits that are one object or share tensors. Failed edits have no updates.
 
     Raises:
-        BrokenEditor: two edits share a change of some matrix.
+        BrokenEditor: two edits share the change of a matrix.
     """
     owners: dict[tuple[object, ...], Edit] = {}
     whole = [index for index in range(len(edits)) if index not in edited.failures]
@@ -48,7 +47,7 @@ def refuse_shared(editor: AbstractEditor, edits: Sequence[Edit], edited: Version
 
 
 def sample_of(edits: Sequence[Edit]) -> list[int]:
-    """Which edits of a group are made again, each alone: the first, the middle and the last."""
+    """Returns the places of the edits that are made again, each alone: the first, the middle and the last."""
     return sorted({0, len(edits) // 2, len(edits) - 1}) if len(edits) > 1 else []
 
 
@@ -61,24 +60,25 @@ def refuse_joint(
     *,
     beams: int,
 ) -> None:
-    """Refuses an editor whose edits are others when they are made alone: they are not single ones.
+    """Refuses an editor whose edits differ between a group and each edit alone.
 
-    Updates of weights are compared as such. Rounding moves them too, those of fine-tuning by several per
-    cent: so an update may be apart from itself by a quarter (`FAR`) of what it is apart from another edit's,
-    or by what half of the number type's digits can hold. Other editors' models are compared by their answers:
-    they must answer more than half of the group's other prompts alike, and nine in ten of the edit's own
-    questions (`OTHERWISE`). One edit of three may fail: it may be on the brink of taking a step more.
+    For an editor of weights, updates are compared. Rounding changes them too, those of fine-tuning by several
+    per cent. So the two updates of an edit may be apart by a quarter (`FAR`) of the distance to another
+    edit's update, or, relative to their norm, by the square root of the number type's precision.
+    For a memory editor, answers are compared. At least half of the answers to the other prompts of the group
+    must be the same, and nine in ten of the answers to the edit's own questions (`OTHERWISE`). One edit of
+    three may differ: rounding may decide whether it takes one step more.
 
     Args:
         editor: the editor.
-        edits: the group, as the editor was asked.
-        edited: what the editor made of the group.
-        alone: some of them made again, each alone, by their place in the group.
-        questions: what each of these is asked, x among it.
+        edits: the group, as the editor got it.
+        edited: the versions that the editor made of the group.
+        alone: place in the group → the version of that edit alone, for some of the edits.
+        questions: place in the group → the edit's own questions, x among them.
         beams: as in `Versions.answer`.
 
     Raises:
-        BrokenEditor: more than a third of those made again are others than in the group.
+        BrokenEditor: more than a third of the edits that were made again differ.
     """
     whole = {
         index: made for index, made in alone.items() if index not in edited.failures and not made.failures
@@ -98,7 +98,7 @@ def refuse_joint(
 
 
 def _other_update(index: int, edits: Sequence[Edit], edited: Versions, alone: Mapping[int, Versions]) -> bool:
-    """Whether an edit's update is another one in the group; where there are updates of weights."""
+    """Returns True if an edit has another update in the group; False for an editor without updates."""
     if isinstance(edited.versions[index], Routed):
         return False
     updates = {place: made.updates[0] for place, made in alone.items()}
@@ -121,13 +121,13 @@ def _other_answers(
     questions: Sequence[str],
     beams: int,
 ) -> bool:
-    """Whether an edited model answers otherwise in the group; where there are no updates of weights."""
+    """Returns True if an edited model has other answers in the group; False for an editor of weights."""
     if not isinstance(edited.versions[index], Routed):
         return False
     target = edits[index].target
 
     def otherwise(prompts: Sequence[str]) -> int:
-        """How many of these are answered otherwise."""
+        """Returns how many of these prompts have another answer."""
         guesses = [target] * len(prompts)
         in_group = edited.answer(prompts, [index] * len(prompts), guesses, beams=beams)
         by_itself = alone.answer(prompts, [0] * len(prompts), guesses, beams=beams)
@@ -139,12 +139,12 @@ def _other_answers(
 
 
 def _request(edit: Edit) -> tuple[str, str]:
-    """What tells two edits apart."""
+    """Returns what must be the same in two edits if they may share a change."""
     return edit.prompt, edit.target
 
 
 def _apart(network: nn.Module, one: Changes, other: Changes) -> float:
-    """‖Δ₁ − Δ₂‖ over all matrices, in the Frobenius norm."""
+    """Returns ‖Δ₁ − Δ₂‖ over all matrices, in the Frobenius norm."""
     squares = 0.0
     for name in {**one, **other}:
         parameter = network.get_parameter(name)

@@ -1,4 +1,4 @@
-"""A limit on the time that a block of code may take."""
+"""Limits the time that a block of code may take."""
 
 import signal
 import threading
@@ -9,11 +9,11 @@ from types import FrameType
 from kebench.errors import BadSetting
 
 AGAIN_AFTER = 1.0
-"""Seconds after which the block is interrupted again, if it goes on nevertheless."""
+"""If the block goes on after it was interrupted, it is interrupted again after this number of seconds."""
 
 
 class EditTimeout(BaseException):
-    """A block of code took longer than it may. No `except Exception` in the block catches it."""
+    """A block of code took too long. No `except Exception` in the block catches this error."""
 
 
 def check_time_limit() -> None:
@@ -30,13 +30,13 @@ def check_time_limit() -> None:
 
 @contextmanager
 def time_limit(seconds: float | None) -> Iterator[None]:
-    """Interrupts the block after some seconds; None: never.
+    """Interrupts the block if it takes too long.
 
-    The block is interrupted between two Python instructions. A single call into C, such as one product of
-    matrices, comes to its end first, and other threads are not interrupted.
+    The block is interrupted between two Python instructions: a call into C, such as one product of matrices,
+    is completed first. Other threads are not interrupted.
 
     Args:
-        seconds: the limit.
+        seconds: the limit, or None for no limit.
 
     Raises:
         EditTimeout: the block took longer.

@@ -1,4 +1,4 @@
-"""What an edit changes, as one value: composed, measured, stored, and shipped."""
+"""Defines `Update`: what an edit changes, as one value. It can be added, measured, saved and exported."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -24,10 +24,10 @@ FORMAT = "kebench update 1"
 class Update(Mapping[str, Dense | LowRank]):
     """What is added to the weights of a network: parameter name → `Dense` or `LowRank`.
 
-    An update is immutable: `u + v` and the like give a new one. Its tensors are not copied, so do not write
-    to them. The empty update changes nothing.
+    An update is immutable: `u + v` returns a new one. Its tensors are not copied, so do not write to them.
+    The empty update changes nothing.
 
-    Two updates are equal if they change the same parameters in the same form by the same bits.
+    Two updates are equal if they change the same parameters, with the same form and the same bits.
 
     Example:
         >>> update = Update(first) + second  # two edits, one after the other
@@ -42,7 +42,7 @@ class Update(Mapping[str, Dense | LowRank]):
 
     @staticmethod
     def of(changes: Mapping[str, Dense | LowRank]) -> "Update":
-        """The mapping as an `Update`; itself if it is one already. Editors may return either."""
+        """Returns the mapping as an `Update`. Editors may return a mapping or an `Update`."""
         return changes if isinstance(changes, Update) else Update(changes)
 
     def __getitem__(self, name: str) -> Dense | LowRank:
@@ -60,28 +60,27 @@ class Update(Mapping[str, Dense | LowRank]):
         return self.keys() == other.keys() and all(_same(self[name], other[name]) for name in self)
 
     def __add__(self, later: Mapping[str, Dense | LowRank]) -> "Update":
-        """This update and then a later one; see `plus`, which also adds a dense change to a low-rank one."""
+        """Returns the sum with a later update. See `plus`, which can add a dense change to a low-rank one."""
         return self.plus(later)
 
     def plus(self, later: Mapping[str, Dense | LowRank], network: nn.Module | None = None) -> "Update":
-        """This update and then a later one, as one update.
+        """Returns one update that has the effect of this update and of a later one.
 
-        Where both change a parameter: two low-rank changes give a low-rank one, whose rank is the sum of the
-        two. When that rank passes half of min(d_out, d_in), the change is recompressed to the rank that the
-        matrix really has, to rounding; this is logged. Where the matrix really has more than half, the next
-        time is when the rank passes 3/2 of min(d_out, d_in), so that a long stream of edits does not pay for
-        a decomposition at every step. A dense change and any other give a dense one. Sums are at least in
-        float32.
+        The sum of two low-rank changes of a parameter has low rank: the sum of the two ranks. When this rank
+        passes half of min(d_out, d_in), the change is recompressed to the rank that the matrix really has, up
+        to rounding, and this is logged. If the matrix really has a higher rank, this is done again only when
+        the rank passes 3/2 of min(d_out, d_in), so that a long stream of edits does not need a decomposition
+        at every step. If one of the changes is dense, the sum is dense. Sums are at least in float32.
 
         Args:
             later: the second update.
-            network: the network that both are for. Needed only where one update changes a parameter densely
-                and the other by low rank: a dense change has the shape of the stored parameter, and only the
-                network knows whether it stores that matrix as (d_out, d_in) or as (d_in, d_out).
+            network: the network that both are for. It is needed only if one update changes a parameter with a
+                dense change and the other with a low-rank one. A dense change has the shape of the stored
+                parameter, and only the network knows whether this is (d_out, d_in) or (d_in, d_out).
 
         Raises:
-            ValueError: the two changes of a parameter differ in shape; or one is dense, the other is low rank
-                and there is no network.
+            ValueError: the two changes of a parameter differ in shape; or one is dense, the other has low
+                rank, and there is no network.
         """
         both = dict(self)
         for name, change in later.items():
@@ -89,16 +88,16 @@ class Update(Mapping[str, Dense | LowRank]):
         return Update(both)
 
     def norms(self) -> dict[str, float]:
-        """Parameter name → the Frobenius norm of its change.
+        """Returns parameter name → the Frobenius norm of its change.
 
-        That of a low-rank change is found from (rank, rank) Gram matrices, without the product. Where parts
-        of a sum cancel, so that the norm is below some 1e-8 of the norm of the parts, only rounding is left
-        of it.
+        The norm of a low-rank change is computed from (rank, rank) Gram matrices, without the product. If the
+        parts of a sum cancel, so that the norm is below about 1e-8 of the norm of the parts, it is only
+        rounding.
         """
         return {name: _norm(change) for name, change in self.items()}
 
     def save(self, path: Path | str) -> None:
-        """Writes the update to one safetensors file, atomically; `load` gives the same bits again."""
+        """Writes the update to one safetensors file, atomically. `load` returns the same bits."""
         save_tensors(
             {f"{name}.{part}": t for name, change in self.items() for part, t in vars(change).items()},
             Path(path),
@@ -110,7 +109,7 @@ class Update(Mapping[str, Dense | LowRank]):
         """Reads an update that `save` wrote.
 
         Raises:
-            BadFile: there is no such file, or it holds no update.
+            BadFile: there is no such file, or it does not hold an update.
         """
         if not Path(path).is_file():
             raise BadFile(path, "no such file")
@@ -128,15 +127,15 @@ class Update(Mapping[str, Dense | LowRank]):
         return Update({name: _change(path, name, tensors) for name, tensors in parts.items()})
 
     def apply_to(self, network: nn.Module) -> None:
-        """Writes θ + Δ into a network, in place: for shipping an edited model.
+        """Writes θ + Δ into a network, in place, to export an edited model.
 
-        This is the one place in kebench where weights are written to. Everything else puts updates in force
-        for a while and leaves the network as it was. A tensor with two names (a tied output layer) changes
-        under both.
+        This is the only place in kebench that writes to weights. All other code puts updates in force for
+        some forward passes, and leaves the network as it was. A tensor with two names (a tied output layer)
+        changes under both.
 
         Raises:
-            NotFound: the network has no parameter of that name; nothing is written.
-            BadSetting: a change does not have the shape of its parameter; nothing is written.
+            NotFound: the network has no parameter of that name. Nothing is written.
+            BadSetting: a change does not have the shape of its parameter. Nothing is written.
         """
         self._check(network)
         with torch.no_grad():
@@ -151,22 +150,22 @@ class Update(Mapping[str, Dense | LowRank]):
         A low-rank change is written exactly. Changes of rank 0 are left out.
 
         Args:
-            folder: where to write `adapter_config.json` and `adapter_model.safetensors`. It is made if there
-                is none; an adapter in it is replaced.
+            folder: the folder for `adapter_config.json` and `adapter_model.safetensors`. A missing folder
+                is made; an adapter in it is replaced.
             network: the network that the update is for. It is not changed.
-            base_name: the base model's name on the Hub, or its folder: where the adapter says it belongs.
+            base_name: the base model's name on the Hub, or its folder. The adapter names it.
             rank: the largest rank of a module. A change of higher rank, and every dense one, is approximated
-                by truncated singular value decomposition. None: low-rank changes keep their rank, and dense
-                ones are refused.
+                by truncated singular value decomposition. With None, low-rank changes keep their rank, and
+                dense changes are refused.
 
         Returns:
-            Parameter name → the relative residual ‖Δ − B A‖ / ‖Δ‖ of what was written; 0 where it is exact.
+            Parameter name → the relative residual ‖Δ − B A‖ / ‖Δ‖ of what was written; 0 if it is exact.
 
         Raises:
             NotFound: the network has no parameter of that name.
-            BadSetting: the update cannot be an adapter. It changes no weight at all, or a parameter that is
-                not the matrix of a linear layer, or one that is tied to another, or has a dense change and no
-                `rank` is given, or holds a number that is not finite.
+            BadSetting: the update cannot be an adapter: it changes no weight; it changes a parameter that is
+                not the matrix of a linear layer, or that is tied to another; it has a dense change and no
+                `rank` is given; or a number is not finite.
         """
         self._check(network)
         if not is_finite(self):
@@ -193,13 +192,13 @@ class Update(Mapping[str, Dense | LowRank]):
 def _sum(
     name: str, first: Dense | LowRank, then: Dense | LowRank, network: nn.Module | None
 ) -> Dense | LowRank:
-    """Both changes of one parameter."""
+    """Returns the sum of two changes of one parameter."""
     if isinstance(first, LowRank) and isinstance(then, LowRank):
         if len(first.B) != len(then.B) or first.A.shape[1] != then.A.shape[1]:
             raise ValueError(f"{name}: its two changes differ in shape")
         b, a = torch.cat([first.B, then.B], dim=1), torch.cat([first.A, then.A])
         full, rank = min(len(b), a.shape[1]), max(len(first.A), len(then.A))
-        # How many of full / 2, 3 full / 2, 5 full / 2, … a rank has passed.
+        # The number of the thresholds full / 2, 3 full / 2, 5 full / 2, … that a rank has passed.
         before, now = ((2 * each - full - 1) // (2 * full) for each in (rank, len(a)))
         return _recompressed(name, LowRank(b, a)) if now > before else LowRank(b, a)
     left, right = (_dense(name, change, network) for change in (first, then))
@@ -209,7 +208,7 @@ def _sum(
 
 
 def _dense(name: str, change: Dense | LowRank, network: nn.Module | None) -> Tensor:
-    """Δ in the parameter's own shape, at least in float32."""
+    """Returns Δ in the parameter's own shape, at least in float32."""
     if isinstance(change, Dense):
         return change.delta.to(at_least_float32(change.delta.dtype))
     if network is None:
@@ -222,9 +221,9 @@ def _dense(name: str, change: Dense | LowRank, network: nn.Module | None) -> Ten
 
 
 def _recompressed(name: str, change: LowRank) -> LowRank:
-    """The same map by as few factors as it takes, to rounding; as it is where it is not finite."""
+    """Returns the same change with the lowest rank that is exact up to rounding, if it is finite."""
     if not is_finite({name: change}):
-        return change  # it has no decomposition, and whoever asks for its failure must still find it
+        return change  # it has no decomposition, and callers must still see that it is not finite
     smaller, residual = fewer_factors(change)
     logger.info(
         "%s: rank %d recompressed to %d, relative residual %.1e",
@@ -240,12 +239,12 @@ def _norm(change: Dense | LowRank) -> float:
     if isinstance(change, Dense):
         return float(change.delta.to(widest(change.delta.device)).norm())
     b, a = (factor.to(widest(factor.device))[None] for factor in (change.B, change.A))
-    # A sum of rounded terms may come out just below zero; NaN stays NaN.
+    # A sum of rounded terms may be just below zero. NaN stays NaN.
     return float(LowRankBatch(b, a).squared_norm().clamp(min=0).sqrt())
 
 
 def _same(one: Dense | LowRank, other: object) -> bool:
-    """Whether two changes have the same form, types and numbers."""
+    """Returns True if two changes have the same form, types and numbers."""
     if type(one) is not type(other):
         return False
     pairs = zip(vars(one).values(), vars(other).values(), strict=True)
@@ -253,7 +252,7 @@ def _same(one: Dense | LowRank, other: object) -> bool:
 
 
 def _change(path: Path | str, name: str, tensors: Mapping[str, Tensor]) -> Dense | LowRank:
-    """One parameter's change, from its tensors in a file."""
+    """Returns the change of one parameter, from its tensors in a file."""
     if tensors.keys() == {"delta"}:
         return Dense(tensors["delta"])
     if tensors.keys() == {"B", "A"}:

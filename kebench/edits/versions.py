@@ -1,7 +1,7 @@
-"""Versions of a model: what an editor made of it, as values, and how many of them are asked together.
+"""Defines versions of a model, which editors return as values, and asks many of them together.
 
-A version is the model that an edit starts from with an `Changes` of its weights in force. An editor that
-changes no weights returns a `Routed` instead, which decides by the prompt how the model answers.
+A version is the model that an edit starts from, with `Changes` of its weights in force. An editor that
+changes no weights returns a `Routed` instead, which decides for each prompt how the model answers.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,14 +31,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Says:
-    """A route: this text is the answer; the model is not asked."""
+    """A route: this text is the answer, and the model is not asked."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class WithContext:
-    """A route: the model is asked with this text before the prompt. The prompt itself is not cut for it."""
+    """A route: the model is asked with this text before the prompt, which is not truncated to make room."""
 
     text: str
 
@@ -51,32 +51,32 @@ class UnderUpdate:
 
 
 Route = Says | WithContext | UnderUpdate | None
-"""How one prompt is answered by an editor that changes no weights; None: as the model answers it."""
+"""How an editor that changes no weights answers one prompt. None: the model answers it as it is."""
 
 
 @dataclass(frozen=True)
 class Routed:
-    """A version whose weights are the model's own.
+    """A version that has the model's own weights.
 
     Attributes:
-        route: prompts → how each of them is answered. A pure function.
+        route: a pure function: prompts → the route of each prompt.
     """
 
     route: Callable[[Sequence[str]], Sequence[Route]]
 
 
 Version = Changes | Routed
-"""What an editor makes of the model that it starts from."""
+"""What an editor returns for a batch: changes of the model that it starts from, or a `Routed`."""
 
 
 class Versions:
-    """Several versions of one model, which answer prompts that are tagged with the version they are put to.
+    """Several versions of one model. Each prompt that they are asked names its version.
 
-    The model's weights are never written to. Prompts of many versions share forward passes where they can.
+    The model's weights are never written to. Prompts of many versions share forward passes if possible.
 
     Attributes:
-        failures: version → why it failed: its numbers are not finite. What it answers is not to be asked for,
-            and is no answer where it fails while it is asked.
+        failures: place of a version → why it failed, which is that its weights or logits are not finite. Do
+            not ask a version that failed. If it fails while it is asked, do not use its answers.
     """
 
     def __init__(self, model: AbstractModel, versions: Sequence[Version]) -> None:
@@ -92,9 +92,9 @@ class Versions:
     def answer(
         self, prompts: Sequence[str], which: Sequence[int], guesses: Sequence[str], *, beams: int = 1
     ) -> list[str]:
-        """What version `which[i]` answers to `prompts[i]`, decoding freely.
+        """Returns the answer of version `which[i]` to `prompts[i]`, by free decoding.
 
-        `guesses` are answers that each may well give. They can save time, and never change the result.
+        `guesses` are answers that are likely. They can save time, and never change the result.
         """
 
         def ask(rows: Sequence[int], asked: Sequence[str | Prefixed], under: EditsInForce) -> Sequence[str]:
@@ -104,7 +104,7 @@ class Versions:
         return self._asked(prompts, which, ask, lambda _row, route: route.text)
 
     def says(self, prompts: Sequence[str], which: Sequence[int], answers: Sequence[str]) -> list[bool]:
-        """Whether `answers[i]` is what version `which[i]` answers to `prompts[i]`, in one pass."""
+        """Returns whether `answers[i]` is the answer of version `which[i]` to `prompts[i]`, in one pass."""
 
         def ask(rows: Sequence[int], asked: Sequence[str | Prefixed], under: EditsInForce) -> Sequence[bool]:
             return self.model.says(asked, [answers[row] for row in rows], under=under)
@@ -114,9 +114,9 @@ class Versions:
     def prefers(
         self, prompts: Sequence[str], which: Sequence[int], targets: Sequence[str]
     ) -> list[bool | None]:
-        """Whether each target's tokens are the likeliest under teacher forcing.
+        """Returns whether each token of each target is the most likely one under teacher forcing.
 
-        None where the answer is looked up (`Says`): then there are no probabilities.
+        It is None if the route is `Says`, because there are no probabilities then.
         """
 
         def ask(
@@ -129,7 +129,7 @@ class Versions:
     def log_odds(
         self, prompts: Sequence[str], which: Sequence[int], answers: Sequence[str]
     ) -> list[float | None]:
-        """How strongly version `which[i]` believes `answers[i]`, in nats; None where it is looked up."""
+        """Returns the log-odds of `answers[i]` under version `which[i]`, in nats; None for `Says`."""
 
         def ask(
             rows: Sequence[int], asked: Sequence[str | Prefixed], under: EditsInForce
@@ -147,7 +147,7 @@ class Versions:
         ask: Callable[[Sequence[int], Sequence[str | Prefixed], EditsInForce], Sequence[T]],
         looked_up: Callable[[int, Says], T],
     ) -> list[T]:
-        """What `ask` finds for each row, asked of a group of them at a time."""
+        """Returns what `ask` returns for each row. It is called for groups of rows."""
         routes = self._routes(prompts, which)
         found: dict[int, T] = {}
         asked: list[str | Prefixed] = list(prompts)
@@ -166,7 +166,7 @@ class Versions:
         return [found[row] for row in range(len(prompts))]
 
     def _routes(self, prompts: Sequence[str], which: Sequence[int]) -> dict[int, Route]:
-        """Row → its route, for the rows that are put to a `Routed` version."""
+        """Returns row → its route, for the rows whose version is a `Routed`."""
         rows_of: dict[int, list[int]] = {}
         for row, place in enumerate(which):
             if isinstance(self.versions[place], Routed):
@@ -185,7 +185,7 @@ class Versions:
         which: Sequence[int],
         ask: Callable[[Sequence[int], Sequence[str | Prefixed], EditsInForce], Sequence[T]],
     ) -> dict[int, T]:
-        """The rows that are asked under an update of their own: row → what `ask` finds."""
+        """Returns row → what `ask` returns, for the rows whose route is an `UnderUpdate`."""
         distinct = list({id(update): update for update in updates.values()}.values())
         place_of = {id(update): place for place, update in enumerate(distinct)}
         places = [place_of[id(updates[row])] if row in updates else 0 for row in range(len(prompts))]
@@ -196,7 +196,7 @@ class Versions:
         return found
 
     def _failing(self, which: Sequence[int], rows: Sequence[int]) -> Callable[[Sequence[int]], None]:
-        """Marks the versions that have logits that are not finite."""
+        """Returns a function that marks versions as failed: some of their logits are not finite."""
 
         def failed(indices: Sequence[int]) -> None:
             for index in indices:
@@ -205,16 +205,16 @@ class Versions:
         return failed
 
     def _groups(self, rows: Sequence[int], which: Sequence[int]) -> Iterator[tuple[list[int], EditsInForce]]:
-        """Rows that one pass can answer together, and what puts their updates in force.
+        """Yields rows that can be asked together, and what puts their updates in force.
 
-        Low-rank updates share a pass over the model's weights, where the network allows it (`OnePass`). A
-        dense update has its edited matrices to itself.
+        Low-rank updates share forward passes if the network allows it (`OnePass`). Each dense update has
+        passes of its own.
         """
         if not rows:
             return
         network = self.model.network
         if self._low_rank and self.model.one_pass.holds_edits(self._stacked):
-            order = sorted(rows, key=which.__getitem__)  # rows of one version cost least together
+            order = sorted(rows, key=which.__getitem__)  # rows of one version are fastest together
             yield order, low_rank_under(self.model, self._stacked, [which[row] for row in order])
             return
         for place in dict.fromkeys(which[row] for row in rows):
@@ -223,7 +223,7 @@ class Versions:
 
     @cached_property
     def _stacked(self) -> dict[str, LowRankBatch]:
-        """All versions' factors by parameter; one that leaves a parameter alone has rank 0 there."""
+        """Parameter name → the factors of all versions. A version without a change has rank 0."""
         maps = linear_maps(self.model.network)
         stacked = {}
         for name in dict.fromkeys(name for update in self.updates for name in update):
@@ -239,17 +239,17 @@ class Versions:
 
 
 def in_force(start: AbstractModel, update: Changes) -> AbstractModel:
-    """The model that an update makes of another: a model like any other, to be asked and edited again."""
+    """Returns the model with an update in force. It can be asked and edited again, like any other model."""
     return start.with_weights(dense_weights(start.network, update)) if update else start
 
 
 def low_rank_under(
     base: AbstractModel, updates: Mapping[str, LowRankBatch], which: Sequence[int]
 ) -> EditsInForce:
-    """Row i of a batch under update `which[indices[i]]`.
+    """Returns what puts update `which[indices[i]]` in force for row i of a batch.
 
-    Rows under different updates can share a pass only where `base.one_pass.holds_edits(updates)`; elsewhere,
-    each pass has to be of one update, whose edited matrices then stand in place of the base model's.
+    Rows under different updates can share a pass only if `base.one_pass.holds_edits(updates)`. Otherwise each
+    pass must be for one update, whose edited matrices replace those of the base model.
     """
     network, together = base.network, base.one_pass.holds_edits(updates)
 
@@ -267,13 +267,13 @@ def low_rank_under(
 
 
 def reached(start: AbstractModel, updates: Sequence[Changes], batches: Sequence[Batch]) -> list[list[bool]]:
-    """Of each batch, whether its update makes the model answer each of its edits with the edit's target.
+    """Returns, for each batch, whether its update makes the model answer each edit with its target.
 
     Args:
-        start: the model that is updated. Where it has a `protocol`, answers are decoded and compared as that
-            does for success; else the target's tokens must be the greedy answer.
-        updates: of each batch, so far.
-        batches: what they are to reach.
+        start: the model that is updated. If it has a `protocol`, answers are decoded and compared as the
+            protocol says for success. Otherwise the target's tokens must be the greedy answer.
+        updates: the update of each batch so far.
+        batches: the edits, with their targets.
     """
     edits = [edit for batch in batches for edit in batch]
     owners = [place for place, batch in enumerate(batches) for _ in batch]
