@@ -22,11 +22,11 @@ from kebench.edits.versions import Route, Routed, Says, Versions
 from kebench.errors import BrokenEditor
 from kebench.models.changes import Changes, Dense
 from kebench.models.model import AbstractModel
-from kebench.running.folder import read_base
 from kebench.running.progress import Silent
 from kebench.running.run import run
 from kebench.running.shard import EDITS_AT_ONCE
 from kebench.scoring.record import RunRecord
+from kebench.scoring.rows import read_base
 
 TUNED = FineTuning(layers="first", learning_rate=1e-2, max_steps=3)
 
