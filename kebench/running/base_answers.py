@@ -1,4 +1,4 @@
-"""The base pass: what the base model says to every prompt and paraphrase, once per (model, task), cached."""
+"""Computes the base model's answers to all prompts and paraphrases once, and caches them."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ from kebench.scoring.protocols import Protocol, Targets
 logger = logging.getLogger(__name__)
 
 VERSION = 2
-"""Raised when the same model and records would give another file."""
+"""Raise this number when the same model and records give another file."""
 ALTERNATIVE_BEAMS = 5
 _SINCE = ("prediction", "logit", "further")
 """The fields of a record that older packs do not have."""
@@ -31,7 +31,7 @@ AT_ONCE = 512
 
 @dataclass(frozen=True)
 class AnsweredParaphrase:
-    """A record's paraphrase, and what the base model says to it."""
+    """A record's paraphrase, and the base model's answer to it."""
 
     text: str
     source: str
@@ -41,7 +41,7 @@ class AnsweredParaphrase:
 
 @dataclass(frozen=True)
 class AnsweredQuestion:
-    """A question that belongs to one record, and what the base model says to it."""
+    """A question that belongs to one record, and the base model's answer to it."""
 
     question: OwnQuestion
     answer: str
@@ -49,19 +49,19 @@ class AnsweredQuestion:
 
 @dataclass(frozen=True)
 class AnsweredRecord:
-    """A record and what the base model says to it.
+    """A record with the base model's answers.
 
     Attributes:
-        id, fact, prompt, gold, subject: the record's.
-        prediction: y.
-        correct: whether the model's own answer is a gold one.
-        margin: how far the model's own answer is from flipping, in nats.
-        alternatives: answers that could be asked for instead: the other labels; the pack's, if it gives
-            any; or the beam-5 ones that differ enough from y. None where no edit asks for one.
-        target: the alternative drawn, with a seed derived from the id; None where there is none.
-        paraphrases: with the answers to them.
-        held_out: the record's.
-        own: the model's own answer, where y is not that but what the pack stores.
+        id, fact, prompt, gold, subject, held_out: as in the record.
+        prediction: the answer y to x: the model's own answer, or the answer that the pack stores.
+        correct: True if the model's own answer is a gold answer.
+        margin: the margin of the model's own answer, in nats: how far it is from being another answer.
+        alternatives: answers that an edit could ask for instead of y: the other labels; or those of the pack,
+            if it has any; or those of the five best beams that differ enough from y. Empty if edits ask for
+            gold answers.
+        target: one of the alternatives, drawn with a seed derived from the id; None if there is none.
+        paraphrases: the record's paraphrases, with the answers to them.
+        own: the model's own answer, if y is the answer that the pack stores; otherwise None.
         further: the record's own questions, with the answers to them.
     """
 
@@ -82,12 +82,12 @@ class AnsweredRecord:
 
     @property
     def said(self) -> str:
-        """What the model itself says."""
+        """The model's own answer."""
         return self.prediction if self.own is None else self.own
 
     @property
     def stored(self) -> str | None:
-        """What the pack's authors stored, where that is y; their paraphrases are then taken as they are."""
+        """The answer that the pack's authors stored, if it is y. Then all their paraphrases are asked."""
         return None if self.own is None else self.prediction
 
 
@@ -103,11 +103,11 @@ def answered(
     *,
     targets: Targets = "alternative",
 ) -> tuple[AnsweredRecord, ...]:
-    """The records with the base model's answers, from the cache or made now.
+    """Returns the records with the base model's answers, from the cache or computed now.
 
-    The cache is by content: the model's `identity`, the records, how they are asked and decoded. A file of it
-    that is damaged is made again, after a warning. With gold targets nothing is asked of the beams, which are
-    most of the work.
+    The key of the cache is a hash of the model's `identity`, the records, and how they are asked and decoded.
+    A damaged file is replaced, after a warning. With gold targets there is no beam search for alternatives,
+    which is most of the work.
     """
     key = _key(model, identity, records, protocol, targets)
     path = home() / "answers" / f"{key}.jsonl"
@@ -128,10 +128,10 @@ def predicted(
     protocol: Protocol,
     report: Report = lambda _done, _all, _words: None,
 ) -> list[str]:
-    """What the model answers to each record's prompt, and nothing else; from the cache or made now.
+    """Returns the model's answer to each record's prompt, from the cache or computed now.
 
-    Much less work than `answered`, for those who need no paraphrases, margins or alternatives. The
-    predictions are the same.
+    The answers are those of `answered`. This is much less work, because paraphrases are not asked, and
+    margins and alternatives are not computed.
     """
     key = _key(model, identity, records, protocol, "gold")
     path = home() / "answers" / f"{key}.predictions.jsonl"
@@ -165,7 +165,7 @@ def _answer_all(
             record.prediction or "" if stored else said
             for record, said, stored in zip(part, own, from_pack, strict=True)
         ]
-        # Most paraphrases get the prompt's answer; a guess saves decoding and changes nothing.
+        # Most paraphrases have the prompt's answer. A guess saves decoding and does not change the answer.
         asked = [(p, y) for record, y in zip(part, own, strict=True) for p in record.paraphrases]
         said = iter(
             model.answer([p.text for p, _ in asked], guesses=[y for _, y in asked], beams=protocol.beams)
@@ -199,7 +199,7 @@ def _answer_all(
 
 
 def margins_of(model: AbstractModel, prompts: Sequence[str], answers: Sequence[str]) -> list[float]:
-    """The margin of each answer; 0, as if about to flip, for an empty one, which cannot be fed back."""
+    """Returns the margin of each answer; 0 for an answer that cannot be read back, such as an empty one."""
     pairs = zip(prompts, answers, strict=True)
     whole = [index for index, (prompt, y) in enumerate(pairs) if model.canonical(prompt, y) is not None]
     found = iter(model.margins([prompts[i] for i in whole], [answers[i] for i in whole]))
@@ -216,7 +216,7 @@ def _alternatives(
     protocol: Protocol,
     targets: Targets,
 ) -> list[tuple[str, ...]]:
-    """What could be asked for instead of y; nothing where edits ask for the gold answer."""
+    """Returns the answers that each edit could ask for instead of y; none if edits ask for gold answers."""
     if targets == "gold":
         return [()] * len(records)
     labels = model.prompt_format.labels if model.family == "classifier" else ()
@@ -228,9 +228,7 @@ def _alternatives(
     beams = iter(model.hypotheses([records[index].prompt for index in from_beams], ALTERNATIVE_BEAMS))
     found = []
     for record, y in zip(records, predictions, strict=True):
-        if takes_stored(
-            record, protocol
-        ):  # theirs may ask for what is said already; of labels, for the first
+        if takes_stored(record, protocol):  # even if y is among them; the first one, if they are labels
             found.append(record.alternatives[:1] if labels else record.alternatives)
         elif labels:
             found.append(tuple(label for label in labels if label != y))
@@ -239,23 +237,24 @@ def _alternatives(
             found.append(tuple(others))
         elif protocol.alternatives == "decao2021":
             kept = (text.strip() for text in differing_decao2021(next(beams), y))
-            found.append(tuple(text for text in kept if text))  # a blank one cannot be taught
+            found.append(tuple(text for text in kept if text))  # a blank answer cannot be a target
         else:
             found.append(differing(next(beams), y))
     return found
 
 
 def takes_stored(record: Record, protocol: Protocol) -> bool:
-    """Whether what the pack's authors stored about a record stands in for what the model says."""
+    """Returns True if the answers that the pack's authors stored replace the model's own."""
     return protocol.base_answers == "stored" and record.prediction is not None
 
 
 def differing_decao2021(candidates: Sequence[str], prediction: str) -> tuple[str, ...]:
-    """The candidates that De Cao et al. would keep as alternatives, in their order; some may be blank.
+    """Returns the candidates that De Cao et al. would keep as alternatives, in order. Some may be blank.
 
-    Kept is what differs, normalised, if it is under 5 characters as it stands, dots and spaces counted; else
-    what is more than 4 edits away. Then all full stops go. Source: their script
-    `predictions_and_alternatives_kilt.py`, by reading (reference §1.8).
+    A candidate of less than 5 characters, dots and spaces included, is kept if it differs from the prediction
+    after normalisation. A longer one is kept if its edit distance, after normalisation, is more than 4. Then
+    all full stops are removed. Source: their script `predictions_and_alternatives_kilt.py`, as it reads
+    (reference §1.8).
     """
     y = normalise_decao2021(prediction)
     kept: dict[str, None] = {}
@@ -267,10 +266,11 @@ def differing_decao2021(candidates: Sequence[str], prediction: str) -> tuple[str
 
 
 def differing(candidates: Sequence[str], prediction: str) -> tuple[str, ...]:
-    """The candidates far enough from the prediction to be another answer, nearly by De Cao et al.'s rule.
+    """Returns the candidates that differ enough from the prediction to be another answer.
 
-    Both normalised: another string if shorter than 5 characters, else more than 4 edits away. Full stops
-    at the ends go, those within ("St. Louis") stay.
+    The rule is nearly that of De Cao et al. After normalisation, a candidate of less than 5 characters must
+    differ from the prediction, and a longer one must have an edit distance of more than 4. Full stops at both
+    ends are removed; others ("St. Louis") stay.
     """
     y = normalise_decao2021(prediction)
     kept: dict[str, None] = {}
@@ -288,14 +288,14 @@ def _key(
 ) -> str:
     content: list[Any] = [VERSION, identity, asdict(model.prompt_format), protocol.beams]
     content += [protocol.gold_equality, *map(_content, records)]
-    content += [targets] if targets == "gold" else []  # without alternatives
+    content += [targets] if targets == "gold" else []  # no alternatives then
     content += [protocol.alternatives] if protocol.alternatives != "kebench" else []
     content += ["stored"] if any(takes_stored(record, protocol) for record in records) else []
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _content(record: Record) -> dict[str, Any]:
-    """A record's fields; those of `_SINCE` only if not empty, so that older packs keep their keys."""
+    """Returns a record's fields, without empty fields of `_SINCE`, so that older packs keep their keys."""
     fields = asdict(record)
     return {name: fields[name] for name in fields if fields[name] not in (None, ()) or name not in _SINCE}
 

@@ -1,4 +1,4 @@
-"""Edit requests: which records are edited, to say what, and which of their paraphrases count."""
+"""Decides which records are edited, what their targets are, and which of their paraphrases are asked."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Case:
-    """One edit, and what the harness alone knows of it.
+    """One edit, and what the editor is not told about it.
 
     Attributes:
         edit: what the editor is told.
         fact: the record's fact key.
-        paraphrases: P^x: those which the base model answers as it answers x (the paper's *filtered*), or all
-            where the task asks all; where the protocol takes what the pack's authors stored, those that they
-            filtered.
-        held_out: whether its relation is kept from every editor's training.
-        held_out_wordings: those of the paraphrases whose wording is kept from every editor's training.
-        further: the questions that belong to this edit alone: its neighbourhood, its portability.
+        paraphrases: P^x: the paraphrases to which the base model gives the same answer as to x (the paper's
+            *filtered* ones); or all, if the task says so; or those that the pack's authors filtered, if the
+            protocol uses the answers that they stored.
+        held_out: True if no editor is trained on the record's relation.
+        held_out_wordings: those of the paraphrases whose wording no editor is trained on.
+        further: the questions that belong to this edit alone: its neighbourhood and its portability.
     """
 
     edit: Edit
@@ -45,13 +45,13 @@ class Case:
 
 @dataclass(frozen=True)
 class Cases:
-    """The edits of a split, and what was set aside on the way.
+    """The edits of a split, and how many records and paraphrases were set aside.
 
     Attributes:
-        cases: in their seeded order.
-        set_aside: why a record is not edited → how many are not.
-        paraphrases: of the records considered.
-        disagreeing: those of them the base model answers otherwise than x, and which are set aside.
+        cases: the edits in their seeded order.
+        set_aside: reason → the number of records that are not edited for this reason.
+        paraphrases: the number of paraphrases of all records.
+        disagreeing: the number of those that are set aside: the base model answers them otherwise than x.
     """
 
     cases: tuple[Case, ...]
@@ -68,11 +68,11 @@ def make_cases(
     seed: int,
     paraphrases: ParaphrasesAsked = "agreeing",
 ) -> Cases:
-    """Every record that can be edited: it has a target, and a paraphrase the base model agrees on.
+    """Returns the edits of all records that can be edited.
 
-    A split without a single paraphrase (KILT's) is edited all the same; its equivalence is NaN. With
-    `paraphrases="all"` no record needs one, and no paraphrase is set aside because the base model answers it
-    otherwise.
+    Such a record has a target, and a paraphrase to which the base model gives the same answer as to x. If no
+    record of the split has a paraphrase, as in KILT, none is needed, and equivalence is NaN. With
+    `paraphrases="all"` no record needs one, and no paraphrase is set aside because of its answer.
     """
     need_paraphrase = paraphrases == "agreeing" and any(record.paraphrases for record in records)
     cases: list[Case] = []
@@ -106,7 +106,7 @@ def make_cases(
 def _counting(
     record: AnsweredRecord, protocol: Protocol, asked: ParaphrasesAsked
 ) -> list[AnsweredParaphrase]:
-    """The paraphrases that count, of which the protocol may leave out those that are x or another again."""
+    """Returns the paraphrases that are asked. The protocol may leave out repeated texts."""
     if asked == "all":
         found = list(record.paraphrases)
     elif record.stored is not None:
@@ -132,7 +132,7 @@ def _target(record: AnsweredRecord, targets: Targets) -> str | None:
 
 
 def _further(record: AnsweredRecord, target: str, protocol: Protocol) -> tuple[Question, ...]:
-    """The record's own questions, as they are asked after its edit to this target."""
+    """Returns the record's own questions that are asked after its edit to this target."""
     places = enumerate(record.further)
     return tuple(
         _question(record, number, each)

@@ -1,7 +1,7 @@
 """Checks whether an editor keeps the rules of all editors, on a tiny model and a handful of records.
 
-The models have random weights and two layers, so that a check takes seconds and needs no network. They show
-whether an editor keeps to its contract, and not whether it edits well.
+The models are small and have random weights, so that a check takes seconds and needs no network. The checks
+show whether an editor keeps its contract, and not whether it edits well.
 """
 
 import json
@@ -61,18 +61,18 @@ from kebench.task import Family, Task, load_task
 TASK_OF: Mapping[Family, str] = {"classifier": "fever", "seq2seq": "zsre", "causal": "zsre"}
 """Family → the task whose records and tokenizer come with kebench."""
 N_RECORDS = 24
-"""How many records of the train split an editor learns from; edits are of the first ones."""
+"""The number of records of the train split that an editor learns from. The first of them are edited."""
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What came of one check.
+    """The outcome of one check.
 
     Attributes:
-        name: what was checked.
-        on: the model, as `classifier` or `seq2seq, bfloat16`; empty for what needs no model.
+        name: the name of the check.
+        on: the model, as `classifier` or `seq2seq, bfloat16`; empty if the check needs no model.
         outcome: `ok`, `FAILED` or `skipped`.
-        why: one line; empty for `ok`.
+        why: the reason, one line; empty for `ok`.
     """
 
     name: str
@@ -86,21 +86,21 @@ class Checked:
 
 
 class Skipped(Exception):
-    """The check does not concern this editor; the message says why."""
+    """The check does not apply to this editor. The message says why."""
 
 
 class Broken(Exception):
-    """The editor does not keep the rule; the message says how."""
+    """The editor breaks the rule. The message says how."""
 
 
 @dataclass(frozen=True)
 class Bench:
-    """An editor and what it is tried on.
+    """An editor, and the model and the records that it is checked with.
 
     Attributes:
         editor: the editor.
         base: the model.
-        records: of a train split.
+        records: records of a train split.
     """
 
     editor: AbstractEditor
@@ -109,7 +109,7 @@ class Bench:
 
     @cached_property
     def edits(self) -> list[Edit]:
-        """Three edits to other answers, the first two of which have targets of one and of many tokens."""
+        """Three edits. Targets of generative models have one token, or many."""
         return self._requests(self.records[:3])
 
     def _requests(self, records: Sequence[Record]) -> list[Edit]:
@@ -124,7 +124,7 @@ class Bench:
 
     @cached_property
     def training(self) -> TrainingSet:
-        """The records as the base model answers them; a quarter is for choosing."""
+        """The records with the base model's answers. A quarter of them is for choosing a checkpoint."""
         made = [
             TrainingEdit(
                 record.fact, replace(edit, paraphrases=tuple(p.text for p in record.paraphrases[:2]))
@@ -141,11 +141,11 @@ class Bench:
 
     @cached_property
     def state(self) -> State:
-        """What the editor learns; nothing for one that does not."""
+        """The editor's state; empty if it learns nothing."""
         return self.learn(0)
 
     def learn(self, seed: int) -> State:
-        """What the editor learns where the global random generators start from a seed."""
+        """Returns the editor's state, learnt after the global random generators were seeded."""
         if not isinstance(self.editor, AbstractTrainedEditor):
             return {}
         learner = self.editor.prepared_by()
@@ -157,17 +157,17 @@ class Bench:
                 return learner.prepare(self.base, self.training, workspace)
 
     def make(self, edits: Sequence[Edit]) -> Versions:
-        """A version for each edit, as in the regime `single`."""
+        """Returns a version for each edit, as in the regime `single`."""
         return versions_of_each(self.editor, self.state, self.base, edits)
 
     def questions(self) -> list[str]:
-        """What every edited model is asked."""
+        """Returns the prompts that every edited model is asked."""
         return [record.prompt for record in self.records[:6]]
 
 
 @contextmanager
 def _from_seed(seed: int) -> Iterator[None]:
-    """Starts the global random generators from a seed."""
+    """Seeds the global random generators."""
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
@@ -178,7 +178,7 @@ def _from_seed(seed: int) -> Iterator[None]:
 
 
 def says_what_it_is(editor: AbstractEditor) -> None:
-    """The class has a citation, families, regimes and a docstring."""
+    """Checks that the class has a citation, families, regimes and a docstring."""
     check_class(type(editor), type(editor).__name__)
     if not editor.is_control and not editor.citation.strip():
         raise Broken("citation: found '', wanted the method's paper, or is_control = True")
@@ -189,7 +189,7 @@ def says_what_it_is(editor: AbstractEditor) -> None:
 
 
 def settings_are_recordable(editor: AbstractEditor) -> None:
-    """The settings are JSON, and the same editor is made of them again."""
+    """Checks that the settings can be written as JSON, and give the same editor when they are read."""
     settings = settings_of(editor)
     try:
         text = json.dumps(settings, allow_nan=False)
@@ -201,7 +201,7 @@ def settings_are_recordable(editor: AbstractEditor) -> None:
 
 
 def learns_the_same(bench: Bench) -> None:
-    """`prepare` does not draw from a global random generator."""
+    """Checks that `prepare` does not depend on a global random generator."""
     if not isinstance(bench.editor, AbstractTrainedEditor):
         raise Skipped("it learns nothing")
     first, second = bench.learn(1), bench.learn(2)
@@ -210,7 +210,7 @@ def learns_the_same(bench: Bench) -> None:
 
 
 def edits_and_leaves_nothing(bench: Bench) -> None:
-    """Updates have right names and shapes and are finite; nothing is left behind in the base model."""
+    """Checks that updates are finite and fit the model, and that the base model is as it was."""
     before = fingerprint(bench.base.network)
     made = bench.make(bench.edits)
     if made.failures:
@@ -222,7 +222,7 @@ def edits_and_leaves_nothing(bench: Bench) -> None:
 
 
 def repeats_itself(bench: Bench) -> None:
-    """The same edits give the same updates and answers, whatever the global random seed is."""
+    """Checks that updates and answers do not depend on a global random generator."""
     found = []
     for seed in (1, 2):
         batches = [(edit,) for edit in bench.edits]
@@ -240,7 +240,7 @@ def repeats_itself(bench: Bench) -> None:
 
 
 def takes_edits_together(bench: Bench) -> None:
-    """An edit is the same alone and in a group."""
+    """Checks that an edit is the same alone and in a group."""
     made = bench.make(bench.edits)
     alone = {place: bench.make([edit]) for place, edit in enumerate(bench.edits)}
     questions = {place: [edit.prompt, *bench.questions()] for place, edit in enumerate(bench.edits)}
@@ -248,7 +248,7 @@ def takes_edits_together(bench: Bench) -> None:
 
 
 def takes_odd_edits(bench: Bench) -> None:
-    """Empty, long, repeated and non-Latin prompts, and targets of many tokens, are edits like others."""
+    """Checks edits with empty, long, repeated or non-Latin prompts, and with targets of many tokens."""
     plain = bench.edits[0]
     many = plain.target if bench.base.prompt_format.labels else "a town by the sea, and the hills behind it"
     odd = {
@@ -269,7 +269,7 @@ def takes_odd_edits(bench: Bench) -> None:
 
 
 def _accepted(bench: Bench, name: str, edits: Sequence[Edit]) -> None:
-    """Makes and asks edits, which may be refused with a user's error, but not fail by another."""
+    """Makes edits and asks the edited models. A `KebenchError` is allowed, other errors are not."""
     try:
         made = bench.make(edits)
         made.answer(bench.questions(), [0] * 6, [""] * 6)
@@ -279,14 +279,14 @@ def _accepted(bench: Bench, name: str, edits: Sequence[Edit]) -> None:
 
 
 def takes_batches(bench: Bench) -> None:
-    """Three edits in one model."""
+    """Checks that three edits can be made in one model together."""
     if "batch" not in bench.editor.regimes:
         raise Skipped("its regimes do not include batch")
     _one_version(bench, bench.edits, bench.base, [Caller(bench.editor, bench.base).begin(bench.state)])
 
 
 def takes_sequences(bench: Bench) -> None:
-    """Edits one after the other; what is carried is a value that survives a checkpoint."""
+    """Checks edits one after the other, and that carried values are the same after a checkpoint."""
     if "sequential" not in bench.editor.regimes:
         raise Skipped("its regimes do not include sequential")
     caller = Caller(bench.editor, bench.base)
@@ -313,7 +313,7 @@ def takes_sequences(bench: Bench) -> None:
 def _one_version(
     bench: Bench, batch: Sequence[Edit], start: AbstractModel, carried: Sequence[Carried]
 ) -> tuple[Version, Carried]:
-    """The version of one batch, after it was asked."""
+    """Returns the version of one batch, after asking it, and the carried value."""
     caller = Caller(bench.editor, bench.base)
     (version,), (carries,) = caller.edit(bench.state, start, [tuple(batch)], carried)
     made = Versions(start, [version])
@@ -349,15 +349,16 @@ IN_BFLOAT16 = "edits, and leaves nothing behind"
 def check_editor(
     editor: AbstractEditor, task: Task | None = None, model: AbstractModel | None = None
 ) -> Iterator[Checked]:
-    """Tries an editor, and gives the outcome of each check as it comes.
+    """Checks an editor, and yields the outcome of each check.
 
     Args:
         editor: the editor.
-        task: whose family and records are used; by default a tiny model of every family that it serves.
-        model: the model to edit; by default a tiny one with random weights.
+        task: the task whose family and records are used. By default the checks are repeated with every family
+            that the editor serves.
+        model: the model to edit; by default a tiny model with random weights.
 
     Raises:
-        KebenchError: the task has no pack at hand.
+        KebenchError: the pack of the task cannot be loaded.
     """
     for name, check in OF_THE_CLASS:
         yield _checked(name, "", partial(check, editor))
@@ -378,13 +379,13 @@ def check_editor(
 
 
 def _in_bfloat16(bench: Bench, half: Bench) -> None:
-    """Edits a model in bfloat16 with what was learnt in float32, which serves every dtype."""
+    """Checks edits of a model in bfloat16, with the state that was learnt in float32."""
     half.__dict__["state"] = bench.state
     edits_and_leaves_nothing(half)
 
 
 def _checked(name: str, on: str, check: Callable[[], None]) -> Checked:
-    """Runs one check; whatever an editor raises is its outcome."""
+    """Runs one check and returns its outcome, also if the editor raises an error."""
     try:
         with watching():
             check()
@@ -401,10 +402,10 @@ def _checked(name: str, on: str, check: Callable[[], None]) -> Checked:
 
 
 def tiny_model(family: Family, dtype: torch.dtype = torch.float32) -> AbstractModel:
-    """A model of two layers with the same random weights every time, and a tokenizer that kebench has.
+    """Returns a small model, always with the same random weights, and a tokenizer shipped with kebench.
 
     Raises:
-        KebenchError: what comes with kebench is not there.
+        KebenchError: the tokenizer is not part of this installation of kebench.
     """
     task = load_task(TASK_OF[family])
     folder = shipped_folder(task.models[task.default_model].shipped, MODEL_CARD)
@@ -417,7 +418,7 @@ def tiny_model(family: Family, dtype: torch.dtype = torch.float32) -> AbstractMo
         with torch.no_grad():
             for parameter in network.parameters():
                 if parameter.ndim > 1:
-                    parameter.normal_(0, 0.35)  # wide enough that answers depend on the prompt
+                    parameter.normal_(0, 0.35)  # large enough that answers depend on the prompt
     labels = task.labels if family == "classifier" else ()
     prompts = PromptFormat(max_prompt_tokens=48, max_answer_tokens=8, labels=labels)
     return FAMILIES[family](f"tiny {family}", network.to(dtype), tokenizer, prompts)

@@ -1,4 +1,4 @@
-"""What a number was computed on: versions, hardware, memory."""
+"""Describes what a number was computed on: versions, hardware and memory."""
 
 import platform
 import resource
@@ -19,8 +19,8 @@ PACKAGES = ("kebench", "torch", "transformers", "tokenizers", "numpy", "rapidfuz
 def versions() -> dict[str, str]:
     """Returns the versions of Python and of every package that could change a number.
 
-    From a checkout it holds the commit of kebench too. It is read once in a process, whose modules stay as
-    they were imported whatever becomes of the files.
+    In a checkout, the commit of kebench is among them. It is read once in a process: modules that are loaded
+    do not change when the files do.
     """
     return dict(_versions())
 
@@ -38,7 +38,7 @@ def _versions() -> dict[str, str]:
 
 
 def _commit() -> str | None:
-    """The commit of the checkout this file is in, `+dirty` if anything tracked differs from it."""
+    """Returns the commit of the checkout of this file, with `+dirty` if a tracked file differs from it."""
     here = Path(__file__).resolve().parent
 
     def git(*words: str) -> str:
@@ -47,14 +47,14 @@ def _commit() -> str | None:
         ).stdout.strip()
 
     try:
-        git("ls-files", "--error-unmatch", Path(__file__).name)  # a wheel inside someone else's checkout
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # fails for a wheel inside another checkout
         return git("rev-parse", "HEAD")[:12] + ("+dirty" if git("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.SubprocessError):
         return None
 
 
 def hardware(device: torch.device) -> dict[str, str | int]:
-    """The processor, its threads, and the accelerator if one is used."""
+    """Returns the processor, its threads, and the accelerator if one is used."""
     found: dict[str, str | int] = {
         "machine": platform.machine(),
         "cpu": _cpu_name(),
@@ -67,10 +67,10 @@ def hardware(device: torch.device) -> dict[str, str | int]:
 
 
 def execution(model: AbstractModel) -> dict[str, str | int]:
-    """The hardware a model is on, its number type and its batches.
+    """Returns the hardware that a model is on, its number type and its batches.
 
-    `edits_in_one_pass` is there, and false, where edits had to be asked one by one (`OnePass`). `prompts_cut`
-    is there where prompts were longer than the task allows.
+    `edits_in_one_pass`, which is false, is present only if edits had to be asked one by one (`OnePass`).
+    `prompts_cut` is present only if prompts were longer than the task allows.
     """
     found = {**hardware(model.device), "dtype": model.dtype, **model.batching.facts()}
     if model.n_cut:
@@ -87,7 +87,7 @@ def _cpu_name() -> str:
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Counts the peak from here on, where the system lets it be reset: on CUDA, and on Linux."""
+    """Starts to measure the peak anew, on systems that can do this: CUDA and Linux."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     with suppress(OSError):
@@ -95,7 +95,7 @@ def reset_peak_memory(device: torch.device) -> None:
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """The most memory held since the reset: by the process, or on the accelerator where one is used."""
+    """Returns the peak since `reset_peak_memory`, of the accelerator if one is used, else of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     with suppress(OSError):

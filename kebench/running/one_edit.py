@@ -1,4 +1,4 @@
-"""One edit, made by itself or again from a run: to look at it, and to ship it."""
+"""Makes one edit by itself, or an edit of a run again, to inspect it and to export it."""
 
 import json
 from collections.abc import Sequence
@@ -44,12 +44,12 @@ class Edited:
     """An edit that was made.
 
     Attributes:
-        edit: what was asked for.
+        edit: the request.
         editor: the name of the editor.
-        answers: to the prompt, and then to the other questions.
-        update: of the base model's weights; None where the editor changes none.
+        answers: the answers to the prompt, and then to the other questions.
+        update: the update of the base model's weights; None if the editor changes no weights.
         base: the model before the edit.
-        model: the model after it, with a network of its own; None where the editor changes no weights.
+        model: the model after the edit, with a network of its own; None if the editor changes no weights.
     """
 
     edit: Edit
@@ -96,7 +96,7 @@ class Edited:
         return folder
 
     def to_lora(self, folder: str | Path, *, rank: int | None = None) -> dict[str, float]:
-        """Writes the edit as a LoRA adapter that peft loads: see `Update.to_lora`, also for what it returns.
+        """Writes the edit as a LoRA adapter for peft, and returns the residuals: see `Update.to_lora`.
 
         Raises:
             BadSetting: the editor changes no weights, or its update cannot be an adapter.
@@ -121,21 +121,21 @@ def edit(
     device: str | None = None,
     progress: Progress | None = None,
 ) -> Edited:
-    """Makes one edit of a model, and asks it before and after.
+    """Makes one edit of a model, and asks the model before and after it.
 
     Args:
-        editor: as `kebench run` takes it. One that learns first is trained now, if it is not trained yet.
-        prompt: the question x.
-        target: the answer a that the model is to give.
-        task: how prompts are put to the model, and on what the editor is trained. By default the task that
-            has a model of that name.
+        editor: the editor, as `kebench run` takes it. If it has to be trained first, it is trained now.
+        prompt: the prompt x.
+        target: the answer a that the model should give.
+        task: the task, which says how the model is asked and what the editor is trained on. By default the
+            task that has a model of that name.
         model: one of the task's models, a folder, or a Hub id; by default the pack's.
-        pack: what the editor is trained on; by default the task's.
-        subject: what the prompt is about, a part of it, for editors that need one.
-        also: other questions to ask before and after.
-        settings: changes of the editor's settings.
-        device: by default `cuda` if there is one.
-        progress: where to tell how far it is.
+        pack: the pack that the editor is trained on; by default the task's.
+        subject: what the prompt is about, a part of the prompt. Some editors need it.
+        also: other prompts to ask before and after.
+        settings: settings of the editor that replace those of its file.
+        device: the device; by default `cuda` if there is one.
+        progress: shows the progress.
 
     Raises:
         KebenchError: a name or a setting is wrong, or the editor could not make the edit.
@@ -163,19 +163,19 @@ def edit_again(
     """Makes an edit of a run again.
 
     Args:
-        run: the run's folder, of the regime `single`.
+        run: the folder of a run in the regime `single`.
         id_: the edit's id.
-        editor: whose edit it is; needed where the run holds several editors.
-        task: where the task's file is, if it is not one of kebench's.
-        model: where the base model is, if that cannot be told from its name.
-        also: other questions to ask before and after.
-        device: by default `cuda` if there is one.
-        progress: where to tell how far it is.
+        editor: the editor that made the edit. It is needed if the run has several editors.
+        task: the path of the task's file, if the task is not one of kebench's.
+        model: the base model, if its name in the run is not enough to find it.
+        also: other prompts to ask before and after.
+        device: the device; by default `cuda` if there is one.
+        progress: shows the progress.
 
     Raises:
         NotFound: the run has no such editor, or no such edit.
-        BadSetting: the run is of another regime, or the model here is not the one that it edited.
-        BadFile: the folder holds no run.
+        BadSetting: the run has another regime, or the model is not the one that was edited.
+        BadFile: the folder does not hold a run.
     """
     run, progress = Path(run), progress or Silent()
     setting = _setting(run)
@@ -256,7 +256,7 @@ def _inputs(
     progress: Progress,
     setting: Setting | None = None,
 ) -> RunInputs:
-    """What an editor is prepared with; nothing is asked of the base model for it."""
+    """Returns what an editor is prepared with, without base answers."""
     found = find_pack(task, pack)
     loaded = find_model(task, model, found, progress, device_or_default(device))
     rules = protocol("strict" if setting is None else setting.protocol["name"], labels=bool(task.labels))
@@ -272,7 +272,7 @@ def _inputs(
 
 
 def _task_of(model: str | None) -> Task:
-    """The one task that has a model of that name."""
+    """Returns the only task that has a model of that name."""
     tasks = [load_task(name) for name in task_names()]
     having = [task for task in tasks if model in task.models]
     if len(having) != 1:
@@ -281,7 +281,7 @@ def _task_of(model: str | None) -> Task:
 
 
 def _editor_of(place: Path) -> dict[str, Any]:
-    """The path and the settings of the editor in a run's folder."""
+    """Returns the path and the settings of the editor in a run's folder."""
     file = place / "editor.json"
     try:
         found = json.loads(file.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""What a run will do: its setting, its edits, and what each is asked."""
+"""Plans a run: its setting, its edits, and the questions after each edit."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -23,14 +23,14 @@ class Plan:
     """What is the same for every editor of a run.
 
     Attributes:
-        inputs: task, pack, model and base answers.
-        setting: what the numbers may be compared with.
-        cases: the edits in their seeded order; with a precision, as many of them as it takes.
-        base: the test set with the base answers, as the scorer takes it.
-        retain_size: test questions an edit.
-        retain_seed: of their draw.
+        inputs: the task, the pack, the model and the base answers.
+        setting: the setting; numbers of the same setting can be compared.
+        cases: the edits in their seeded order. With a precision, the run may need only the first of them.
+        base: the test set with the base answers, for the scorer.
+        retain_size: the number of test questions after each edit.
+        retain_seed: the seed for their choice.
         regime: how the edits follow each other.
-        fail_fast: whether the first edit that fails ends the run.
+        fail_fast: True if the first failed edit ends the run.
     """
 
     inputs: RunInputs
@@ -44,9 +44,9 @@ class Plan:
 
     @staticmethod
     def of(inputs: RunInputs, settings: RunSettings) -> "Plan":
-        """The plan that settings mean."""
+        """Returns the plan for some settings."""
         task: Task = inputs.task
-        # The task's number suits its size; a precision takes what it takes, so there the limit is the pack.
+        # The task limits the number of edits, but not with a precision, which may need all edits of the pack.
         by_default = task.edits if settings.precision is None else 0
         limit = by_default if settings.limit is None else settings.limit
         regime = settings.as_regime()
@@ -99,13 +99,13 @@ class Plan:
         return Plan(inputs, setting, cases, base, size, settings.retain_seed, regime, settings.fail_fast)
 
     def sample(self, case: Case) -> list[BaseAnswer]:
-        """The test questions one edit is asked: the same for every editor."""
+        """Returns the test questions after one edit, which are the same for every editor."""
         places = tuple(row.stratum for row in self.base)
         drawn = draw_sample(places, self.retain_size, seed=self.retain_seed, edit_id=case.edit.id)
         return [self.base[index] for index in drawn]
 
     def base_facts(self) -> dict[str, Any]:
-        """What a reader should know of the base model's answers."""
+        """Returns facts about the base model's answers, for the record."""
         test: Sequence[AnsweredRecord] = self.inputs.test
         cases = self.inputs.cases
         sources = self.inputs.pack.lock.origin
@@ -126,5 +126,5 @@ class Plan:
 
 
 def _named(question: Question) -> dict[str, Any]:
-    """A question as JSON holds it; no question of a case has tags."""
+    """Returns a question as JSON, without its tags, because no question of a case has any."""
     return {name: value for name, value in asdict(question).items() if name != "tags"}

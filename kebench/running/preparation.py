@@ -1,4 +1,4 @@
-"""Loads, or makes and caches, what a run needs: pack, base model, base answers, and the editors' states."""
+"""Loads, or makes and caches, what a run needs: the pack, the base model, its answers, editors' states."""
 
 import hashlib
 import json
@@ -50,14 +50,15 @@ from kebench.training.card import is_complete, remove_damaged_card, write_card
 
 
 def find_pack(task: Task, name: str | None) -> Pack:
-    """The pack of that name or in that folder; by default the task's.
+    """Returns the pack of that name or in that folder; by default the task's.
 
-    A pack that is not built yet is built from the folder `$KEBENCH_DATA`, or from the Hub alone.
+    A pack that is not built yet is built from files in `$KEBENCH_DATA`, or from the Hub.
 
     Raises:
         NotFound: there is no such pack.
-        BadSetting: it is not built, and its sources are not at hand; says the command that builds it.
-        BadFile: it is not what its lock says.
+        BadSetting: the pack is not built, and its sources are missing. The message has the command that
+            builds it.
+        BadFile: the pack does not agree with its lock.
     """
     name = name or task.default_pack
     if name not in task.packs:
@@ -86,19 +87,19 @@ def find_pack(task: Task, name: str | None) -> Pack:
 
 
 def pack_name(task: Task, name: str | None) -> str:
-    """What tables call the pack of that name or in that folder; by default the task's.
+    """Returns the name in tables of the pack of that name or in that folder; by default the task's.
 
     Raises:
-        KebenchError: it is a folder, and holds no pack.
+        KebenchError: the name is a folder that holds no pack.
     """
     name = name or task.default_pack
     return name if name in task.packs else find_pack(task, name).name
 
 
 def _made_by(recipe: PackRecipe, pack: Pack) -> bool:
-    """Whether a pack holds the sources that a recipe pins, read and split as it says.
+    """Returns True if a pack has the sources that a recipe pins, read and split as the recipe says.
 
-    A lock older than `answers_are` says nothing of it: what stands without `answers` was taken for true then.
+    A lock that is older than `answers_are` does not have that field. Answers then were taken for the truth.
     """
     held = {origin.sha256 or origin.revision: origin for origin in pack.lock.origin}
     for source in recipe.sources:
@@ -113,7 +114,7 @@ def _made_by(recipe: PackRecipe, pack: Pack) -> bool:
 
 
 def _told(recipe: PackRecipe, pack: Pack) -> Pack:
-    """The pack, whose lock may be older than `answers_are`, with what its recipe says of each source."""
+    """Returns the pack with the `answers_are` of its recipe, because an old lock does not have that field."""
     told = {source.sha256: source.answers_are for source in recipe.sources if source.answers_are}
     origin = tuple(
         replace(each, answers_are=told.get(each.sha256, each.answers_are)) for each in pack.lock.origin
@@ -122,10 +123,10 @@ def _told(recipe: PackRecipe, pack: Pack) -> Pack:
 
 
 def device_or_default(device: str | None, dtype: DType = "float32") -> str:
-    """The device asked for; else `cuda` if there is one, else `cpu`.
+    """Returns the requested device; without one, `cuda` if there is one, otherwise `cpu`.
 
     Raises:
-        BadSetting: there is no such device here, or it does not compute in `dtype`.
+        BadSetting: this machine has no such device, or the device cannot compute in `dtype`.
     """
     gpus = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
     here = ["cpu", *(["cuda", *gpus] if gpus else []), *(["mps"] if torch.mps.is_available() else [])]
@@ -147,12 +148,12 @@ def find_model(
     dtype: DType = "float32",
     batch_size: BatchSize = "auto",
 ) -> AbstractModel:
-    """The task's model of that name: the one that comes with kebench, or trained now if it is not yet.
+    """Loads the task's model of that name, or a folder or Hub model.
 
-    Any other name is a folder or a Hub model.
+    A model of the task that is not shipped with kebench is trained now, if it is not trained yet.
 
     Raises:
-        KebenchError: it cannot be had, or does not suit the task.
+        KebenchError: the model cannot be loaded or trained, or does not suit the task.
     """
     load = partial(load_model, task=task, device=device, dtype=dtype, batch_size=batch_size)
     name = name or task.model_for(pack.name)
@@ -169,7 +170,7 @@ def find_model(
 
 
 def trained_model_folder(task: Task, name: str, pack: Pack) -> Path:
-    """Where a task's model lies once it is trained: named by its recipe, the task and the pack."""
+    """Returns the folder of a trained model. Its name depends on the recipe, the task and the pack."""
     from kebench.training.base import training_key
 
     key = training_key(task.models[name], task, pack.sha256)
@@ -177,9 +178,9 @@ def trained_model_folder(task: Task, name: str, pack: Pack) -> Path:
 
 
 def train_model(task: Task, name: str, pack: Pack, folder: Path, progress: Progress, device: str) -> None:
-    """Fine-tunes one of a task's models on a pack, unless `folder` holds it, whole.
+    """Fine-tunes one of a task's models on a pack, unless `folder` holds the complete model.
 
-    The card in `folder` says how well it does. If a file of it is damaged, it is trained again.
+    The card in `folder` has its accuracy. If a file is damaged, the model is trained again.
     """
     from kebench.training.base import train_base, training_key
 
@@ -199,16 +200,17 @@ def train_model(task: Task, name: str, pack: Pack, folder: Path, progress: Progr
 
 @dataclass(frozen=True)
 class RunInputs:
-    """What every editor of a run shares.
+    """What all editors of a run share.
 
     Attributes:
-        task, pack, model, protocol, targets, seed: as resolved.
-        identity: of the base model (`kebench.models.identity`).
-        fingerprint: of its weights, before anything was done to them.
-        test: the test set as the base model answers it, or what of it the protocol draws O^x from; or, of the
-            split dev, what stands for it.
-        cases: its edits.
-        in_float32: loads the model as editors learn on it; None where it is that already.
+        task, pack, model, protocol, targets, seed: what the settings name, loaded.
+        identity: the identity of the base model (`kebench.models.identity`).
+        fingerprint: the fingerprint of its weights before any edit.
+        test: the records of the split, with the base model's answers, from which the protocol draws O^x. Of
+            the split dev, only the half that no editor is trained with.
+        cases: the edits of these records.
+        in_float32: loads the model in float32, in which editors learn; None if `model` is in float32.
+        split: the split whose records are edited.
     """
 
     task: Task
@@ -225,9 +227,9 @@ class RunInputs:
     split: Split = "test"
 
     def to_learn_on(self) -> "RunInputs":
-        """The same inputs in float32: what is learnt does not depend on what a run computes in.
+        """Returns the same inputs with the model in float32, so that all number types have the same states.
 
-        The test set and its cases stay as they are: no editor learns from them.
+        The test set and its cases stay as they are, because no editor learns from them.
         """
         if self.in_float32 is None:
             return self
@@ -250,10 +252,10 @@ def make_inputs(
     in_float32: Callable[[], AbstractModel] | None = None,
     split: Split = "test",
 ) -> RunInputs:
-    """The base pass over the split that is edited, shared by all editors.
+    """Computes the base answers of the split that is edited, and returns the inputs of a run.
 
     Raises:
-        BadSetting: not one record of the split can be edited, or the labels are not the task's.
+        BadSetting: no record of the split can be edited, or the pack has labels that the task does not have.
     """
     _check_labels(task, pack)
     weights = fingerprint(model.network)
@@ -281,12 +283,12 @@ def make_inputs(
 
 
 def _without_held_out(record: Record) -> Record:
-    """A record without the wordings that no editor's settings may be chosen on either."""
+    """Returns a record without held-out wordings: an editor's settings must not be chosen on them either."""
     return replace(record, paraphrases=tuple(p for p in record.paraphrases if not p.held_out))
 
 
 def _check_labels(task: Task, pack: Pack) -> None:
-    """A classifier can be asked for its own labels alone."""
+    """Checks that the answers of a classifier's pack are labels of the task."""
     if task.family != "classifier":
         return
     for split, records in pack.splits.items():
@@ -301,7 +303,7 @@ def _check_labels(task: Task, pack: Pack) -> None:
 
 
 def state_digest(editor: AbstractTrainedEditor, inputs: RunInputs) -> str:
-    """What tells the state of a trained editor from any other: a hash of everything it depends on."""
+    """Returns a hash of everything that the state of a trained editor depends on."""
     learner = editor.prepared_by()
     parts = [
         editor_key(learner), learner.training_version, inputs.identity, asdict(inputs.model.prompt_format),
@@ -317,21 +319,21 @@ def state_digest(editor: AbstractTrainedEditor, inputs: RunInputs) -> str:
 
 
 def state_folder(editor: AbstractTrainedEditor, inputs: RunInputs) -> Path:
-    """Where the state of a trained editor lies: among what comes with kebench, or in its cache."""
+    """Returns the folder of a trained editor's state, either shipped with kebench or in the cache."""
     digest = state_digest(editor, inputs)
     return shipped_state(digest) or home() / "states" / digest
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """An editor's state, and how long it took to learn."""
+    """An editor's state, and how many seconds it took to learn it."""
 
     state: State
     seconds: float
 
 
 def prepare_editor(name: str, editor: AbstractEditor, inputs: RunInputs, progress: Progress) -> Prepared:
-    """The editor's state: from the cache, or learnt now. Interrupted, it goes on from its last checkpoint."""
+    """Returns the editor's state: from the cache, or learnt now, from the last checkpoint if there is one."""
     if not isinstance(editor, AbstractTrainedEditor):
         return Prepared({}, 0.0)
     learning = inputs.to_learn_on()
@@ -346,10 +348,10 @@ def prepare_editor(name: str, editor: AbstractEditor, inputs: RunInputs, progres
 
 
 def check_base(name: str, inputs: RunInputs) -> None:
-    """Checks the bits of the base model's weights.
+    """Checks that the base model's weights have the same bits as before.
 
     Raises:
-        BrokenEditor: the editor wrote to them.
+        BrokenEditor: the editor changed them.
     """
     if fingerprint(inputs.model.network) != inputs.fingerprint:
         raise BrokenEditor(f"editor {name} changed the base model's weights; an edit must be a value")
@@ -358,9 +360,9 @@ def check_base(name: str, inputs: RunInputs) -> None:
 def learn_state(
     name: str, editor: AbstractTrainedEditor, inputs: RunInputs, folder: Path, progress: Progress
 ) -> None:
-    """Trains an editor, unless `folder` holds its whole state. If a file is damaged, it is trained again.
+    """Trains an editor, unless `folder` holds its complete state. If a file is damaged, it is trained again.
 
-    The state and a card for people (README.md) and programs go into `folder`.
+    The state is written to `folder`, with a card for people (README.md) and one for programs (JSON).
     """
     made_of = state_digest(editor, inputs)
     if is_complete(folder, STATE_CARD, made_of=made_of):
@@ -383,7 +385,7 @@ def learn_state(
         learner = editor.prepared_by()
         with numerics(inputs.model.device):
             state = Caller(learner, inputs.model).prepare(training, Workspace(work, report, made_of))
-            check_base(name, inputs)  # before a state that was learnt on other weights is kept
+            check_base(name, inputs)  # a state that was learnt on other weights is not saved
         save_tensors(state, folder / STATE)
         facts = {
             "name": name,
@@ -400,16 +402,16 @@ def learn_state(
             "device": str(inputs.model.device),
             "seconds": elapsed(),
         }
-        if (work / "history.json").is_file():  # how the training went is worth keeping
+        if (work / "history.json").is_file():  # the history of the training is kept
             (work / "history.json").replace(folder / "history.json")
         write_card(folder, STATE_CARD, "Editor trained", facts, made_of=made_of)
         shutil.rmtree(work)
 
 
 def _stopwatch(file: Path, made_of: str) -> Callable[[], float]:
-    """Counts the seconds a preparation takes, interrupted attempts included.
+    """Returns a function that counts the seconds of a preparation, interrupted attempts included.
 
-    Each call writes them down, but at most once a second.
+    Each call writes the seconds to `file`, but at most once a second.
     """
     found = read_or_none(file, lambda: read_sealed(file, made_of)) or {}
     earlier = float(found.get("seconds", 0.0))
@@ -428,7 +430,7 @@ def _stopwatch(file: Path, made_of: str) -> Callable[[], float]:
 
 
 def training_set(inputs: RunInputs, progress: Progress) -> TrainingSet:
-    """The train and dev splits as the base model answers them."""
+    """Returns the train and dev splits with the base model's answers."""
     split: dict[str, tuple[AnsweredRecord, ...]] = {}
     for name in ("train", "dev"):
         progress.stage(f"base answers ({name})")
@@ -448,7 +450,7 @@ def training_set(inputs: RunInputs, progress: Progress) -> TrainingSet:
 
 
 def questions_alone(inputs: RunInputs, progress: Progress) -> TrainingSet:
-    """A training set without edits: the questions of the train split and of half of the dev split."""
+    """Returns a training set without edits: the questions of the train split and of half of the dev split."""
     found: dict[str, list[RetainQuestion]] = {}
     for name in ("train", "dev"):
         progress.stage(f"predictions ({name})")
@@ -462,7 +464,7 @@ def questions_alone(inputs: RunInputs, progress: Progress) -> TrainingSet:
 
 
 def _to_choose_with(record: Record | AnsweredRecord) -> bool:
-    """Whether a record of the dev split is of its half to choose with; by fact, so that none is in both."""
+    """Returns True for the half of the dev split to choose with. Each fact is in one of the halves only."""
     return hashlib.sha256(record.fact.encode()).digest()[0] % 2 == 1
 
 

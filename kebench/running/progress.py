@@ -1,4 +1,4 @@
-"""Progress with the time left: a bar on a terminal, a plain line now and then elsewhere."""
+"""Shows progress and the time left: as a bar on a terminal, elsewhere as a line every 20 seconds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SECONDS_BETWEEN_LINES = 20.0
 
 
 class Progress:
-    """Tells how far one stage after another is. Create one a run; call it with (done, all, words)."""
+    """Shows the progress of the stages of a run. Call it with the steps done, all steps, and a few words."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream if stream is not None else sys.stderr
@@ -22,14 +22,14 @@ class Progress:
         self._first = 0
 
     def stage(self, name: str) -> None:
-        """Begins another stage."""
+        """Ends the stage before, and begins another."""
         self.close()
         self._stage, self._started, self._told, self._first = name, time.monotonic(), 0.0, -1
 
     def __call__(self, done: int, total: int, words: str = "") -> None:
-        """`done` of `total` steps of the stage are done."""
+        """Shows that `done` of `total` steps of the stage are done."""
         now = time.monotonic()
-        if self._first < 0:  # a resumed stage does not start at 0; the rate counts from here
+        if self._first < 0:  # a resumed stage does not start at 0, and its rate is measured from here
             self._first, self._started = done, now
         if self._stream.isatty():
             self._draw(done, total, words)
@@ -47,17 +47,17 @@ class Progress:
         self._bar.update(done - self._bar.n)
 
     def close(self) -> None:
-        """Ends the stage, and clears its bar."""
+        """Ends the stage and removes its bar."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
 
 
 class Silent(Progress):
-    """Says nothing."""
+    """Shows nothing."""
 
     def __call__(self, done: int, total: int, words: str = "") -> None:
-        """Nothing."""
+        """Does nothing."""
 
 
 def _clock(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""Making again, from nothing, what comes with kebench: `kebench train --task TASK --reproduce mini`."""
+"""Makes again what is shipped with kebench, for `kebench train --task TASK --reproduce mini`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,17 +25,17 @@ def reproduce(
     bases: Sequence[str],
     editors: Sequence[str],
 ) -> list[Path]:
-    """Builds the pack, trains the bases, and the editors on the default one, with the recorded recipes.
+    """Builds the pack, trains the base models, and trains the editors on the default base model.
 
-    The files lie below `out` as they do below `tasks/<pack>`. Where no base is asked for, the editors are
-    trained on the one that comes with kebench. Nothing is taken from the cache, and finished folders in
-    `out` are left as they are: cut off, the same command goes on.
+    The recipes are the recorded ones. Folders below `out` have the same names as below `tasks/<pack>`. If no
+    base model is requested, the editors are trained on the shipped one. The cache is not used. Complete
+    folders in `out` stay as they are, so the same command continues after an interruption.
 
     Returns:
-        The folders made, each with a README.md.
+        The folders, each with a README.md.
 
     Raises:
-        NotFound: the task has no such pack, or none of these comes with kebench.
+        NotFound: the task has no such pack, or a name is not that of something shipped with kebench.
     """
     _check_known("pack", [pack_name], [name for name, each in task.packs.items() if each.shipped])
     _check_known("model", bases, [name for name, each in task.models.items() if each.shipped])
@@ -72,7 +72,7 @@ def _check_known(kind: str, names: Sequence[str], known: Sequence[str]) -> None:
 
 
 def _pack(task: Task, name: str, out: Path) -> Pack:
-    """The pack, built anew unless `out` holds it."""
+    """Returns the pack. It is built, unless `out` holds it."""
     folder = out / _below(task.packs[name].shipped, name)
     if (folder / LOCK).is_file():
         return read_pack(folder)
@@ -80,6 +80,6 @@ def _pack(task: Task, name: str, out: Path) -> Pack:
 
 
 def _below(shipped: str | None, pack: str) -> Path:
-    """`mini/models/bart-mini` as it lies below `mini`."""
+    """Returns a shipped path, such as `mini/models/bart-mini`, relative to the pack: `models/bart-mini`."""
     assert shipped is not None
     return Path(shipped).relative_to(pack)

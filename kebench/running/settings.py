@@ -1,4 +1,4 @@
-"""The settings of a run. This module does not import torch, so that a mistake in them is found at once."""
+"""Defines the settings of a run. It does not import torch, so that a mistake in them is found quickly."""
 
 from __future__ import annotations
 
@@ -106,15 +106,15 @@ class RunSettings:
     ] = False
 
     def as_regime(self) -> Regime:
-        """The regime that `regime`, `edits`, `batch` and `ask_after` mean.
+        """Returns the regime that `regime`, `edits`, `batch` and `ask_after` describe.
 
         Raises:
-            BadSetting: they exclude each other, or one that is needed is missing.
+            BadSetting: two of them exclude each other, or one that is needed is missing.
         """
         return Regime.of(self.regime, edits=self.edits, batch=self.batch, ask_after=self.ask_after)
 
     def check(self) -> None:
-        """Checks what the types do not: known names, ranges of numbers, and options that exclude each other.
+        """Checks what types cannot: known names, ranges of numbers, and options that exclude each other.
 
         Raises:
             NotFound: there is no such protocol.

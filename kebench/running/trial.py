@@ -1,4 +1,4 @@
-"""One trial: edits made, and every edited model asked all it is asked."""
+"""Makes edits and asks every edited model all its questions. The result for one edit is a `Trial`."""
 
 import time
 import traceback
@@ -29,12 +29,12 @@ OUT_OF_REACH = (
     BadSetting,
     torch.linalg.LinAlgError,  # type: ignore[attr-defined]
 )
-"""What may go wrong with one edit, in the editor's own code or while its model is asked; it then counts as a
+"""Errors of one edit, in the editor's own code or while the edited model is asked. The edit then counts as a
 failed edit."""
 
 
 def requests(editor: AbstractEditor, cases: Sequence[Case]) -> list[Edit]:
-    """What an editor is told; only a control may look at what it will be asked."""
+    """Returns the edits for the editor. Only a control gets the paraphrases that it will be asked."""
     return [replace(case.edit, paraphrases=case.paraphrases if editor.is_control else ()) for case in cases]
 
 
@@ -45,17 +45,17 @@ def versions_of_each(
     edits: Sequence[Edit],
     seconds: float | None = None,
 ) -> Versions:
-    """A version of the base model for each edit by itself.
+    """Returns a version of the base model for each edit by itself.
 
     Args:
         editor: the editor.
         state: its state.
         base: the base model.
         edits: the edits.
-        seconds: the limit for one edit; None: no limit.
+        seconds: the time limit for one edit, or None.
 
     Raises:
-        FailedEdit: one of the edits cannot be made.
+        FailedEdit: an edit cannot be made.
         BrokenEditor: the editor broke a rule (`kebench.edits.calls`).
     """
     caller = Caller(editor, base, seconds)
@@ -66,18 +66,18 @@ def versions_of_each(
 def edit_and_ask(
     editor: AbstractEditor, state: State, plan: Plan, cases: Sequence[Case], *, check: bool = False
 ) -> list[Trial]:
-    """Edits one group and asks each edited model all it is asked; where the group fails, one by one.
+    """Makes the edits of a group and asks each edited model. If the group fails, edits are made one by one.
 
     Args:
         editor: the editor.
         state: its state.
-        plan: what edits are asked.
+        plan: the plan, which has the questions.
         cases: the group.
-        check: whether to make some of the edits again, each alone, and compare.
+        check: if True, some of the edits are made again, each alone, and compared.
 
     Raises:
-        BrokenEditor: the edits are not each by itself (`kebench.edits.single`).
-        KebenchError: all edits of the group fail with this same message, as they do when a setting is wrong.
+        BrokenEditor: the edits depend on each other (`kebench.edits.single`).
+        KebenchError: all edits of the group fail with this message, as they do when a setting is wrong.
     """
     trials, mistakes = zip(*_edit_and_ask(editor, state, plan, cases, check=check), strict=True)
     if mistakes[0] is not None and len({str(mistake) for mistake in mistakes}) == 1:
@@ -88,7 +88,7 @@ def edit_and_ask(
 def _edit_and_ask(
     editor: AbstractEditor, state: State, plan: Plan, cases: Sequence[Case], *, check: bool = False
 ) -> list[tuple[Trial, KebenchError | None]]:
-    """The trials of a group, and for each edit that failed by a user's mistake, what it was."""
+    """Returns the trials of a group, and for each edit that failed with a `KebenchError`, that error."""
     edits = requests(editor, cases)
     started = time.perf_counter()
     try:
@@ -107,7 +107,7 @@ def _edit_and_ask(
         if check:
             _check_alone(editor, state, plan, cases, edited)
         return [(Trial(answers, *seconds), None) for answers in found]
-    # Outside the handler, which would keep what the failed attempt held alive.
+    # This is after the handler, which would keep the tensors of the failed attempt in memory.
     made_alone: list[tuple[Trial, KebenchError | None]] = []
     for case in cases:
         made_alone += _edit_and_ask(editor, state, plan, [case])
@@ -119,7 +119,7 @@ def _edit_and_ask(
 def _check_alone(
     editor: AbstractEditor, state: State, plan: Plan, cases: Sequence[Case], edited: Versions
 ) -> None:
-    """Makes some edits of a group again, each alone, and refuses an editor that makes others of them."""
+    """Makes some edits of a group again, each alone, and refuses an editor if they differ."""
     edits = requests(editor, cases)
     alone: dict[int, Versions] = {}
     for index in sample_of(edits):
@@ -128,12 +128,12 @@ def _check_alone(
                 editor, state, plan.inputs.model, [edits[index]], plan.setting.edit_timeout
             )
     questions = {index: list(_questions(cases[index], plan)) for index in alone}
-    with suppress(*OUT_OF_REACH):  # an answer to another edit's prompt that fails says nothing of that
+    with suppress(*OUT_OF_REACH):  # a model that cannot answer other prompts breaks no rule
         refuse_joint(editor, edits, edited, alone, questions, beams=plan.inputs.protocol.beams)
 
 
 def _questions(case: Case, plan: Plan) -> dict[str, str]:
-    """x, its paraphrases, its own questions and its sample: each text once, with an answer it may get."""
+    """Returns each prompt that an edited model is asked → a likely answer, which saves time."""
     target = case.edit.target
     found = dict.fromkeys((case.edit.prompt, *case.paraphrases), target)
     for question in case.further:
@@ -146,13 +146,13 @@ def _questions(case: Case, plan: Plan) -> dict[str, str]:
 def ask(
     versions: Versions, cases: Sequence[Case], plan: Plan, which: Sequence[int] | None = None
 ) -> list[EditAnswers]:
-    """All questions of each case, put to its version, in one go. An answer belongs to its edit and text.
+    """Asks the version of each case all its questions, together. Each prompt of an edit is asked once.
 
     Args:
-        versions: of the model.
+        versions: versions of the model.
         cases: the edits.
-        plan: what they are asked.
-        which: the version of each case; by default the one in its place.
+        plan: the plan, which has the questions.
+        which: the place of the version of each case; by default, version i is that of case i.
     """
     version_of = list(range(len(cases)) if which is None else which)
     whole = [index for index in range(len(cases)) if version_of[index] not in versions.failures]
@@ -180,33 +180,33 @@ def ask(
 
 
 def _of_edit(said: Mapping[tuple[int, str], str], index: int, prompt: str) -> str:
-    """What the edited model of that index said to a prompt."""
+    """Returns the answer of the edited model of that index to a prompt."""
     return said[index, prompt]
 
 
 def failed(case: Case, plan: Plan, why: str) -> EditAnswers:
-    """The row of a failed edit: it has no answer to anything."""
+    """Returns the row of a failed edit, which has no answers."""
     return replace(unanswered(case, plan), failure=why)
 
 
 def unanswered(case: Case, plan: Plan) -> EditAnswers:
-    """The row of an edit without any answer: all that the plan alone decides."""
+    """Returns the row of an edit without any answer: only what the plan decides."""
     return _row(case, plan.sample(case), lambda _prompt: None)
 
 
 def reason_of(error: BaseException) -> str:
-    """What tables call a failure for this reason."""
+    """Returns the reason of a failure, as tables name it."""
     return error.reason if isinstance(error, FailedEdit) else name_of(error)
 
 
 def mistake_in(error: BaseException) -> KebenchError | None:
-    """The user's mistake that an edit failed by; None if it was something else."""
+    """Returns the `KebenchError` that made an edit fail; None if it was another error."""
     found = error.mistake if isinstance(error, FailedEdit) else error
     return found if isinstance(found, KebenchError) else None
 
 
 def details_of(error: BaseException) -> str:
-    """What the file of failures says of it."""
+    """Returns the details of an error for the file of failures."""
     return error.details if isinstance(error, FailedEdit) else "".join(traceback.format_exception(error))
 
 
@@ -217,7 +217,7 @@ def _row(
     *,
     forced: bool | None = None,
 ) -> EditAnswers:
-    """One edit's line, where `said` gives the answer to a text."""
+    """Returns the row of one edit. `said` gives the answer to a prompt."""
     return EditAnswers(
         id=case.edit.id,
         fact=case.fact,

@@ -1,4 +1,4 @@
-"""`kebench tune`: runs one editor with many settings on a pack's dev split, and says which is best."""
+"""Runs one editor with many settings on a pack's dev split and finds the best ones, for `kebench tune`."""
 
 import itertools
 import json
@@ -24,12 +24,12 @@ from kebench.scoring.tuning import FILE, GRID, Trial, Tuning
 logger = logging.getLogger(__name__)
 
 _FAILURE = "failure.json"
-"""Why a trial failed, in its folder."""
+"""The file in a trial's folder that says why the trial failed."""
 
 
 @dataclass(frozen=True)
 class _Candidate:
-    """An editor that is to be tried."""
+    """An editor with the settings of one trial."""
 
     name: str
     changes: Mapping[str, Any]
@@ -37,14 +37,14 @@ class _Candidate:
 
 
 def read_grid(path: Path) -> list[dict[str, Any]]:
-    """The settings to try, each as the fields that change.
+    """Reads the settings to try. Each trial is a mapping of the fields that change to their values.
 
     Args:
-        path: a YAML file: a list of mappings of fields to values, or one mapping of fields to lists of
-            values, which stands for all combinations (the last field changes fastest).
+        path: a YAML file. It holds a list of mappings of fields to values; or a mapping of fields to lists of
+            values, which means all combinations. The last field changes fastest.
 
     Raises:
-        BadFile: it is neither, or holds nothing to try.
+        BadFile: the file holds something else, or nothing to try.
     """
     found = read_yaml(path)
     if isinstance(found, dict) and found and all(isinstance(v, list) and v for v in found.values()):
@@ -59,25 +59,25 @@ def read_grid(path: Path) -> list[dict[str, Any]]:
 def tune(
     settings: RunSettings, grid: Sequence[Mapping[str, Any]], *, progress: Progress | None = None
 ) -> tuple[Path, Tuning]:
-    """Tries every choice of settings, and returns the folder and what was found.
+    """Tries all settings of a grid, and returns the folder and the trials.
 
-    Each trial is a run of the editor on the dev split; its settings are those of the editor's file (without
-    `tuned:`), changed first as `settings.settings` says, then as the grid says. The folder holds a run of
-    each, and `tuning.json`.
+    Each trial is a run of the editor on the dev split. Its settings are those of the editor's file without
+    `tuned:`, then `settings.settings`, then those of the grid; later ones replace earlier ones. The folder
+    holds a run for each trial, and `tuning.json`. After an interruption, the same call continues: complete
+    trials are kept.
 
     Args:
-        settings: which editor (one), on what. `split` is taken as `dev`.
-        grid: what changes, for each trial.
-        progress: where to tell how far it is.
+        settings: the settings of the runs, with one editor. `split` is set to `dev`.
+        grid: the fields that change, for each trial.
+        progress: shows the progress.
 
     Raises:
-        KebenchError: a setting, a file or an editor is wrong. An interrupted tuning may simply be run again:
-            trials that are done are kept.
+        KebenchError: a setting, a file or an editor is wrong.
     """
     settings = replace(settings, split="dev")
     settings.check()
     (given,) = settings.editors
-    load_editor(given, changes=settings.settings)  # tells a mistake in them before one in the grid
+    load_editor(given, changes=settings.settings)  # a mistake in them is reported before one in the grid
     name, candidates = _candidates(given, [{**settings.settings, **changes} for changes in grid])
     progress = progress or Progress()
     try:
@@ -100,7 +100,7 @@ def _default_folder(name: str, plan: Plan) -> Path:
 
 
 def _candidates(given: str, grid: Sequence[Mapping[str, Any]]) -> tuple[str, list[_Candidate]]:
-    """The editor's name, and every one that is to be tried; all of them are checked before the first runs."""
+    """Returns the editor's name and the editor of each trial. All settings are checked first."""
     shown = find_editor(given).name
     found: dict[Path, _Candidate] = {}
     for number, changes in enumerate(grid, 1):
@@ -120,11 +120,11 @@ def _in_words(changes: Mapping[str, Any]) -> str:
 
 
 def chosen_as_yaml(tuning: Tuning, row: EditorRow) -> str:
-    """The lines to paste into the editor's file, which say what was chosen; empty if every trial failed.
+    """Returns the lines with the chosen settings for the editor's file; nothing if all trials failed.
 
     Args:
         tuning: the trials.
-        row: the editor that was tuned, which says where in its file the lines belong.
+        row: the row of the editor, which decides where in its file the lines belong.
     """
     if tuning.chosen is None:
         return ""
@@ -138,7 +138,7 @@ def chosen_as_yaml(tuning: Tuning, row: EditorRow) -> str:
 
 
 def _refuse_others(folder: Path, candidates: Sequence[_Candidate]) -> None:
-    """Refuses to leave out a trial that was made, or that failed: all of them count."""
+    """Refuses a grid without a trial that is in the folder, because all trials count."""
     wanted = {editor_folder(folder, each.name) for each in candidates}
     made = [*folder.glob("*/record.json"), *folder.glob(f"*/{_FAILURE}")]
     for place in sorted(file.parent for file in made):
@@ -149,13 +149,13 @@ def _refuse_others(folder: Path, candidates: Sequence[_Candidate]) -> None:
 
 
 def _try(candidate: _Candidate, plan: Plan, folder: Path, progress: Progress) -> Trial:
-    """Runs one trial, or takes it from the folder. One that failed is tried again."""
+    """Runs one trial, or takes it from the folder. A trial that failed is run again."""
     failed = editor_folder(folder, candidate.name) / _FAILURE
     resolved = json.loads(json.dumps(settings_of(candidate.editor)))
     try:
         record = run_editor(candidate.name, candidate.editor, plan, folder, progress)
     except (BrokenEditor, BadFile):
-        raise  # no choice of settings, but a fault
+        raise  # the settings are not the reason
     except KebenchError as error:
         logger.info("%s: failed: %s", candidate.name, error)
         write_json(str(error), failed)
