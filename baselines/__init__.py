@@ -1,1 +1,1 @@
-"""The editors, one package each. Adding one touches no other file."""
+"""The editors, each in a package of its own. A new editor changes no other file."""

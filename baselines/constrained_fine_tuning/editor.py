@@ -22,16 +22,16 @@ from ..fine_tuning.editor import FineTuning, descend
 class ConstrainedFineTuning(AbstractWeightEditor):
     """min L(θ'; x, a)  s.t.  ‖θ' − θ‖_p ≤ δ, by projected gradient steps (Zhu et al. 2020, Eq. 2).
 
-    With p = inf, a radius below ten times the learning rate binds from the first step on. RMSprop's running
-    mean of g² is 0.01 g² then, so the first step moves every weight by rate · |g| / √(0.01 g²), ten times the
-    rate, whatever its gradient (only one near 1e-8 or less moves it less). No later step is longer: under a
-    gradient that stays the same, a weight is 17 rates away after two steps, 51 after ten. A radius above ten
-    times the rate times the steps that an edit takes never binds: the row is then fine-tuning.
+    With p = inf, a radius below ten times the learning rate has an effect from the first step on. RMSprop's
+    running mean of g² is 0.01 g² then, so the first step moves every weight by rate · |g| / √(0.01 g²), which
+    is ten times the rate for every gradient, except one of about 1e-8 or less. No later step is longer: with
+    a constant gradient, a weight has moved by 17 rates after two steps, and by 51 after ten. A radius above
+    ten times the rate times the number of steps has no effect: the editor is then fine-tuning.
 
     Attributes:
         norm: p, one of 1, 2, inf.
         radius: δ.
-        scope: whether the ball holds each `parameter` by itself or all of them together (`global`).
+        scope: `parameter` for a ball around each parameter, or `global` for one ball around all of them.
         layers, learning_rate, max_steps: as in `FineTuning`.
     """
 
@@ -52,7 +52,7 @@ class ConstrainedFineTuning(AbstractWeightEditor):
     def update(
         self, state: State, start: AbstractModel, batches: Sequence[Batch], carried: Sequence[Carried]
     ) -> tuple[list[Changes], Sequence[Carried]]:
-        """See `AbstractWeightEditor`: fine-tuning, projected onto the ball after each step.
+        """See `AbstractWeightEditor.update`. The weights are projected onto the ball after each step.
 
         The centre of the ball is the model that the batch starts from.
         """
@@ -62,7 +62,7 @@ class ConstrainedFineTuning(AbstractWeightEditor):
 
 
 def project(deltas: Mapping[str, Tensor], *, norm: str, radius: float, scope: str = "parameter") -> None:
-    """Moves an edit's θ' − θ, in place, to the nearest point of the Lp ball of that radius."""
+    """Projects θ' − θ, in place, onto the Lp ball of that radius."""
     if scope == "parameter":
         for delta in deltas.values():
             delta.copy_(nearest_in_ball(delta.reshape(-1), norm, radius).view_as(delta))
@@ -73,9 +73,9 @@ def project(deltas: Mapping[str, Tensor], *, norm: str, radius: float, scope: st
 
 
 def nearest_in_ball(vector: Tensor, norm: str, radius: float) -> Tensor:
-    """The Euclidean projection of a vector onto {v : ‖v‖_p ≤ radius}.
+    """Returns the Euclidean projection of a vector onto {v : ‖v‖_p ≤ radius}.
 
-    Source for p = 1: Duchi et al. 2008, Fig. 1: soft-threshold at the τ that leaves the norm at the radius.
+    Source for p = 1: Duchi et al. 2008, Fig. 1: a soft threshold τ such that the norm becomes the radius.
     """
     if norm == "inf":
         return vector.clamp(-radius, radius)
@@ -87,5 +87,6 @@ def nearest_in_ball(vector: Tensor, norm: str, radius: float) -> Tensor:
         return vector
     ordered = size.sort(descending=True).values
     excess = (ordered.cumsum(0) - radius) / torch.arange(1, len(vector) + 1, device=vector.device)
-    threshold = excess[(ordered >= excess).nonzero()[-1]]  # ≥: a radius lost in rounding still has one
+    # With ≥ there is a last entry, even if the radius is lost in rounding.
+    threshold = excess[(ordered >= excess).nonzero()[-1]]
     return vector.sign() * (size - threshold).clamp_min(0)

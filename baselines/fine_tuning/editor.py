@@ -19,23 +19,24 @@ from kebench.models.model import AbstractModel
 from kebench.models.rows import all_argmax, target_loss
 
 BYTES_AT_ONCE = 4 * 2**30
-"""What the edits tuned together may hold, each its change of the matrices and as much again for RMSprop (0.7
-GB for all of BERT-base's layers); one edit may hold more. The same edits in the same groups give the same
-bytes. In other groups, an edit's gradient is the same up to the rounding of floating-point sums, which the
-following steps can amplify: so its update, the number of its steps and, rarely, an answer can differ."""
+"""The memory for edits that are tuned together. Each needs its change of the matrices and as much again for
+RMSprop: 0.7 GB for all layers of BERT-base. A single edit may need more than the limit. The same edits in the
+same groups give the same bits. In other groups, an edit's gradient is the same up to the rounding of
+floating-point sums. Later steps can amplify this, so the update, the number of steps and, rarely, an answer
+can differ."""
 
 
 @dataclass(frozen=True)
 class FineTuning(AbstractWeightEditor):
     """Steps of RMSprop on -log p(a | x), until the model answers a.
 
-    Their released code has no cap on the steps; the paper's has 100 (reference §1.10, 2).
+    The released code has no limit on the steps; the paper has 100 (reference §1.10, 2).
 
     Attributes:
-        layers: which layers' matrices are changed: `first`, `last`, `all`, a list of numbers, or a pattern of
-            parameter names (`kebench.models.layers.editable`).
-        learning_rate: of RMSprop; theirs is 1e-5, for BERT-base and BART-base.
-        max_steps: the most steps an edit takes.
+        layers: the layers whose matrices are changed: `first`, `last`, `all`, a list of numbers, or a pattern
+            of parameter names (`kebench.models.layers.editable`).
+        learning_rate: the learning rate of RMSprop. The paper's is 1e-5, for BERT-base and BART-base.
+        max_steps: the largest number of steps.
     """
 
     citation: ClassVar[str] = "decao2021editing"
@@ -52,19 +53,19 @@ class FineTuning(AbstractWeightEditor):
     def update(
         self, state: State, start: AbstractModel, batches: Sequence[Batch], carried: Sequence[Carried]
     ) -> tuple[list[Changes], Sequence[Carried]]:
-        """See `AbstractWeightEditor`: each batch is tuned from the same weights, on its own loss alone."""
+        """See `AbstractWeightEditor.update`. Each batch is tuned from the same weights, on its own loss."""
         return descend(self, start, batches), carried
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """A batch on its way. Its tensors change in place.
+    """A batch that is being tuned. Its tensors change in place.
 
     Attributes:
-        batch: what to learn. The loss of an edit is teacher-forced, a mean over all target tokens, end of
-            sequence included; that of a batch is the mean over its edits.
+        batch: the edits. The loss of an edit is teacher-forced, a mean over all target tokens, with the end
+            of sequence. The loss of a batch is the mean over its edits.
         delta: parameter name → θ' − θ, as a linear map, (d_out, d_in). Empty before the first step.
-        square: the running mean of its squared gradient, likewise.
+        square: parameter name → the running mean of the squared gradient, (d_out, d_in).
     """
 
     batch: Batch
@@ -72,14 +73,14 @@ class Tuning:
     square: dict[str, Tensor] = field(default_factory=dict)
 
     def step(self, name: str, gradient: Float[Tensor, "d_out d_in"], rate: float) -> None:
-        """RMSprop as PyTorch has it: v ← 0.99 v + 0.01 g²,  Δ ← Δ − rate · g / (√v + 1e-8)."""
+        """Makes a step of RMSprop, as PyTorch does: v ← 0.99 v + 0.01 g²,  Δ ← Δ − rate · g / (√v + 1e-8)."""
         if name not in self.delta:
             self.delta[name], self.square[name] = torch.zeros_like(gradient), torch.zeros_like(gradient)
         square = self.square[name].mul_(0.99).addcmul_(gradient, gradient, value=0.01)
         self.delta[name].addcdiv_(gradient, square.sqrt().add_(1e-8), value=-rate)
 
     def update(self, maps: Mapping[str, nn.Module]) -> Changes:
-        """θ' − θ, each matrix laid out as its module stores it."""
+        """Returns θ' − θ, with each matrix as its module stores it."""
         return {name: Dense(as_stored(maps[name], delta)) for name, delta in self.delta.items()}
 
 
@@ -89,16 +90,17 @@ def descend(
     batches: Sequence[Batch],
     project: Callable[[Mapping[str, Tensor]], None] = lambda _delta: None,
 ) -> list[Changes]:
-    """θ' − θ of each batch after the steps it takes until the argmax of every target token is right.
+    """Returns θ' − θ of each batch, after steps until every token of every target is the most likely one.
 
-    EditsInForce `decao2021`, until every target is the answer, decoded with the beams of the run (`reached`).
+    With the protocol `decao2021`, there are steps until every target is the answer, decoded with the beams of
+    the run (`reached`).
 
     Args:
-        settings: which matrices, how fast, how long.
+        settings: the layers, the learning rate and the largest number of steps.
         start: the model with the weights θ.
-        batches: what to learn, each by itself.
-        project: called after each step of a batch with its parameter name → θ' − θ. Projects them in place
-            onto the set that they may not leave.
+        batches: the batches, each tuned by itself.
+        project: is called after each step of a batch with parameter name → θ' − θ. It projects them in place
+            onto the feasible set.
     """
     names, maps = editable(start.network, settings.layers), linear_maps(start.network)
     bytes_each = 2 * sum(start.network.get_parameter(name).nbytes for name in names)
@@ -123,7 +125,7 @@ def _step(
     start: AbstractModel,
     project: Callable[[Mapping[str, Tensor]], None],
 ) -> list[Tuning]:
-    """One step of every batch that has not reached its targets yet; returns those."""
+    """Makes a step of every batch that has not reached its targets, and returns those batches."""
     if start.protocol is not None:
         maps = linear_maps(start.network)
         updates = [tuning.update(maps) for tuning in tunings]
@@ -151,10 +153,14 @@ def _step(
 def _gradients(
     start: AbstractModel, tunings: Sequence[Tuning], names: Sequence[str]
 ) -> tuple[list[bool], Mapping[str, Sequence[Float[Tensor, "d_out d_in"]]]]:
-    """Whether all targets of each batch are the argmax, and the gradients of the batches' losses by name.
+    """Returns whether each batch has reached its targets, and the gradients of the losses of all batches.
 
-    All edits are asked in one pass, those of one batch one after the other; the batches are equally large.
-    No gradients where all batches are done.
+    All edits share one forward pass, in the order of the batches, which have the same size. If all batches
+    have reached their targets and there is no protocol, no gradients are computed.
+
+    Returns:
+        For each batch, True if all tokens of all targets are the most likely ones; and parameter name → the
+        gradient of each batch.
     """
     edits = [edit for tuning in tunings for edit in tuning.batch]
     size = len(edits) // len(tunings)
@@ -176,7 +182,7 @@ def _gradients(
 def _gradient_row_by_row(
     start: AbstractModel, tuning: Tuning, names: Sequence[str]
 ) -> tuple[list[bool], Mapping[str, Sequence[Float[Tensor, "d_out d_in"]]]]:
-    """As `_gradients` of one batch, for a network that cannot tell several rows apart (`OnePass`)."""
+    """Does the same for one batch of a network whose edits cannot share a pass (`OnePass`)."""
     done = True
     gradients: dict[str, list[Tensor]] = {}
     for edit in tuning.batch:

@@ -20,5 +20,5 @@ class Identity(AbstractWeightEditor):
     def update(
         self, state: State, start: AbstractModel, batches: Sequence[Batch], carried: Sequence[Carried]
     ) -> tuple[list[Changes], Sequence[Carried]]:
-        """See `AbstractWeightEditor`."""
+        """See `AbstractWeightEditor.update`."""
         return [{} for _ in batches], carried

@@ -1,7 +1,7 @@
 """KnowledgeEditor (De Cao, Aziz, Titov, EMNLP 2021): a hypernetwork that predicts the update of an edit.
 
-The paper's equations are in `method.py`, the networks in `hypernetwork.py`, their training in `training.py`,
-and what is not in the paper in `additions.py`.
+The paper's equations are in `method.py`, the networks in `hypernetwork.py`, and their training in
+`training.py`. Everything that is not in the paper is in `additions.py`.
 """
 
 from collections.abc import Sequence
@@ -36,43 +36,45 @@ from .training import train
 
 @dataclass(frozen=True)
 class KnowledgeEditor(AbstractWeightEditor, AbstractTrainedEditor):
-    """De Cao et al.'s method; the defaults are their FEVER settings, except that a step learns many edits.
+    """De Cao et al.'s method. The defaults are their FEVER settings, except that a step learns many edits.
 
     Attributes:
-        constraint: what keeps other answers: `kl` or `l2`, the size of the update (row C_L2).
-        kl_over: what the KL of a generating model is taken over: `answer`, the tokens of the base model's
-            answer one by one, as the released code has it; `beam`, whole answers, the base model's
-            `kl_beams` best by beam search, as the paper has it. See `training.py` and `hypotheses.py`.
-        kl_beams: the k of `beam`; a step's constraint then has k times as many rows.
-        paraphrases: learn from one random paraphrase of each edit too (row + P^x). An edit that has none is
-            learnt from in its own words; where no training edit has one, the setting is refused.
-        loop: at test time, edit the edited model again until it answers a, at most so often (+ loop: 5).
-            Gradient and condition are taken anew on the edited model, the base model's y stays, as in the
-            original's FEVER script; its zsRE script adds the same update again and watches a paraphrase.
-        layers: which layers' matrices are changed: `first`, `last`, `all`, a list of numbers, or a pattern of
-            parameter names (`kebench.models.layers.editable`).
-        scale: the largest σ(η)·scale; the original's is 1. In Polyak steps where `step` says so.
-        step: where an untrained hypernetwork starts. `paper`: almost no update, of random sign. `polyak`:
-            down the gradient, so far that σ(η)·scale = 1 would bring a linear loss to 0. Not in the paper;
-            see `additions.py`.
-        precondition: ε above 0 multiplies updates by (C / e + I)⁻¹, with C the second moment of the layer's
-            inputs and e = ε times its mean eigenvalue. 0: it does not. Not in the paper either.
-        lstm_size, condition_size, head_size: widths of the condition encoder and the heads.
-        max_condition_tokens: the condition is cut there.
-        margin, margin_floor: the constraint's m, and where its annealing ends.
-        margin_decay: what m is multiplied by after a validation with dev success above `margin_success`.
-        relative_margin: the constraint is relaxed as λ (C / m − 1), the same one in other units: λ need not
-            grow a thousandfold where C is a thousandth. In the paper it is λ (C − m).
-        steps: optimiser steps. `edits_per_step`: edits in each. `retain_per_edit`: other facts' questions
-            asked under each edit, over which the KL is taken.
-        learning_rate, multiplier_rate: of the hypernetwork and of the Lagrange multiplier.
-        warmup_steps, decay_steps: of both rates; linear up from 0 and down to 0.
-        label_smoothing: of a generating model's edit loss.
-        validate_every, validate_edits: steps between validations, and dev edits in each.
-        choose_by: the dev rates of which a checkpoint should have the largest harmonic mean.
-        retain_at_least: the dev retain rate a checkpoint must have to be chosen, if any has.
-        save_as: the type of the learnt weights on file.
-        seed: of the initial weights and every draw.
+        constraint: what protects other answers: `kl`, or `l2`, the size of the update (row C_L2).
+        kl_over: how the KL of a generative model is computed. `answer`: over the tokens of the base model's
+            answer, one by one, as in the released code. `beam`: over whole answers, the `kl_beams` best ones
+            of beam search, as in the paper. See `training.py` and `hypotheses.py`.
+        kl_beams: the k of `beam`. The constraint of a step then has k times as many rows.
+        paraphrases: learn from one random paraphrase of each edit too (row + P^x). For an edit without
+            paraphrases, only the prompt is used. If no training edit has one, the setting is refused.
+        loop: at test time, the largest number of applications (+ loop: 5). The edited model is edited again
+            until it answers a. The gradient is that of the edited model, and the condition keeps the base
+            model's y, as in the original FEVER script. The original zsRE script adds the same update again
+            and checks a paraphrase.
+        layers: the layers whose matrices are changed: `first`, `last`, `all`, a list of numbers, or a pattern
+            of parameter names (`kebench.models.layers.editable`).
+        scale: the largest σ(η)·scale, which is 1 in the original. With `step: polyak` it is in Polyak steps.
+        step: the update of an untrained hypernetwork. `paper`: nearly none, with a random sign. `polyak`: a
+            step down the gradient; with σ(η)·scale = 1 it would bring a linear loss to 0. This is not in the
+            paper; see `additions.py`.
+        precondition: ε. If it is above 0, updates are multiplied by (C / e + I)⁻¹, where C is the second
+            moment of the layer's inputs, and e is ε times its mean eigenvalue. This is not in the paper.
+        lstm_size, condition_size, head_size: the widths of the condition encoder and the heads.
+        max_condition_tokens: the condition is truncated to this number of tokens.
+        margin, margin_floor: the constraint's m at the start, and its smallest value.
+        margin_decay: the factor of m after a validation with dev success above `margin_success`.
+        relative_margin: relax the constraint as λ (C / m − 1), so that λ need not be a thousand times larger
+            if C is a thousand times smaller. In the paper it is λ (C − m).
+        steps: the number of optimiser steps.
+        edits_per_step: the number of edits in a step.
+        retain_per_edit: the number of questions about other facts for each edit, for the KL.
+        learning_rate, multiplier_rate: the learning rates of the hypernetwork and of the Lagrange multiplier.
+        warmup_steps, decay_steps: both rates rise linearly from 0, and fall linearly to 0.
+        label_smoothing: the label smoothing of the edit loss of a generative model.
+        validate_every, validate_edits: the steps between validations, and the dev edits in each.
+        choose_by: the dev rates whose harmonic mean chooses the checkpoint.
+        retain_at_least: the dev retain rate that a checkpoint needs to be chosen, if any reaches it.
+        save_as: the number type of the learnt weights on file.
+        seed: the seed of the initial weights and of all random choices.
     """
 
     citation: ClassVar[str] = "decao2021editing"
@@ -132,20 +134,20 @@ class KnowledgeEditor(AbstractWeightEditor, AbstractTrainedEditor):
             raise BadSetting(f"choose_by: found {self.choose_by}, wanted success and retain among them")
 
     def prepared_by(self) -> "KnowledgeEditor":
-        """See `AbstractTrainedEditor`: the loop is a matter of test time."""
+        """See `AbstractTrainedEditor.prepared_by`. Training does not read `loop`."""
         return replace(self, loop=1)
 
     def prepare(self, base: AbstractModel, training: TrainingSet, workspace: Workspace) -> State:
-        """See `AbstractTrainedEditor`: trains the hypernetwork."""
+        """See `AbstractTrainedEditor.prepare`. The hypernetwork is trained."""
         state = train(self, base, training, workspace)
         return {name: tensor.to(getattr(torch, self.save_as)) for name, tensor in state.items()}
 
     def update(
         self, state: State, start: AbstractModel, batches: Sequence[Batch], carried: Sequence[Carried]
     ) -> tuple[list[Changes], Sequence[Carried]]:
-        """See `AbstractWeightEditor`: one application of the hypernetwork, or up to `loop` of them.
+        """See `AbstractWeightEditor.update`. The hypernetwork is applied at most `loop` times.
 
-        An application to a batch is the sum of what the hypernetwork predicts for each of its edits.
+        An application to a batch is the sum of the hypernetwork's updates for each of its edits.
         """
         predict = partial(self.predict, self.trained(start, state), start)
         return until_answered(start, batches, self.loop, predict), carried
@@ -157,7 +159,7 @@ class KnowledgeEditor(AbstractWeightEditor, AbstractTrainedEditor):
         edits: Sequence[Edit],
         under: EditsInForce = base_weights,
     ) -> dict[str, LowRankBatch]:
-        """∇̃W of every edit, from the gradient of -log p(a | x) under the given weights and the condition."""
+        """Returns ∇̃W of every edit, from its condition and its gradient with the edits `under` in force."""
         losses, gradients = edit_gradients(base, edits, editable(base.network, self.layers), under)
         vectors: dict[str, HeadVectors] = hypernetwork(*self.condition(base, edits), gradients)
         if self.step == "polyak" or self.precondition:
@@ -173,13 +175,13 @@ class KnowledgeEditor(AbstractWeightEditor, AbstractTrainedEditor):
         return predicted
 
     def condition(self, base: AbstractModel, edits: Sequence[Edit]) -> tuple[Tensor, Tensor]:
-        """The token ids of `y >> a || x`, (edits, tokens), and their lengths, (edits,)."""
+        """Returns the token ids of `y >> a || x`, (edits, tokens), and their lengths, (edits,)."""
         texts = [condition_text(edit.prediction, edit.target, edit.prompt) for edit in edits]
         ids = base.tokenizer(texts, truncation=True, max_length=self.max_condition_tokens)["input_ids"]
         return pad(ids, 0, base.device), torch.tensor([len(row) for row in ids])
 
     def trained(self, base: AbstractModel, state: State) -> Hypernetwork:
-        """The hypernetwork with learnt weights; on `meta` first, since none of it need be drawn."""
+        """Returns the hypernetwork with learnt weights. It is made on `meta`, so no weights are drawn."""
         with torch.device("meta"):
             made = self._untrained(base)
         made.load_state_dict(
@@ -188,7 +190,7 @@ class KnowledgeEditor(AbstractWeightEditor, AbstractTrainedEditor):
         return made.requires_grad_(False)
 
     def hypernetwork(self, base: AbstractModel) -> Hypernetwork:
-        """A hypernetwork for this base, its weights drawn from the seed."""
+        """Returns a hypernetwork for this base model, with weights drawn with the seed."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             return self._untrained(base).to(device=base.device, dtype=base.network.dtype)

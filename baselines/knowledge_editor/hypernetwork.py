@@ -1,4 +1,4 @@
-"""The networks that read the condition and give the vectors of an edit's update (`method.py`)."""
+"""The networks that read the condition and compute the vectors of an edit's update (`method.py`)."""
 
 from collections.abc import Iterable, Mapping
 
@@ -12,13 +12,13 @@ from .method import HeadVectors
 
 
 class ConditionEncoder(nn.Module):
-    """Reads the condition `y >> a || x` into one vector an edit."""
+    """Computes one vector for each edit from its condition `y >> a || x`."""
 
     def __init__(
         self, embeddings: Float[Tensor, "vocab hidden"], lstm_size: int, condition_size: int
     ) -> None:
         super().__init__()
-        # A copy: the original shares storage with the base model, and so corrupts it (reference §1.10, 4).
+        # A copy: the original code shares storage with the base model, and changes it (reference §1.10, 4).
         self.embedding = nn.Embedding.from_pretrained(embeddings.detach().clone(), freeze=False)
         self.lstm = nn.LSTM(embeddings.shape[1], lstm_size, bidirectional=True, batch_first=True)
         self.linear = nn.Linear(2 * lstm_size, condition_size)
@@ -26,7 +26,7 @@ class ConditionEncoder(nn.Module):
     def forward(
         self, ids: Int[Tensor, "edits tokens"], lengths: Int[Tensor, " edits"]
     ) -> Float[Tensor, "edits condition"]:
-        """tanh(W [h→; h←] + b), where h are the last states over the tokens before the padding."""
+        """Returns tanh(W [h→; h←] + b), where h are the last states of both directions, without padding."""
         packed = pack_padded_sequence(
             self.embedding(ids), lengths.cpu(), batch_first=True, enforce_sorted=False
         )
@@ -35,7 +35,7 @@ class ConditionEncoder(nn.Module):
 
 
 class Head(nn.Module):
-    """Gives the vectors α, β (d_out), γ, δ (d_in) and η (1) of one weight matrix."""
+    """Computes the vectors α, β (d_out), γ, δ (d_in) and η (1) of one weight matrix."""
 
     def __init__(self, condition_size: int, hidden_size: int, d_out: int, d_in: int) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class Head(nn.Module):
         )
 
     def forward(self, condition: Float[Tensor, "edits condition"]) -> HeadVectors:
-        """The vectors of every edit."""
+        """Returns the vectors of every edit."""
         gamma, alpha, delta, beta, eta = self.layers(condition).split(self.sizes, dim=-1)
         return HeadVectors(alpha=alpha, beta=beta, gamma=gamma, delta=delta, eta=eta)
 
@@ -57,7 +57,7 @@ class Hypernetwork(nn.Module):
     """One condition encoder, and one head for each edited matrix.
 
     Attributes:
-        names: of the edited matrices, one head each.
+        names: the names of the edited matrices, each of which has a head.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Hypernetwork(nn.Module):
         condition_size: int,
         head_size: int,
     ) -> None:
-        """`shapes`: parameter name → (d_out, d_in). `embeddings`: the base model's, to start from."""
+        """Takes the shapes, parameter name → (d_out, d_in), and the base model's embeddings."""
         super().__init__()
         self.names = tuple(shapes)
         self.encoder = ConditionEncoder(embeddings, lstm_size, condition_size)
@@ -78,7 +78,7 @@ class Hypernetwork(nn.Module):
         )
 
     def head(self, name: str) -> Head:
-        """The head of one parameter."""
+        """Returns the head of one parameter."""
         head = self.heads[_key(name)]
         assert isinstance(head, Head)
         return head
@@ -86,15 +86,15 @@ class Hypernetwork(nn.Module):
     def forward(
         self, ids: Int[Tensor, "edits tokens"], lengths: Int[Tensor, " edits"], names: Iterable[str]
     ) -> dict[str, HeadVectors]:
-        """Parameter name → the vectors of every edit, from the conditions' token ids and lengths.
+        """Returns parameter name → the vectors of every edit, from the conditions' token ids and lengths.
 
-        The heads are asked in the order of `names`. That order decides in which order training sums
-        gradients, and so their last digits.
+        The heads are called in the order of `names`. Training sums gradients in that order, so their last
+        bits depend on it.
         """
         condition = self.encoder(ids, lengths)
         return {name: self.head(name)(condition) for name in names}
 
 
 def _key(name: str) -> str:
-    """A parameter's name as a module may be called."""
+    """Returns a parameter's name in a form that is allowed as the name of a module."""
     return name.replace(".", "_")

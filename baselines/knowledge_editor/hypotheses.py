@@ -1,16 +1,16 @@
-"""The KL constraint over what beam search finds (`kl_over: beam`), for models whose answers cannot be listed.
+"""Finds the answers for the KL constraint by beam search (`kl_over: beam`).
 
     KL(p ‖ q) = Σ_h p(h) (log p(h) − log q(h)),   h over the base model's k best hypotheses for a question o
     p(h) = p(h | o; θ) / Σ_h' p(h' | o; θ),   q(h) = p(h | o; θ') / Σ_h' p(h' | o; θ')
 
 where p(h | o; θ) is the product over h's tokens, its end included. This is equation (6) of `method.py`, which
-De Cao et al. 2021 define over all answers of a model. The answers of a sequence-to-sequence model cannot be
-listed, and the paper takes what beam search gives as the sample space. The released code computes another
+De Cao et al. 2021 define over all answers of a model. All answers of a sequence-to-sequence model cannot be
+listed, so the paper uses the results of beam search as the sample space. The released code computes another
 quantity, token by token along one answer (`kl_over: answer`). The best hypotheses are those of transformers'
 beam search, which have the largest mean log-probability of a token.
 
-It costs k rows for each constraint question where `answer` costs one. The hypotheses and p are worked out
-once a question and kept.
+Each constraint question has k rows, and with `answer` it has one. The hypotheses and p are computed once for
+each question and kept.
 """
 
 from collections.abc import Iterable, Sequence
@@ -27,11 +27,11 @@ from kebench.models.rows import Rows
 
 @dataclass(frozen=True)
 class Hypotheses:
-    """What the base model may answer to a question.
+    """Likely answers of the base model to a question.
 
     Attributes:
-        answers: best first, each once.
-        log_p: (answers,). log p(h), in nats: their probabilities sum to 1.
+        answers: different answers, the best one first.
+        log_p: (answers,). log p(h), in nats. The probabilities sum to 1.
     """
 
     answers: tuple[str, ...]
@@ -39,22 +39,22 @@ class Hypotheses:
 
 
 class BaseHypotheses:
-    """The k best hypotheses of the base model for known questions, each question searched once.
+    """The k best hypotheses of the base model for a set of questions. Each question is searched once.
 
-    A hypothesis that cannot be fed back is left out: an empty one, one cut before its end, and all but the
-    tokenizer's own spelling of a text. Where none is left, the question's own answer stands alone, and
-    constrains nothing.
+    A hypothesis that the model cannot read is left out: an empty one, one that does not end, and one whose
+    tokens are not those of its text. If none is left, the only hypothesis is the question's answer, and the
+    constraint has no effect.
     """
 
     def __init__(self, base: AbstractModel, questions: Iterable[Question], beams: int) -> None:
-        """`beams`: k."""
+        """Takes the base model, the questions, and k as `beams`."""
         self._base = base
         self._beams = beams
         self._blocks = blocks(base, questions)
         self._kept: dict[Question, Hypotheses] = {}
 
     def of(self, question: Question) -> Hypotheses:
-        """The hypotheses for one of the questions."""
+        """Returns the hypotheses for one of the questions."""
         if question not in self._kept:
             block = self._blocks[question]
             self._kept.update(zip(block, self._search(block), strict=True))
@@ -74,6 +74,6 @@ class BaseHypotheses:
 
 
 def sequence_log_probs(logits: Float[Tensor, "scored vocab"], rows: Rows) -> Float[Tensor, " batch"]:
-    """The log-probability of each row's whole answer, its end included: the sum over its tokens, in nats."""
+    """Returns the log-probability of each row's answer, its end included: a sum over tokens, in nats."""
     likely = logits.log_softmax(-1).gather(-1, rows.labels.unsqueeze(-1)).squeeze(-1)
     return likely.new_zeros(rows.batch).index_add(0, rows.row, likely)

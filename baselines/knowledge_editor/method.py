@@ -4,7 +4,7 @@ x is the prompt, y the base model's answer to it, a the target, P^x the paraphra
 questions; θ are the base model's weights, θ' the edited ones, ∇W the gradient of −log p(a | x; θ) for one
 weight matrix W of the shape (d_out, d_in).
 
-    (1)   condition    "y >> a || x", which an encoder and a head for each W turn into α, β, γ, δ, η
+    (1)   condition    "y >> a || x"; an encoder and a head for each W compute α, β, γ, δ, η from it
     (2)   mask         α̂ = softmax(α) γᵀ
     (3)   offset       β̂ = softmax(β) δᵀ
     (4)   update       ∇̃W = σ(η) · (α̂ ⊙ ∇W + β̂),   W' = W + ∇̃W
@@ -12,13 +12,12 @@ weight matrix W of the shape (d_out, d_in).
     (6)   KL           C = Σ KL(p(· | o; θ) ‖ p(· | o; θ'))  over o in O^x
     (7)   L2           C = the size of ∇̃W (row C_L2)
     (8)   training     min L  subject to  C ≤ m,  relaxed:  min, and max over λ ≥ 0, of L + λ (C − m)
-    (9)   annealing    m ← max(0.8 m, floor)  where more than 0.9 of the dev edits succeed
+    (9)   annealing    m ← max(0.8 m, floor)  if more than 0.9 of the dev edits succeed
 
-The numbers count the equations on this page, where the code beside them is marked with the same numbers. They
-are not the paper's own numbers.
+The lines of code that compute an equation have its number. These are not the numbers of the paper.
 
-An update is never made dense. A gradient over T tokens is ∇W = Dᵀ X. A mask of rank one keeps that form, and
-the offset adds rank one: so ∇̃W = B A of rank T + 1 holds the update exactly.
+An update is never a dense matrix. A gradient over T tokens is ∇W = Dᵀ X. A mask of rank one keeps that form,
+and the offset adds rank one, so ∇̃W = B A of rank T + 1 is exact.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,7 +33,7 @@ from kebench.models.rows import Rows, target_loss
 
 
 class HeadVectors(NamedTuple):
-    """What a head gives for one weight matrix W of each edit."""
+    """The outputs of a head, for one weight matrix W and each edit."""
 
     alpha: Float[Tensor, "edits d_out"]
     beta: Float[Tensor, "edits d_out"]
@@ -51,24 +50,24 @@ class RankOne(NamedTuple):
 
 
 def condition_text(prediction: str, target: str, prompt: str) -> str:
-    """The condition that the encoder reads."""
+    """Returns the condition that the encoder reads."""
     return f"{prediction} >> {target} || {prompt}"  # (1)
 
 
 def mask_of(vectors: HeadVectors) -> RankOne:
-    """α̂, what the gradient is multiplied by, entry by entry."""
+    """Returns α̂, which multiplies the gradient entry by entry."""
     return RankOne(vectors.alpha.softmax(-1), vectors.gamma)  # (2)
 
 
 def offset_of(vectors: HeadVectors) -> RankOne:
-    """β̂, what is added to the masked gradient."""
+    """Returns β̂, which is added to the masked gradient."""
     return RankOne(vectors.beta.softmax(-1), vectors.delta)  # (3)
 
 
 def masked_update(
     gradient: GradientFactors, mask: RankOne, offset: RankOne, strength: Float[Tensor, "edits 1"]
 ) -> LowRankBatch:
-    """∇̃W of every edit as factors, where `strength` is σ(η), or a multiple of it.
+    """Returns ∇̃W of every edit as factors. `strength` is σ(η), or a multiple of it.
 
     With ∇W = Dᵀ X, α̂ ⊙ ∇W = (D ⊙ softmax(α))ᵀ (X ⊙ γ): each token's D and X are masked.
     """
@@ -82,12 +81,12 @@ def masked_update(
 def edit_loss(
     logits: Sequence[Float[Tensor, "scored vocab"]], rows: Sequence[Rows], *, smoothing: float
 ) -> Float[Tensor, ""]:
-    """−log p(a | x̂; θ'), in nats a token: a mean over all edits' prompts and drawn paraphrases x̂.
+    """Returns −log p(a | x̂; θ'), in nats per token: a mean over the prompts and drawn paraphrases x̂.
 
     Args:
         logits: the edited models' logits in each forward pass, at the tokens of a.
-        rows: what each pass asked: every prompt, and every paraphrase, with its edit's target.
-        smoothing: label smoothing, as in the released code for generating models.
+        rows: the rows of each pass: prompts and paraphrases, each with its edit's target.
+        smoothing: the label smoothing, which the released code uses for generative models.
     """
     passes = zip(logits, rows, strict=True)
     return torch.cat([target_loss(each, asked, smoothing=smoothing) for each, asked in passes]).mean()  # (5)
@@ -96,7 +95,7 @@ def edit_loss(
 def kl_constraint(
     base: Float[Tensor, "scored vocab"], edited: Float[Tensor, "scored vocab"]
 ) -> Float[Tensor, ""]:
-    """KL(p_θ ‖ p_θ') of the next token or the label, a mean over the scored positions, in nats.
+    """Returns KL(p_θ ‖ p_θ') of the next token or the label, a mean over the scored positions, in nats.
 
     The base model's distribution comes first, as in the released code.
     """
@@ -107,7 +106,7 @@ def kl_constraint(
 def kl_constraint_over_hypotheses(
     base: Sequence[Float[Tensor, " hypotheses"]], edited: Sequence[Float[Tensor, " hypotheses"]]
 ) -> Float[Tensor, ""]:
-    """KL(p ‖ q) over whole answers h, a mean over questions, in nats.
+    """Returns KL(p ‖ q) over whole answers h, a mean over questions, in nats.
 
     Both p and q are normalised over the hypotheses of each question.
 
@@ -121,7 +120,7 @@ def kl_constraint_over_hypotheses(
 
 
 def l2_constraint(updates: Mapping[str, LowRankBatch]) -> Float[Tensor, ""]:
-    """The root of the mean squared entry of each update, a mean over edits and matrices."""
+    """Returns the root mean square of the entries of an update, a mean over edits and matrices."""
     sizes = []
     for update in updates.values():
         entries = update.B.shape[1] * update.A.shape[2]  # d_out · d_in
@@ -130,10 +129,10 @@ def l2_constraint(updates: Mapping[str, LowRankBatch]) -> Float[Tensor, ""]:
 
 
 def lagrangian(edit_loss: Tensor, constraint: Tensor, multiplier: Tensor, margin: float) -> Tensor:
-    """L + λ (C − m), which training lowers by the networks' weights and raises by λ ≥ 0."""
+    """Returns L + λ (C − m). Training minimises it in the networks' weights and maximises it in λ ≥ 0."""
     return edit_loss + multiplier * (constraint - margin)  # (8)
 
 
 def annealed(margin: float, success: float, *, decay: float, floor: float, threshold: float) -> float:
-    """The margin m after a validation in which this rate of the dev edits succeeded."""
+    """Returns the margin m after a validation with this success rate on dev edits."""
     return max(decay * margin, floor) if success > threshold else margin  # (9)

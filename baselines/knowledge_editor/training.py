@@ -1,14 +1,14 @@
-"""How the hypernetwork is trained: edits that take, under a constraint on what they change elsewhere.
+"""Trains the hypernetwork: edits should succeed, under a constraint on the changes of other answers.
 
 The loss, the constraint and the annealing are equations (5) to (9) of `method.py`. The optimiser descends in
 the networks' weights and ascends in the multiplier λ.
 
-The paper sums the divergence over all of O^x; a step takes a few questions drawn from it, which is a Monte
-Carlo estimate of the sum. What the divergence of one question is taken over, `kl_over` says:
+The paper sums the divergence over all of O^x. A step uses a few questions drawn from O^x, which is a Monte
+Carlo estimate of the sum. `kl_over` says how the divergence of one question is computed:
 
-    answer    KL of the next token's distributions, a mean over the positions of the base model's own answer,
-              as the released code has it. Of a classifier: over its labels, which is exact.
-    beam      KL over the base model's k best hypotheses, as the paper has it (`hypotheses.py`).
+    answer    the KL of the next token's distributions, a mean over the positions of the base model's answer,
+              as in the released code. For a classifier it is the KL over its labels, which is exact.
+    beam      the KL over the base model's k best hypotheses, as in the paper (`hypotheses.py`).
 """
 
 import json
@@ -54,17 +54,17 @@ from .method import (
 logger = logging.getLogger(__name__)
 
 TOKENS_TOGETHER = {"cpu": 1024, "cuda": 16_384}
-"""About how many padded prompt tokens are in one pass: questions of many lengths in one are half padding."""
+"""About how many padded prompt tokens are in one pass. Many lengths in one pass would need much padding."""
 
 MOMENT_QUESTIONS = 1024
-"""Questions that second moments are a mean over, at most; each gives the tokens of its prompt and answer."""
+"""The largest number of questions for second moments, which are means over tokens of prompts and answers."""
 
 Asked = tuple[int, str, str]
-"""The edit under which a prompt is asked, the prompt, and the answer that is fed after it."""
+"""The number of the edit in force, a prompt, and the answer that is teacher-forced after it."""
 
 
 class _Settings(Protocol):
-    """The settings of `KnowledgeEditor` that training reads; it says what each of them means."""
+    """The settings of `KnowledgeEditor` that training reads. That class explains them."""
 
     @property
     def constraint(self) -> Literal["kl", "l2"]: ...
@@ -117,15 +117,15 @@ class _Settings(Protocol):
 
 
 class Learner(_Settings, Protocol):
-    """What is trained: a `KnowledgeEditor`."""
+    """The interface of `KnowledgeEditor` that training uses."""
 
     def hypernetwork(self, base: AbstractModel) -> Hypernetwork:
-        """The untrained hypernetwork for this base."""
+        """Returns the untrained hypernetwork for this base model."""
 
     def predict(
         self, hypernetwork: Hypernetwork, base: AbstractModel, edits: Sequence[Edit]
     ) -> dict[str, LowRankBatch]:
-        """The update of every edit, with the graph of how it depends on the hypernetwork."""
+        """Returns the update of every edit, with the autograd graph of the hypernetwork."""
 
 
 @dataclass(frozen=True)
@@ -133,31 +133,31 @@ class Batch:
     """The edits of one step, each with its retain questions."""
 
     edits: Sequence[TrainingEdit]
-    paraphrases: Sequence[str | None]  # one an edit, None where it has none; or none at all
+    paraphrases: Sequence[str | None]  # one for each edit, None if it has none; or an empty sequence
     retain: Sequence[RetainQuestion]
-    retain_edit: Sequence[int]  # the edit each retain question is asked under
+    retain_edit: Sequence[int]  # for each retain question, the number of the edit in force
 
     def originals(self) -> list[Asked]:
-        """Each edit's prompt with the target."""
+        """Returns each edit's prompt with its target."""
         return [(index, item.edit.prompt, item.edit.target) for index, item in enumerate(self.edits)]
 
     def reworded(self) -> list[Asked]:
-        """Each edit's paraphrase, where one is drawn, with the target."""
+        """Returns the paraphrases that were drawn, each with its edit's target."""
         pairs = enumerate(zip(self.edits, self.paraphrases, strict=False))
         return [(index, text, item.edit.target) for index, (item, text) in pairs if text is not None]
 
     def edited(self) -> list[Asked]:
-        """Both, one edit's after the other's."""
+        """Returns the prompts and the paraphrases, in the order of the edits."""
         return sorted(self.originals() + self.reworded(), key=lambda asked: asked[0])
 
     def retained(self) -> list[Asked]:
-        """Each retain question with the base model's answer."""
+        """Returns each retain question with the base model's answer."""
         pairs = zip(self.retain_edit, self.retain, strict=True)
         return [(index, known.prompt, known.prediction) for index, known in pairs]
 
 
 class Relaxed(nn.Module):
-    """The hypernetwork and the Lagrange multiplier λ, whatever a checkpoint must hold."""
+    """The hypernetwork and the Lagrange multiplier λ: all parameters that a checkpoint must hold."""
 
     def __init__(self, hypernetwork: Hypernetwork) -> None:
         super().__init__()
@@ -166,11 +166,11 @@ class Relaxed(nn.Module):
 
 
 def train(editor: Learner, base: AbstractModel, training: TrainingSet, workspace: Workspace) -> State:
-    """The weights that did best on dev, by `joint_score` of the rates that `validate` gives.
+    """Trains the hypernetwork and returns the weights with the best `joint_score` on dev edits.
 
     Raises:
-        BadSetting: there is too little to learn from, or no paraphrase where they are to be learnt from; or
-            the KL is to be taken over a classifier's hypotheses.
+        BadSetting: there is too little to learn from; or the editor should learn from paraphrases and there
+            are none; or the KL should be over the hypotheses of a classifier.
     """
     _check(editor, base, training)
     relaxed = Relaxed(hypernetwork_for(editor, base, training)).to(base.device)
@@ -185,7 +185,7 @@ def train(editor: Learner, base: AbstractModel, training: TrainingSet, workspace
     start: dict[str, Any] = {"step": 0, "margin": editor.margin, "best": -math.inf, "history": []}
     made_of = workspace.made_of
     counters = start
-    if read_or_none(best_file, lambda: load_tensors(best_file, made_of)):  # a checkpoint is of no use without
+    if read_or_none(best_file, lambda: load_tensors(best_file, made_of)):  # a checkpoint needs it
         counters = load_checkpoint(checkpoint, relaxed, optimizer, made_of=made_of) or start
     for step in range(counters["step"], editor.steps):
         rate = warmup_then_decay(step, editor.warmup_steps, editor.decay_steps)
@@ -230,7 +230,7 @@ def train(editor: Learner, base: AbstractModel, training: TrainingSet, workspace
 
 
 def hypernetwork_for(editor: Learner, base: AbstractModel, training: TrainingSet) -> Hypernetwork:
-    """The untrained hypernetwork, with the preconditioners, if there are any, of what it may learn from."""
+    """Returns the untrained hypernetwork, with its preconditioners if the settings ask for them."""
     made = editor.hypernetwork(base)
     if editor.precondition:
         names = editable(base.network, editor.layers)
@@ -242,7 +242,7 @@ def hypernetwork_for(editor: Learner, base: AbstractModel, training: TrainingSet
 
 
 def _check(editor: Learner, base: AbstractModel, training: TrainingSet) -> None:
-    """Without these a draw would never end, or a loss or a validation measure nothing."""
+    """Checks that there is enough to draw from, and that the loss and the validation measure something."""
     if editor.kl_over == "beam" and base.family == "classifier":
         raise BadSetting(
             "kl_over: found beam with a classifier, wanted answer: the KL is over all its labels already"
@@ -274,10 +274,9 @@ def draw(
     seed: str,
     size: int,
 ) -> Batch:
-    """Random edits, a paraphrase of each if the editor learns from them, and other facts' questions.
+    """Draws edits, a paraphrase of each if the editor learns from them, and questions about other facts.
 
-    The questions of an edit come from each pool in turn. An edit without paraphrases is learnt from in its
-    own words alone.
+    The questions of an edit come from each pool in turn. An edit without paraphrases has only its prompt.
     """
     chance = random.Random(seed)
     chosen = chance.sample(edits, min(size, len(edits)))
@@ -301,10 +300,10 @@ def losses(
     before: BaseLogits | BaseHypotheses,
     batch: Batch,
 ) -> tuple[Tensor, Tensor]:
-    """The edit loss, and the constraint's value C, under the updates of one batch.
+    """Returns the edit loss, and the constraint's value C, with the updates of one batch.
 
-    The loss is a mean over all prompts and paraphrases. `before` knows what the base model says to every
-    retain question (`what_the_base_says`).
+    The loss is a mean over all prompts and paraphrases. `before` has the base model's logits or hypotheses
+    for the retain questions (`what_the_base_says`).
     """
     updates = editor.predict(hypernetwork, base, [item.edit for item in batch.edits])
     smoothing = 0.0 if base.family == "classifier" else editor.label_smoothing
@@ -324,7 +323,7 @@ def losses(
 def what_the_base_says(
     editor: Learner, base: AbstractModel, known: Sequence[RetainQuestion]
 ) -> BaseLogits | BaseHypotheses:
-    """What the KL starts from on the base model's side, worked out once a question."""
+    """Returns what the KL needs from the base model. It is computed once for each question."""
     questions = [(each.prompt, each.prediction) for each in known]
     if editor.kl_over == "beam":
         return BaseHypotheses(base, questions, editor.kl_beams)
@@ -334,7 +333,7 @@ def what_the_base_says(
 def _over_hypotheses(
     before: BaseHypotheses, base: AbstractModel, updates: Mapping[str, LowRankBatch], asked: Sequence[Asked]
 ) -> Tensor:
-    """The KL over each question's hypotheses, all of which are fed to the edited model."""
+    """Returns the KL over each question's hypotheses, which are teacher-forced in the edited model."""
     found = [before.of((prompt, answer)) for _, prompt, answer in asked]
     every = [
         (edit, prompt, answer)
@@ -350,9 +349,9 @@ def _over_hypotheses(
 
 @dataclass(frozen=True)
 class Part:
-    """Some questions of similar length, fed with their answers, and what the edited models make of them."""
+    """Some questions of similar length with their answers, and the logits of the edited models."""
 
-    indices: Sequence[int]  # which of those asked
+    indices: Sequence[int]  # their places among all questions
     questions: Sequence[Question]
     rows: Rows
     logits: Tensor
@@ -361,9 +360,10 @@ class Part:
 def under_updates(
     base: AbstractModel, updates: Mapping[str, LowRankBatch], asked: Sequence[Asked]
 ) -> list[Part]:
-    """Asks each edit's model its questions, which stand together: every one once.
+    """Asks each question with its edit in force. The questions of an edit must stand together.
 
-    What lies below the edited layers is the base model's, and is asked once a question, not once a step.
+    The states below the edited layers are those of the base model. They are computed once for each question,
+    and not once for each step.
     """
     found = []
     for indices in _passes(base, updates, asked):
@@ -379,7 +379,7 @@ def under_updates(
 def _passes(
     base: AbstractModel, updates: Mapping[str, LowRankBatch], asked: Sequence[Asked]
 ) -> list[list[int]]:
-    """Which are asked in one pass; of a network whose edits cannot share one, each edit's by themselves."""
+    """Divides the questions into passes. If edits cannot share a pass, each edit has passes of its own."""
     passes = _together(base, asked)
     if base.one_pass.holds_edits(updates):
         return passes
@@ -389,10 +389,10 @@ def _passes(
 
 
 def _together(base: AbstractModel, asked: Sequence[Asked]) -> list[list[int]]:
-    """Which are asked in one pass: of each edit as many, first its shortest, at the end its longest.
+    """Divides the questions into passes: each edit's shortest ones are in the first, its longest in the last.
 
-    So lengths are alike, which spares padding, and every edit has equally many rows, which
-    `low_rank_applied` does fastest. An edit's only row is asked in the last pass.
+    So a pass has similar lengths, which saves padding, and as many rows of each edit, which is fastest in
+    `low_rank_applied`. If an edit has one row, it is in the last pass.
     """
     lengths = [len(ids) for ids in base.prompt_ids([prompt for _, prompt, _ in asked])]
     most = TOKENS_TOGETHER["cuda" if base.device.type == "cuda" else "cpu"]
@@ -409,9 +409,10 @@ def _together(base: AbstractModel, asked: Sequence[Asked]) -> list[list[int]]:
 def validate(
     editor: Learner, hypernetwork: Hypernetwork, base: AbstractModel, training: TrainingSet
 ) -> dict[str, float]:
-    """The rates that a checkpoint is chosen by, on the same dev edits every time, under teacher forcing.
+    """Returns the rates for the choice of a checkpoint, under teacher forcing.
 
-    Of each edit's paraphrases, one is asked; an edit without any does not count for equivalence.
+    The dev edits are always the same. One paraphrase of each edit is asked. An edit without paraphrases does
+    not count for equivalence.
     """
     hits: dict[str, list[bool]] = {rate: [] for rate in editor.choose_by}
     size = editor.edits_per_step
@@ -427,10 +428,10 @@ def validate(
 
 
 def joint_score(rates: Mapping[str, float], retain_at_least: float) -> float:
-    """What checkpoints are chosen by: the harmonic mean of all rates, 0 as soon as one of them is.
+    """Returns the score of a checkpoint: the harmonic mean of all rates, which is 0 if one of them is 0.
 
-    Retaining is a constraint: a checkpoint that retains less than it should is worse than any that does not,
-    and of such ones the best is the one that retains most.
+    The retain rate is also a constraint. A checkpoint below `retain_at_least` is worse than any other, and
+    among those the one with the largest retain rate is the best.
     """
     if rates["retain"] < retain_at_least:
         return rates["retain"] - 1

@@ -1,4 +1,4 @@
-"""A control that looks the answer up: success, equivalence and retain 100."""
+"""A control that knows the answers: success, equivalence and retain 100."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from kebench.models.model import AbstractModel
 
 @dataclass(frozen=True)
 class Oracle(AbstractMemoryEditor):
-    """Remembers the target of x and of its paraphrases, which only a control is shown."""
+    """Answers x and its paraphrases with the target. Only a control sees the paraphrases."""
 
     citation: ClassVar[str] = ""
     is_control: ClassVar[bool] = True
@@ -20,7 +20,7 @@ class Oracle(AbstractMemoryEditor):
     def remember(
         self, state: State, base: AbstractModel, batches: Sequence[Batch], memories: Sequence[Carried]
     ) -> list[Carried]:
-        """See `AbstractMemoryEditor`: a table of prompts and targets."""
+        """See `AbstractMemoryEditor.remember`. The memory is a table: prompt → target."""
         return [
             Carried(data={**(memory.data or {}), **_table(batch)})
             for batch, memory in zip(batches, memories, strict=True)
@@ -29,7 +29,7 @@ class Oracle(AbstractMemoryEditor):
     def route(
         self, state: State, base: AbstractModel, memory: Carried, prompts: Sequence[str]
     ) -> list[Route]:
-        """See `AbstractMemoryEditor`: what is in the table is looked up."""
+        """See `AbstractMemoryEditor.route`. A prompt in the table is answered with its target."""
         return [Says(memory.data[prompt]) if prompt in memory.data else None for prompt in prompts]
 
 

@@ -1,4 +1,4 @@
-"""A preconditioned step down the edit's gradient, repeated until the answer is there; nothing is trained."""
+"""A preconditioned gradient step, repeated until the model gives the answer. Nothing is trained."""
 
 from .editor import PreconditionedStep
 

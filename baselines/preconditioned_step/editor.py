@@ -24,24 +24,24 @@ from kebench.models.model import AbstractModel, EditsInForce, base_weights
 
 @dataclass(frozen=True)
 class PreconditionedStep(AbstractWeightEditor, AbstractTrainedEditor):
-    """θ' = θ − t ∇W P, again and again on the edited model until it answers a.
+    """θ' = θ − t ∇W P, repeated on the edited model until it answers a.
 
         L = −log p(a | x)              ∇W = its gradient for one weight matrix
         P = (C / e + I)⁻¹              C = E[x xᵀ] of the layer's inputs, e = ε · tr C / d_in
         t = scale · L / Σ tr(∇W P ∇Wᵀ)   Polyak's step length; the sum is over the edited matrices
 
-    P shortens the step along directions that all inputs share, through which an edit changes other answers;
-    the length adapts to the edit, so no learning rate is tuned to a model. C is gathered once over questions
-    that the base model answers; that is all that `prepare` does.
+    P shortens the step along directions that all inputs share, along which an edit would change other
+    answers. The step length adapts to the edit, so no learning rate has to be tuned for a model. `prepare`
+    only computes C, once, over questions that the base model answers.
 
     Attributes:
-        layers: which layers' matrices are changed: `first`, `last`, `all`, a list of numbers, or a pattern of
-            parameter names (`kebench.models.layers.editable`).
+        layers: the layers whose matrices are changed: `first`, `last`, `all`, a list of numbers, or a pattern
+            of parameter names (`kebench.models.layers.editable`).
         scale: the step's length; 1 would bring a loss that is linear in the weights to 0.
-        epsilon: ε above 0. The smaller it is, the more the shared directions are spared.
-        loop: the most steps an edit takes; it stops as soon as a is the greedy answer to x.
-        moment_questions: the most questions that C is a mean over.
-        seed: of the draw of those questions.
+        epsilon: ε above 0. The smaller it is, the less the shared directions are changed.
+        loop: the largest number of steps. An edit stops as soon as a is the greedy answer to x.
+        moment_questions: the largest number of questions for C.
+        seed: the seed for the choice of those questions.
     """
 
     learns_from: ClassVar[Literal["edits", "questions"]] = "questions"
@@ -59,11 +59,11 @@ class PreconditionedStep(AbstractWeightEditor, AbstractTrainedEditor):
         check_layers(self.layers)
 
     def prepared_by(self) -> "PreconditionedStep":
-        """See `AbstractTrainedEditor`: the length and the number of steps are a matter of test time."""
+        """See `AbstractTrainedEditor.prepared_by`. `prepare` does not read `scale` and `loop`."""
         return replace(self, scale=2.0, loop=5)
 
     def prepare(self, base: AbstractModel, training: TrainingSet, workspace: Workspace) -> State:
-        """See `AbstractTrainedEditor`: P of every edited matrix, by the parameter's name."""
+        """See `AbstractTrainedEditor.prepare`. The state is parameter name → P."""
         names = editable(base.network, self.layers)
         return preconditioners(
             base, names, self.epsilon, training, at_most=self.moment_questions, seed=self.seed
@@ -72,13 +72,13 @@ class PreconditionedStep(AbstractWeightEditor, AbstractTrainedEditor):
     def update(
         self, state: State, start: AbstractModel, batches: Sequence[Batch], carried: Sequence[Carried]
     ) -> tuple[list[Changes], Sequence[Carried]]:
-        """See `AbstractWeightEditor`: up to `loop` steps; a batch's step is the sum of its edits' steps."""
+        """See `AbstractWeightEditor.update`. The step of a batch is the sum of the steps of its edits."""
         return until_answered(start, batches, self.loop, partial(self.step, state, start)), carried
 
     def step(
         self, state: State, base: AbstractModel, edits: Sequence[Edit], under: EditsInForce = base_weights
     ) -> dict[str, LowRankBatch]:
-        """−t ∇W P of every edit from the given weights, as factors: ∇W = Dᵀ X, so ∇W P = Dᵀ (X P)."""
+        """Returns −t ∇W P of every edit as factors. ∇W = Dᵀ X, so ∇W P = Dᵀ (X P)."""
         losses, gradients = edit_gradients(base, edits, editable(base.network, self.layers), under)
         through = {name: gradient.X @ state[name].to(gradient.X) for name, gradient in gradients.items()}
         lengths = polyak_length(self.scale, losses, gradients, through).view(-1, 1, 1)

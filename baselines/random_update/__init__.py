@@ -1,4 +1,4 @@
-"""A control: noise as large as KnowledgeEditor's update. What size alone does."""
+"""A control: noise of the same size as KnowledgeEditor's update. It shows what the size alone does."""
 
 import hashlib
 from collections.abc import Sequence
@@ -24,11 +24,11 @@ from ..knowledge_editor import KnowledgeEditor
 
 @dataclass(frozen=True)
 class RandomUpdate(AbstractWeightEditor, AbstractTrainedEditor):
-    """KnowledgeEditor's update with its factors drawn anew: the same rank and norm, matrix by matrix.
+    """Random updates: each matrix has the rank and the norm of KnowledgeEditor's update.
 
     Attributes:
-        reference: the KnowledgeEditor whose updates set the norms; its trained state is used as it is.
-        seed: of the noise, with the edit's id.
+        reference: the KnowledgeEditor whose updates are replaced. Its trained state is used.
+        seed: the seed of the noise, together with the edit's id.
     """
 
     citation: ClassVar[str] = ""
@@ -38,29 +38,29 @@ class RandomUpdate(AbstractWeightEditor, AbstractTrainedEditor):
     seed: int = 0
 
     def prepared_by(self) -> KnowledgeEditor:
-        """See `AbstractTrainedEditor`."""
+        """See `AbstractTrainedEditor.prepared_by`."""
         return self.reference.prepared_by()
 
     def prepare(self, base: AbstractModel, training: TrainingSet, workspace: Workspace) -> State:
-        """See `AbstractTrainedEditor`."""
+        """See `AbstractTrainedEditor.prepare`."""
         return self.reference.prepare(base, training, workspace)
 
     def update(
         self, state: State, start: AbstractModel, batches: Sequence[Batch], carried: Sequence[Carried]
     ) -> tuple[list[Changes], Sequence[Carried]]:
-        """See `AbstractWeightEditor`."""
+        """See `AbstractWeightEditor.update`."""
         updates, _ = self.reference.update(state, start, batches, carried)
         return [self._noise(update, batch) for update, batch in zip(updates, batches, strict=True)], carried
 
     def _noise(self, update: Changes, batch: Batch) -> Changes:
-        # Drawn on the CPU, so that the same edit gets the same noise on every device.
+        # The noise is drawn on the CPU, so that an edit has the same noise on every device.
         names = ",".join(edit.id for edit in batch)
         digest = hashlib.sha256(f"{self.seed}:{names}".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
         noise: dict[str, LowRank] = {}
         for name, change in update.items():
             assert isinstance(change, LowRank)
-            # Padding, of which a batch decides, has factors that are 0; the noise must not depend on it.
+            # The factors of padding are 0. The padding depends on the batch, and the noise must not.
             rank = int((change.B != 0).any(dim=0).sum())
             b = torch.randn(len(change.B), rank, generator=generator).to(change.B)
             a = torch.randn(rank, change.A.shape[1], generator=generator).to(change.A)
@@ -70,5 +70,5 @@ class RandomUpdate(AbstractWeightEditor, AbstractTrainedEditor):
 
 
 def frobenius(b: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
-    """‖B A‖ without the product: √tr(BᵀB · AAᵀ)."""
+    """Returns ‖B A‖ without the product: √tr(BᵀB · AAᵀ)."""
     return ((b.T @ b) * (a @ a.T)).sum().clamp_min(0).sqrt()
