@@ -1,4 +1,4 @@
-"""AlphaEdit: MEMIT whose change leaves alone what the base model's own keys read (Fang et al. 2025)."""
+"""AlphaEdit: MEMIT in the null space of the base model's keys (Fang et al. 2025)."""
 
 from .editor import AlphaEdit
 

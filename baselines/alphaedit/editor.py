@@ -1,4 +1,4 @@
-"""AlphaEdit: MEMIT whose change leaves alone what the base model's own keys read."""
+"""AlphaEdit: MEMIT in the null space of the base model's keys."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,19 +20,18 @@ from ..memit import MEMIT
 
 @dataclass(frozen=True)
 class AlphaEdit(MEMIT):
-    """MEMIT in the null space of C: Δ = Δ P, so what no key of the base model reaches is all that changes.
+    """MEMIT in the null space of C: Δ = Δ P, so the values of the base model's own keys hardly change.
 
         C = U S Uᵀ        Q = the columns of U whose eigenvalues are small        P = Q Qᵀ
         Δ = R Kᵀ P (K Kᵀ P + M P + L2 · I)⁻¹                        equation 14 of AlphaEdit
-          = R Kᵀ Q (Qᵀ (K Kᵀ + M) Q + L2 · I)⁻¹ Qᵀ                  which is computed: symmetric, and smaller
-        M ← M + K Kᵀ, with the keys of the changed model             what a stream carries: its earlier edits
+          = R Kᵀ Q (Qᵀ (K Kᵀ + M) Q + L2 · I)⁻¹ Qᵀ                  this form is computed: symmetric, smaller
+        M ← M + K Kᵀ, with the keys of the changed model             a stream carries M, its earlier edits
 
     Attributes (and those of `MEMIT`; its λ is not used):
         ridge: L2.
-        kept: the columns of Q are those of the smallest eigenvalues which together have at most this share of
-            C's trace.
-        threshold: instead of `kept`, the eigenvalue that those of Q are below. The paper's 0.02 suits the
-            sizes of its models' keys only.
+        kept: Q has the eigenvectors of the smallest eigenvalues, up to a sum of this share of C's trace.
+        threshold: if it is given, Q has the eigenvectors of the eigenvalues below it, and `kept` is not used.
+            The paper's 0.02 suits only the norms of its models' keys.
 
     Source: Fang et al. 2025, *AlphaEdit: Null-Space Constrained Knowledge Editing*, arXiv 2410.02355.
     """
@@ -57,7 +56,7 @@ class AlphaEdit(MEMIT):
         z: Float[Tensor, "facts d_out"],
         carried: Carried,
     ) -> tuple[Update, Carried]:
-        """See `MEMIT.insert`; M grows once all layers are changed."""
+        """See `MEMIT.insert`. K Kᵀ is added to M after all layers are changed."""
         update, _ = super().insert(state, start, facts, z, carried)
         model = in_force(start, update)
         moments: dict[str, Tensor] = {}
@@ -75,19 +74,19 @@ class AlphaEdit(MEMIT):
         weight: str,
         carried: Carried,
     ) -> tuple[Float[Tensor, "d_out facts"], Float[Tensor, "facts d_in"]]:
-        """B and A of Δ = B A, in the basis Q."""
+        """Returns B and A of Δ = B A, computed in the basis Q."""
         q = self.null_space(state, weight)
         k_q = q.T @ k  # (kept, n)
         if weight in carried.tensors:
             inner = k_q @ k_q.T + q.T @ carried.tensors[weight].double().cpu() @ q
             inner += self.ridge * torch.eye(len(inner), dtype=inner.dtype)
             return r, (q @ torch.linalg.solve(inner, k_q)).T
-        # Without M the same is an (n, n) system: Uᵀ (U Uᵀ + L2 I)⁻¹ = (Uᵀ U + L2 I)⁻¹ Uᵀ.
+        # Without M, an (n, n) system is enough: Uᵀ (U Uᵀ + L2 I)⁻¹ = (Uᵀ U + L2 I)⁻¹ Uᵀ.
         inner = k_q.T @ k_q + self.ridge * torch.eye(k.shape[1], dtype=k.dtype)
         return r, torch.linalg.solve(inner, (q @ k_q).T)
 
     def null_space(self, state: State, weight: str) -> Float[Tensor, "d_in kept"]:
-        """Q of one map."""
+        """Returns Q of one map."""
         values, vectors = state[f"{weight}/values"].double().cpu(), state[f"{weight}/vectors"].double().cpu()
         if self.threshold is not None:
             return vectors[:, values < self.threshold]

@@ -1,4 +1,4 @@
-"""In-context editing: the new fact stands before the prompts to which it may apply; no weight changes."""
+"""In-context editing: the new fact stands before the prompts to which it may apply. No weight changes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ from kebench.models.model import AbstractModel
 class Context(AbstractMemoryEditor):
     """The model reads "New fact: x a." and then the prompt.
 
-    IKE and ICE put the fact before *every* prompt. So they change answers to other questions, and there is no
-    router to blame: `router: none`. With `router: subject` the fact stands before those prompts alone that
-    contain its subject, which a real system would look up in the same way.
+    IKE and ICE put the fact before *every* prompt (`router: none`), so they also change answers to other
+    questions. With `router: subject`, the fact stands only before prompts that contain its subject. A real
+    system would find facts in the same way.
 
     Attributes:
         router: `subject`, or `none` for every prompt.
-        facts: the most facts that stand before a prompt, the latest ones. Fewer where the model could not
-            read so long a text.
+        facts: the largest number of facts before a prompt. They are the latest ones, and fewer if the model
+            cannot read so long a text.
 
     Source: Zheng et al. 2023, *Can We Edit Factual Knowledge by In-Context Learning?*, arXiv 2305.12740,
     without its demonstrations (ICE of Cohen et al. 2023, arXiv 2307.12976).
@@ -39,7 +39,7 @@ class Context(AbstractMemoryEditor):
     def remember(
         self, state: State, base: AbstractModel, batches: Sequence[Batch], memories: Sequence[Carried]
     ) -> list[Carried]:
-        """See `AbstractMemoryEditor`: facts in their order; a later one of the same prompt replaces it."""
+        """See `AbstractMemoryEditor.remember`. A later fact with the same prompt replaces an earlier one."""
         found = []
         for batch, memory in zip(batches, memories, strict=True):
             kept = {prompt: each for prompt, *each in memory.data or []}
@@ -52,7 +52,7 @@ class Context(AbstractMemoryEditor):
     def route(
         self, state: State, base: AbstractModel, memory: Carried, prompts: Sequence[str]
     ) -> list[Route]:
-        """See `AbstractMemoryEditor`."""
+        """See `AbstractMemoryEditor.route`."""
         return [self._context(base, memory, prompt) for prompt in prompts]
 
     def _context(self, base: AbstractModel, memory: Carried, prompt: str) -> Route:
@@ -68,7 +68,7 @@ class Context(AbstractMemoryEditor):
         return None
 
     def _fits(self, base: AbstractModel, context: str) -> bool:
-        """Whether the model can read the context, the longest prompt and the longest answer at once."""
+        """Returns True if the model can read the context with the longest prompt and answer."""
         if base.positions is None:
             return True
         limits = base.prompt_format

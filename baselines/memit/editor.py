@@ -22,14 +22,14 @@ from kebench.models.model import AbstractModel
 
 @dataclass(frozen=True)
 class MEMIT(AbstractLocateThenEdit):
-    """The states z that make the model say the targets are reached by all layers together, each its share.
+    """All layers together move the states h to states z with which the model says the targets.
 
-        z = h + δ                          h = what the last of the layers gives; δ as in `learn_values`
-        for each layer l, in ascending order, from the model as changed so far:
-            K = keys, one column a fact    of the mean of the bare prompt and the mean of its contexts
+        z = h + δ                          h = the output of the last of the layers; δ as in `learn_values`
+        for each layer l, in ascending order, in the model as it is changed so far:
+            K = keys, one column a fact    as `mean_keys` computes them
             R = (z − h) / layers left      equation 20
             Δ = R Kᵀ (λ C + K Kᵀ)⁻¹        equation 14
-              = R (I + Kᵀ A⁻¹ K)⁻¹ Kᵀ A⁻¹  with A = λ C, of rank ≤ n: Woodbury's form, which is computed
+              = R (I + Kᵀ A⁻¹ K)⁻¹ Kᵀ A⁻¹  with A = λ C: Woodbury's form, of rank ≤ n, which is computed
 
     Attributes (and those of `AbstractLocateThenEdit`):
         covariance_weight: λ.
@@ -50,7 +50,7 @@ class MEMIT(AbstractLocateThenEdit):
     def update(
         self, state: State, start: AbstractModel, batches: Sequence[Batch], carried: Sequence[Carried]
     ) -> tuple[list[Changes], list[Carried]]:
-        """See `AbstractWeightEditor`. All z are learnt together; the layers are solved batch by batch."""
+        """See `AbstractWeightEditor.update`. All z are learnt together; then each batch is solved."""
         facts = [self.facts(state, start, batch) for batch in batches]
         goals = self.goals(start, [fact for batch in facts for fact in batch])
         updates: list[Changes] = []
@@ -63,7 +63,7 @@ class MEMIT(AbstractLocateThenEdit):
         return updates, carries
 
     def goals(self, base: AbstractModel, facts: Sequence[Fact]) -> Float[Tensor, "facts d_out"]:
-        """Z = h + δ of each fact, at the last of the layers."""
+        """Returns z = h + δ of each fact, for the last of the layers."""
         values = self.values(base, facts, of="layer")
         return values.m0 + values.delta
 
@@ -75,7 +75,7 @@ class MEMIT(AbstractLocateThenEdit):
         z: Float[Tensor, "facts d_out"],
         carried: Carried,
     ) -> tuple[Update, Carried]:
-        """The change of every layer for one batch, and what the stream carries on."""
+        """Returns the update of one batch, and what its stream carries to the next batch."""
         update = Update()
         last = mlp_layer(start, self.layers[-1])
         prompts = [fact.contexts[0] for fact in facts]
@@ -91,7 +91,7 @@ class MEMIT(AbstractLocateThenEdit):
     def mean_keys(
         self, base: AbstractModel, facts: Sequence[Fact], weight: str
     ) -> Float[Tensor, "d_in facts"]:
-        """K: of each fact, the mean of the bare prompt's key and the mean of its contexts' keys."""
+        """Returns K: for each fact, the mean of the bare prompt's key and the mean of its contexts' keys."""
         k, _ = self.keys(base, facts, weight)
         return (k[:, 0] if k.shape[1] == 1 else (k[:, 0] + k[:, 1:].mean(1)) / 2).T
 
@@ -103,7 +103,7 @@ class MEMIT(AbstractLocateThenEdit):
         weight: str,
         carried: Carried,
     ) -> tuple[Float[Tensor, "d_out facts"], Float[Tensor, "facts d_in"]]:
-        """B and A of Δ = B A, by Woodbury's form."""
+        """Returns B and A of Δ = B A, computed in Woodbury's form."""
         values, vectors = covariance(state, weight)
         a_k = vectors @ ((vectors.T @ k) / (self.covariance_weight * values)[:, None])  # A⁻¹ K
         inner = torch.eye(k.shape[1], dtype=k.dtype) + k.T @ a_k

@@ -1,4 +1,4 @@
-"""ROME, and R-ROME, which mends it: a rank-one change of one MLP, in closed form."""
+"""ROME, and R-ROME, which corrects it: a rank-one change of one MLP, in closed form."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from kebench.models.model import AbstractModel
 
 @dataclass(frozen=True)
 class ROME(AbstractLocateThenEdit):
-    """W' = W + Λ uᵀ: the key of the subject is given the value that makes the model say a.
+    """W' = W + Λ uᵀ: the subject's key gets the value with which the model says a.
 
         k* = mean over contexts of k           k_p = the key of the bare prompt
         u  = C⁻¹ k* / ‖C⁻¹ k*‖                 C = E[k kᵀ]; without it u = k* / ‖k*‖
@@ -28,12 +28,12 @@ class ROME(AbstractLocateThenEdit):
         prompt:     the same, with k_p for k* in u: (W + Δ) k_p = W k_p + δ
         mean:       Λ = (m₀ + δ − mean(W k + b)) / (k* · u): (W + Δ) k* + b = m₀ + δ
 
-    `original` takes two different keys, so Λ explodes where k_p · u is small: a single edit can then ruin the
-    model. `prompt` and `mean` are R-ROME's, which take one key in both places.
+    `original` uses two different keys, so Λ is very large if k_p · u is small: then one edit can ruin the
+    model. `prompt` and `mean` are the variants of R-ROME, which use one key in both places.
 
     Attributes (and those of `AbstractLocateThenEdit`, with one layer):
         variant: `original`, `prompt` or `mean`.
-        use_covariance: whether u is taken through C⁻¹.
+        use_covariance: True if u is computed with C⁻¹.
 
     Sources: Meng et al. 2022, arXiv 2202.05262; Gupta, Baskaran and Anumanchipalli 2024, arXiv 2403.07175.
     """
@@ -52,7 +52,7 @@ class ROME(AbstractLocateThenEdit):
     def update(
         self, state: State, start: AbstractModel, batches: Sequence[Batch], carried: Sequence[Carried]
     ) -> tuple[list[Changes], Sequence[Carried]]:
-        """See `AbstractWeightEditor`: each edit of a batch is made in the model that has the earlier ones."""
+        """See `AbstractWeightEditor.update`. The edits of a batch are made one after another."""
 
         def made(model: AbstractModel, edits: Sequence[Edit]) -> list[Changes]:
             return self.insert(state, model, self.facts(state, model, edits))
@@ -60,7 +60,7 @@ class ROME(AbstractLocateThenEdit):
         return one_after_another(start, batches, made), carried
 
     def insert(self, state: State, base: AbstractModel, facts: Sequence[Fact]) -> list[Changes]:
-        """The rank-one change of each fact, from the given weights."""
+        """Returns the rank-one change of each fact, for the model with its present weights."""
         (weight,) = mlp_layer(base, self.layers[0]).mlp_out
         values = self.values(base, facts, of="mlp")
         keys, outputs = self.keys(base, facts, weight)
@@ -78,7 +78,7 @@ class ROME(AbstractLocateThenEdit):
         value: Values,
         c: tuple[Float[Tensor, " d_in"], Float[Tensor, "d_in d_in"]],
     ) -> tuple[Float[Tensor, " d_out"], Float[Tensor, " d_in"]]:
-        """Λ and u of one fact: the equations above. The bare prompt is the first context."""
+        """Returns Λ and u of one fact. The bare prompt is the first context."""
         k_star = k[0] if self.variant == "prompt" else k.mean(0)
         direction = k_star
         if self.use_covariance:

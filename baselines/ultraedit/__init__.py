@@ -1,4 +1,4 @@
-"""UltraEdit: one normalised gradient and one least-squares solve a matrix (Gu et al. 2025)."""
+"""UltraEdit: one normalised gradient, and one least-squares problem for each matrix (Gu et al. 2025)."""
 
 from .editor import UltraEdit
 

@@ -1,4 +1,4 @@
-"""UltraEdit: one gradient, normalised by what the stream has seen, and one least-squares solve a matrix."""
+"""UltraEdit: one gradient, normalised over the stream, and one least-squares problem for each matrix."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,11 +23,12 @@ Part = Literal["mlp_in", "mlp_out", "attention"]
 
 @dataclass(frozen=True)
 class Moments:
-    """The running moments of all rows (h, g) that matrices of one shape have had in a stream.
+    """The running moments of all rows (h, g) of a stream, for matrices of one shape.
 
     Attributes:
-        n: how many rows.
-        mean, sumsq: (d_in + d_out,). Their mean, and their sum of squares around it.
+        n: the number of rows.
+        mean: (d_in + d_out,). The mean of the rows.
+        sumsq: (d_in + d_out,). The sum of the squared differences from the mean.
     """
 
     n: float
@@ -35,10 +36,11 @@ class Moments:
     sumsq: Float[Tensor, " d"]
 
     def with_rows(self, rows: Float[Tensor, "rows d"]) -> "Moments":
-        """With more rows. As in the released code, a batch counts its unbiased variance times its size.
+        """Returns the moments with more rows.
 
-        That is too much by a factor of n / (n − 1), and undefined for one row, where the released code has
-        NaN; here one row adds no variance of its own.
+        As in the released code, a batch adds its unbiased variance times its size n. This is too much by a
+        factor of n / (n − 1). For one row it is undefined, and NaN in the released code; here one row adds no
+        variance of its own.
         """
         count = len(rows)
         variance = rows.var(0) if count > 1 else torch.zeros_like(self.mean)
@@ -52,7 +54,7 @@ class Moments:
 
     @property
     def std(self) -> Float[Tensor, " d"]:
-        """The standard deviation; 1 before there are two rows."""
+        """The standard deviation; 1 if there are fewer than two rows."""
         return (self.sumsq / (self.n - 1)).sqrt() if self.n > 1 else torch.ones_like(self.mean)
 
 
@@ -60,17 +62,17 @@ class Moments:
 class UltraEdit(AbstractWeightEditor):
     """W' = W + Sᵀ, from one forward and one backward pass over a batch; nothing is trained.
 
-        H, G = inputs of the map, and gradients of −log p(a | x) at its outputs, one row for each token of a
+        H, G = inputs of the map, and gradients of −log p(a | x) for its outputs, one row for each token of a
         (ĥ, ĝ) = ((h, g) − μ) / (σ + ε)     running moments of the stream, this batch included
         v_i = −η ‖ĥ_i‖² ĝ_i
-        S = (Hᵀ H + λ I)⁻¹ Hᵀ V = Hᵀ (H Hᵀ + λ I)⁻¹ V         the second, (rows, rows), is computed
+        S = (Hᵀ H + λ I)⁻¹ Hᵀ V = Hᵀ (H Hᵀ + λ I)⁻¹ V         the second form, (rows, rows), is computed
 
-    It needs no subject and no covariance. The matrices of one shape share their moments, as in the released
-    code; the moments are what a stream carries.
+    It needs no subject and no covariance. Matrices of one shape share their moments, as in the released code.
+    A stream carries the moments.
 
     Attributes:
-        layers: which layers' matrices are changed (`kebench.models.layers.editable`).
-        parts: which of their matrices: `mlp_in`, `mlp_out`, `attention`.
+        layers: the layers whose matrices are changed (`kebench.models.layers.editable`).
+        parts: the matrices of a layer that are changed: `mlp_in`, `mlp_out`, `attention`.
         scale: η.
         ridge: λ.
 
@@ -93,7 +95,7 @@ class UltraEdit(AbstractWeightEditor):
     def update(
         self, state: State, start: AbstractModel, batches: Sequence[Batch], carried: Sequence[Carried]
     ) -> tuple[list[Changes], list[Carried]]:
-        """See `AbstractWeightEditor`: batch by batch, as the moments of each are its own stream's."""
+        """See `AbstractWeightEditor.update`. Each batch uses the moments of its own stream."""
         names = self.matrices(start)
         found = [
             self.solve(start, names, *_rows_of_answers(start, batch, names), before)
@@ -102,7 +104,7 @@ class UltraEdit(AbstractWeightEditor):
         return [update for update, _ in found], [after for _, after in found]
 
     def matrices(self, base: AbstractModel) -> list[str]:
-        """The names of the weights that are changed, in the network's order."""
+        """Returns the names of the weights that are changed, in the network's order."""
         chosen = set(editable(base.network, self.layers))
         of_parts = {
             name for layer in base.parts.layers for part in self.parts for name in getattr(layer, part)
@@ -123,7 +125,7 @@ class UltraEdit(AbstractWeightEditor):
         g: Mapping[str, Float[Tensor, "rows d_out"]],
         carried: Carried,
     ) -> tuple[Changes, Carried]:
-        """The equations above: the change of each matrix, and the moments with this batch."""
+        """Returns the change of each matrix, and the moments with this batch."""
         maps = linear_maps(base.network)
         shapes = {name: "{1}x{0}".format(*map_shape(maps[name])) for name in names}
         moments: dict[str, Moments] = {}
@@ -148,7 +150,7 @@ class UltraEdit(AbstractWeightEditor):
 
 
 def _carried(carried: Carried, shape: str, rows: Tensor) -> Moments:
-    """The moments of a shape that a stream has so far."""
+    """Returns the moments that a stream has for a shape so far."""
     if f"{shape}/n" not in carried.tensors:
         nothing = torch.zeros(rows.shape[1], dtype=rows.dtype)
         return Moments(0.0, nothing, nothing)
@@ -159,7 +161,7 @@ def _carried(carried: Carried, shape: str, rows: Tensor) -> Moments:
 def _rows_of_answers(
     base: AbstractModel, batch: Batch, names: Sequence[str]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """H and G of a batch: see `answer_tokens`."""
+    """Returns H and G of a batch: see `answer_tokens`."""
     ordered = sorted(batch, key=lambda edit: -len(base.prompt_ids([edit.prompt])[0]))
     return answer_tokens(base, base.rows([e.prompt for e in ordered], [e.target for e in ordered]), names)
 
@@ -167,7 +169,7 @@ def _rows_of_answers(
 def answer_tokens(
     base: AbstractModel, rows: Rows, names: Sequence[str]
 ) -> tuple[dict[str, Float[Tensor, "rows d_in"]], dict[str, Float[Tensor, "rows d_out"]]]:
-    """H and G of each map, at every token of the answers, in float64.
+    """Returns H and G of each map, at every token of the answers, in float64.
 
     The loss is the mean of −log p over all tokens of all answers.
     """

@@ -78,7 +78,7 @@ def beliefs(name: str, editor: AbstractEditor, state: State, plan: Plan, progres
 def _of_those_that_can_be_made(
     name: str, editor: AbstractEditor, state: State, plan: Plan, group: Sequence[Case]
 ) -> list[Belief]:
-    """The beliefs of each edit of a group by itself, without those that fail."""
+    """Returns the beliefs of each edit of a group, made by itself. Edits that fail have none."""
     found: list[Belief] = []
     for case in group:
         try:

@@ -119,12 +119,14 @@ def one_after_another(
     batches: Sequence[Batch],
     make: Callable[[AbstractModel, Sequence[Edit]], Sequence[Changes]],
 ) -> list[Changes]:
-    """The sum of each batch's edits, each made in the model that has the earlier ones of its batch.
+    """Returns the update of each batch, whose edits are made one after another.
+
+    Each edit is made in the model that has the earlier edits of its batch. The update is their sum.
 
     Args:
         start: the model that every batch starts from.
-        batches: independent of each other.
-        make: the change of each of some edits, each by itself, from a model. The first edits of all batches
+        batches: batches that do not depend on each other.
+        make: returns the changes of some edits, each by itself, from a model. The first edits of all batches
             are made in one call.
     """
     totals = [Update() for _ in batches]

@@ -1,4 +1,4 @@
-"""Covariances of keys, C = E[k kᵀ], which ROME, MEMIT and AlphaEdit share, and contexts for their prompts."""
+"""Computes what ROME, MEMIT and AlphaEdit need: covariances of keys, C = E[k kᵀ], and contexts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,27 +25,28 @@ from kebench.models.model import AbstractModel
 from kebench.task import Family
 
 CONTEXT_TOKENS = 10
-"""The length of a generated context."""
+"""The number of tokens in a generated context."""
 CHOICES = 5
-"""A context's next token is drawn among so many of the likeliest."""
+"""The next token of a context is drawn from this number of the most likely tokens."""
 
 
 @dataclass(frozen=True)
 class Covariances(AbstractWeightEditor, AbstractTrainedEditor):
-    """What locate-then-edit editors prepare: it is an editor that changes nothing.
+    """The preparation that locate-then-edit editors share. As an editor, it changes nothing.
 
     Its state has, for each layer, the eigenvalues and eigenvectors of C = E[k kᵀ], where k is the input of
-    the last map of the layer's MLP: a mean over the tokens of the training questions and their answers. And
-    it has the tokens of some texts that the base model generates, to stand before prompts.
+    the last linear map of the layer's MLP. It is a mean over the tokens of the training questions and their
+    answers. The state also has the tokens of some texts that the base model generates. They stand before
+    prompts.
 
-    The original programs take 100,000 articles of Wikipedia. A few times d_in tokens are enough (arXiv
+    The original programs use 100,000 articles of Wikipedia. A few times d_in tokens are enough (arXiv
     2506.04226), and the questions of the pack need no download.
 
     Attributes:
         layers: the numbers of the layers.
-        questions: the most training questions.
-        contexts: how many texts are generated.
-        seed: of the draws.
+        questions: the largest number of training questions.
+        contexts: the number of generated texts.
+        seed: the seed of all random choices.
     """
 
     learns_from: ClassVar[Literal["edits", "questions"]] = "questions"
@@ -62,11 +63,11 @@ class Covariances(AbstractWeightEditor, AbstractTrainedEditor):
         check_positive(self, "contexts", or_zero=True)
 
     def prepared_by(self) -> "Covariances":
-        """See `AbstractTrainedEditor`."""
+        """See `AbstractTrainedEditor.prepared_by`."""
         return self
 
     def prepare(self, base: AbstractModel, training: TrainingSet, workspace: Workspace) -> State:
-        """See `AbstractTrainedEditor`."""
+        """See `AbstractTrainedEditor.prepare`."""
         names = [mlp_layer(base, number).mlp_out[0] for number in self.layers]
         generator = torch.Generator().manual_seed(self.seed)
         known = [*training.known, *training.unseen]
@@ -83,13 +84,13 @@ class Covariances(AbstractWeightEditor, AbstractTrainedEditor):
     def update(
         self, state: State, start: AbstractModel, batches: Sequence[Batch], carried: Sequence[Carried]
     ) -> tuple[list[Changes], Sequence[Carried]]:
-        """See `AbstractWeightEditor`: nothing changes."""
+        """See `AbstractWeightEditor.update`. The updates are empty."""
         return [{} for _ in batches], carried
 
 
 @torch.no_grad()
 def _contexts(base: AbstractModel, count: int, generator: torch.Generator) -> Tensor:
-    """(count, tokens). The tokens of texts that the base model draws, each from a start of its own."""
+    """Returns the tokens of texts that are drawn from the base model, (count, tokens)."""
     tokenizer, network = base.tokenizer, base.network
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     ids = torch.full((count, 1), int(start), device=base.device)
@@ -103,16 +104,16 @@ def _contexts(base: AbstractModel, count: int, generator: torch.Generator) -> Te
 
 
 def context_texts(base: AbstractModel, state: State) -> list[str]:
-    """The texts of a state, each ended by a full stop."""
+    """Returns the texts of a state, each with a full stop at its end."""
     texts = base.tokenizer.batch_decode(state["contexts"].long().tolist(), skip_special_tokens=True)
     return [f"{text.strip()}." for text in texts]
 
 
 def covariance(state: State, weight: str) -> tuple[Float[Tensor, " d_in"], Float[Tensor, "d_in d_in"]]:
-    """The eigenvalues of one map's C, ascending, and its eigenvectors, both in float64.
+    """Returns the eigenvalues of one map's C, ascending, and its eigenvectors, both in float64.
 
-    Where the texts have fewer tokens than d_in, C is singular. So eigenvalues are taken to be at least 1e-6
-    of the largest, which bounds C⁻¹.
+    C is singular if the texts have fewer tokens than d_in. So eigenvalues below 1e-6 of the largest are set
+    to that value, which bounds C⁻¹.
     """
     values, vectors = state[f"{weight}/values"].double().cpu(), state[f"{weight}/vectors"].double().cpu()
     return values.clamp_min(1e-6 * float(values[-1])), vectors

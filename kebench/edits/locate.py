@@ -1,8 +1,10 @@
-"""What locate-then-edit editors share: keys, values, and the value that makes a model say the target.
+"""Computes what locate-then-edit editors share: keys, values, and the value that yields the target.
 
-These editors take the last linear map of an MLP for a memory, W k = v. The key k is what the map is given at
-the subject's last token; the value v is what it, or the whole layer, gives there. Sources: Meng et al. 2022
-(ROME, arXiv 2202.05262), section 3.1; Meng et al. 2023 (MEMIT, arXiv 2210.07229), section 4.
+These editors treat the last linear map of an MLP as a memory, W k = v. The key k is the input of the map at
+the subject's last token. The value v is the output of the map, or of the whole layer, at that token.
+
+Sources: Meng et al. 2022 (ROME, arXiv 2202.05262), section 3.1; Meng et al. 2023 (MEMIT, arXiv 2210.07229),
+section 4.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,13 +25,13 @@ from kebench.models.parts import LayerParts
 from kebench.models.rows import IGNORE, Rows, pad
 
 FACTS_AT_ONCE = 32
-"""How many facts' values are learnt in one forward pass."""
+"""The number of facts whose values are learnt in one forward pass."""
 ROWS_AT_ONCE = 128
-"""How many rows are read in one forward pass where only keys and values are wanted."""
+"""The number of rows in a forward pass that only reads keys and values."""
 
 
 class Located(NamedTuple):
-    """A text as tokens, and the place of the subject's last token among them."""
+    """The tokens of a text, and the place of the subject's last token."""
 
     ids: tuple[int, ...]
     place: int
@@ -40,9 +42,9 @@ class Fact:
     """An edit as tokens.
 
     Attributes:
-        contexts: the prompt by itself, and then behind each of some other texts.
+        contexts: the prompt by itself, and then the prompt after each of some other texts.
         target: the answer's tokens.
-        essence: the text "{subject} is a", at whose subject the model must stay as it is.
+        essence: the text "{subject} is a". The model's prediction at the subject should not change.
     """
 
     contexts: tuple[Located, ...]
@@ -53,14 +55,14 @@ class Fact:
 def facts_of(
     base: AbstractModel, edits: Sequence[Edit], contexts: Sequence[str], *, end: bool = True
 ) -> list[Fact]:
-    """Edits as tokens.
+    """Returns edits as tokens.
 
     Args:
         base: a causal language model.
-        edits: each with a subject.
-        contexts: texts that also stand before the prompt.
-        end: whether the end of the answer belongs to the target. The papers leave it out; without it, a model
-            that decodes freely goes on after the target.
+        edits: edits with subjects.
+        contexts: texts before the prompt.
+        end: True if the end of the answer belongs to the target. In the papers it does not; then a model that
+            decodes freely continues after the target.
 
     Raises:
         BadSetting: an edit has no subject, or its prompt does not contain it.
@@ -89,14 +91,14 @@ def _located(base: AbstractModel, prompt: str, subject: str | None) -> Located:
 
 
 def mlp_layer(base: AbstractModel, number: int) -> LayerParts:
-    """A layer of the model, whose MLP ends in exactly one linear map.
+    """Returns a layer of the model, after checking that its MLP ends in exactly one linear map.
 
     Args:
         base: the model.
-        number: of the layer, counted from 0.
+        number: the number of the layer, counted from 0.
 
     Raises:
-        BadSetting: there is no such layer, or its MLP has no such map, as one of several experts has not.
+        BadSetting: there is no such layer, or its MLP ends in several linear maps, as one with experts does.
     """
     layers = base.parts.layers
     if not 0 <= number < len(layers):
@@ -117,11 +119,11 @@ def mlp_layer(base: AbstractModel, number: int) -> LayerParts:
 def read(
     base: AbstractModel, texts: Sequence[Located], weight: str, module: str
 ) -> tuple[Float[Tensor, "texts d_in"], Float[Tensor, "texts d_out"]]:
-    """What a linear map is given, and what a module gives, at the subject's last token of each text.
+    """Returns the input of a linear map and the output of a module, at the subject's last token of each text.
 
     Args:
         base: the model that reads the texts.
-        texts: any number.
+        texts: any number of texts.
         weight: the name of the linear map's weight.
         module: the path of the module: a linear map or a layer.
 
@@ -144,7 +146,7 @@ def read(
 
 @contextmanager
 def _seen(giver: nn.Module, taker: nn.Module) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
-    """Collects what one module is given, and what another gives; of several tensors the first."""
+    """Collects the inputs of one module and the outputs of another; of several tensors, the first."""
     given: list[Tensor] = []
     gave: list[Tensor] = []
 
@@ -163,7 +165,7 @@ def _seen(giver: nn.Module, taker: nn.Module) -> Iterator[tuple[list[Tensor], li
 
 
 def _rows(base: AbstractModel, texts: Sequence[Located], targets: Sequence[Sequence[int]]) -> Rows:
-    """Texts with targets behind them; where the target is empty, the subject's last token is scored."""
+    """Returns texts with their targets as rows. If a target is empty, the subject's last token is scored."""
     assert isinstance(base, Causal)
     whole = [[*text.ids, *target[:-1]] for text, target in zip(texts, targets, strict=True)]
     labels = [
@@ -187,12 +189,12 @@ class ValueSettings:
     """How δ is learnt (`learn_values`).
 
     Attributes:
-        steps: the most forward passes; there is one step of Adam less.
-        learning_rate: of Adam.
+        steps: the largest number of forward passes. There is one step of Adam less.
+        learning_rate: the learning rate of Adam.
         weight_decay: the weight of ‖δ‖ / ‖m₀‖².
         kl_factor: the weight of the KL divergence at "{subject} is a".
-        clamp: the longest δ, in lengths of m₀.
-        stop_at: a fact whose loss is less is finished.
+        clamp: the largest norm of δ, as a multiple of the norm of m₀.
+        stop_at: a fact is finished when its loss is below this.
     """
 
     steps: int = 25
@@ -205,10 +207,10 @@ class ValueSettings:
 
 @dataclass(frozen=True)
 class Values:
-    """What the model gives at the subject's last token, and what must be added to it.
+    """The output of a module at the subject's last token, and what must be added to it.
 
     Attributes:
-        m0: (facts, d_out). What the module gives for the prompt by itself.
+        m0: (facts, d_out). The output for the prompt by itself.
         delta: (facts, d_out). δ, with which the model says the target.
     """
 
@@ -219,27 +221,28 @@ class Values:
 def learn_values(
     base: AbstractModel, facts: Sequence[Fact], module: str, below: str, settings: ValueSettings
 ) -> Values:
-    """The δ of each fact that, added to what a module gives at the subject's last token, yields the target.
+    """Learns the δ of each fact, which yields the target if it is added at the subject's last token.
 
         L(δ) = mean over contexts of −log p_δ(a | context) / |a|
              + kl_factor · KL(p_δ ‖ p) at the subject's last token of "{subject} is a"
              + weight_decay · ‖δ‖ / ‖m₀‖²
 
-    Adam from δ = 0; after each step δ is scaled to at most clamp · ‖m₀‖. Many facts are learnt in one forward
-    pass, each with its own loss, so none depends on the others.
+    L is minimised by Adam from δ = 0. After each step, δ is scaled to a norm of at most clamp · ‖m₀‖. Many
+    facts share a forward pass, but each has its own loss, so they do not depend on each other.
 
     Args:
         base: the model with its present weights.
-        facts: any number.
-        module: the path of the module whose output δ is added to: the map that ends an MLP (ROME), or a whole
-            layer (MEMIT).
-        below: the name of a weight in that layer: what runs before the layer is computed once.
-        settings: of the descent.
+        facts: any number of facts.
+        module: the path of the module to whose output δ is added: the last linear map of an MLP (ROME), or a
+            whole layer (MEMIT).
+        below: the name of a weight in that layer. The states before the layer are computed once.
+        settings: the settings of the descent.
 
     Returns:
-        Both in float64.
+        Both tensors in float64.
 
-    Source: ROME, equation 4; MEMIT, section 4.2. The released codes take KL(p_δ ‖ p) and ‖δ‖, not its square.
+    Source: ROME, equation 4; MEMIT, section 4.2. The released programs use KL(p_δ ‖ p), and ‖δ‖ without the
+    square.
     """
     found = [
         _learn(base, facts[start : start + FACTS_AT_ONCE], module, below, settings)
@@ -288,13 +291,13 @@ def _learn(
         adam.step()
         with torch.no_grad():
             clamped = delta * (longest / delta.norm(dim=1, keepdim=True).clamp_min(1e-30)).clamp_max(1)
-            before[active] = clamped[active]  # a finished fact stays, whatever Adam's momentum says
+            before[active] = clamped[active]  # a finished fact does not move with Adam's momentum
             delta.copy_(before)
     return m0.cpu().double(), delta.detach().cpu().double()
 
 
 def _norm(delta: Float[Tensor, "facts d_out"]) -> Float[Tensor, " facts"]:
-    """‖δ‖, whose gradient is 0 at δ = 0."""
+    """Returns ‖δ‖ with the gradient 0 at δ = 0."""
     squares = delta.square().sum(1)
     zero = squares == 0
     return torch.where(zero, squares, torch.where(zero, torch.ones_like(squares), squares).sqrt())
@@ -302,14 +305,14 @@ def _norm(delta: Float[Tensor, "facts d_out"]) -> Float[Tensor, " facts"]:
 
 @dataclass(frozen=True)
 class _Asked:
-    """Some facts as one batch: the contexts of each with its target, and then its essence.
+    """Some facts as one batch: for each fact, its contexts with the target, and then its essence.
 
     Attributes:
         rows: the batch.
-        fact: (rows,). Whose row each is.
-        place: (rows,). Its subject's last token.
+        fact: (rows,). The place of each row's fact.
+        place: (rows,). The place of the subject's last token.
         first: (facts,). The row of each fact's prompt by itself.
-        is_essence: (rows,).
+        is_essence: (rows,). True for an essence.
         weight: (scored,). 1 / (contexts · |a|), and 0 at an essence.
     """
 
@@ -341,12 +344,12 @@ class _Asked:
     def adding(
         self, module: nn.Module, delta: Tensor | None, seen: list[Tensor] | None = None
     ) -> Iterator[None]:
-        """Adds δ to what the module gives at each subject's last token.
+        """Adds δ to the module's output at each subject's last token.
 
         Args:
             module: a linear map or a layer.
-            delta: (facts, d_out), or None for nothing.
-            seen: a list that gets what the module gives for each prompt by itself, in float32 at least.
+            delta: (facts, d_out), or None to add nothing.
+            seen: a list to which the module's output for each prompt by itself is added, at least in float32.
         """
         order = torch.arange(len(self.fact), device=self.fact.device)
 
@@ -367,11 +370,11 @@ class _Asked:
             handle.remove()
 
     def at_essence(self, logits: Float[Tensor, "scored vocab"]) -> Float[Tensor, "facts vocab"]:
-        """The logits at the subject's last token of each essence."""
+        """Returns the logits at the subject's last token of each essence."""
         return logits[self.is_essence[self.rows.row]]
 
     def nll(self, logits: Float[Tensor, "scored vocab"]) -> Float[Tensor, " facts"]:
-        """The mean over contexts of −log p(a | context) / |a|."""
+        """Returns the mean over contexts of −log p(a | context) / |a|."""
         of_labels = logits.log_softmax(1).gather(1, self.rows.labels[:, None])[:, 0]
         fact = self.fact[self.rows.row]
         weighted = -of_labels * self.weight.to(of_labels)

@@ -1,4 +1,4 @@
-"""What a locate-then-edit editor is made of: subclass `AbstractLocateThenEdit`, and write one closed form."""
+"""Defines the base class of locate-then-edit editors. A subclass only writes its closed form."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,16 +25,16 @@ from kebench.task import Family
 
 @dataclass(frozen=True)
 class AbstractLocateThenEdit(AbstractWeightEditor, AbstractTrainedEditor):
-    """An editor that gives the subject's key a value with which the model says a.
+    """An editor that stores, for the subject's key, a value with which the model says a.
 
-    A subclass writes `update`, and finds here what every such method needs: the edits as tokens, keys, the
-    value to be stored, and the covariance of keys, which all of them share.
+    A subclass writes `update`. This class has what every such method needs: the edits as tokens, the keys,
+    the value to store, and the covariance of keys.
 
     Attributes:
         layers: the numbers of the layers whose MLPs are changed, ascending, counted from 0.
-        steps, learning_rate, weight_decay, kl_factor, clamp: of learning δ (`ValueSettings`).
-        end: whether the end of the answer is learnt too.
-        contexts, questions, seed: of what is prepared (`Covariances`).
+        steps, learning_rate, weight_decay, kl_factor, clamp: how δ is learnt (`ValueSettings`).
+        end: True if the end of the answer is learnt too.
+        contexts, questions, seed: the settings of the preparation (`Covariances`).
     """
 
     families: ClassVar[tuple[Family, ...]] = ("causal",)
@@ -57,15 +57,15 @@ class AbstractLocateThenEdit(AbstractWeightEditor, AbstractTrainedEditor):
             raise BadSetting(f"layers: found {list(self.layers)}, wanted numbers in ascending order")
 
     def prepared_by(self) -> Covariances:
-        """See `AbstractTrainedEditor`: editors of the same layers share one state."""
+        """See `AbstractTrainedEditor.prepared_by`. Editors of the same layers share one state."""
         return Covariances(self.layers, self.questions, self.contexts, self.seed)
 
     def prepare(self, base: AbstractModel, training: TrainingSet, workspace: Workspace) -> State:
-        """See `AbstractTrainedEditor`."""
+        """See `AbstractTrainedEditor.prepare`."""
         return self.prepared_by().prepare(base, training, workspace)
 
     def facts(self, state: State, base: AbstractModel, edits: Sequence[Edit]) -> list[Fact]:
-        """The edits as tokens, with the contexts of the state.
+        """Returns the edits as tokens, with the contexts of the state.
 
         Raises:
             BadSetting: an edit has no subject, or its prompt does not contain it.
@@ -73,9 +73,9 @@ class AbstractLocateThenEdit(AbstractWeightEditor, AbstractTrainedEditor):
         return facts_of(base, edits, context_texts(base, state), end=self.end)
 
     def values(self, base: AbstractModel, facts: Sequence[Fact], *, of: Literal["mlp", "layer"]) -> Values:
-        """m₀ and δ of each fact, at what the MLP's last map gives, or at what the whole layer gives.
+        """Returns m₀ and δ of each fact, for the output of the MLP's last map or of the whole layer.
 
-        In the last of the layers, from the given weights.
+        It is the last of `layers`, in the model with its present weights.
         """
         last = mlp_layer(base, self.layers[-1])
         (weight,) = last.mlp_out
@@ -88,7 +88,7 @@ class AbstractLocateThenEdit(AbstractWeightEditor, AbstractTrainedEditor):
     def keys(
         self, base: AbstractModel, facts: Sequence[Fact], weight: str
     ) -> tuple[Float[Tensor, "facts contexts d_in"], Float[Tensor, "facts contexts d_out"]]:
-        """What a map is given, and what it gives, for each context of each fact; the bare prompt is first."""
+        """Returns a map's input and output for each context of each fact, the bare prompt first."""
         texts = [text for fact in facts for text in fact.contexts]
         k, v = read(base, texts, weight, weight.removesuffix(".weight"))
         return k.view(len(facts), -1, k.shape[-1]), v.view(len(facts), -1, v.shape[-1])
@@ -97,6 +97,6 @@ class AbstractLocateThenEdit(AbstractWeightEditor, AbstractTrainedEditor):
 def low_rank(
     base: AbstractModel, weight: str, b: Float[Tensor, "d_out rank"], a: Float[Tensor, "rank d_in"]
 ) -> LowRank:
-    """B A as a change of a weight, in the weight's own type and on its device."""
+    """Returns B A as the change of a weight, in the weight's own type and on its device."""
     like = base.network.get_parameter(weight)
     return LowRank(b.to(like), a.to(like))

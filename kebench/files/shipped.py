@@ -12,7 +12,7 @@ from kebench.files.yaml import folder_of
 MODEL_CARD = "kebench.json"
 STATE, STATE_CARD = "state.safetensors", "state.json"
 SUMS = "sha256sums.txt"
-"""The checksums of the models and states that lie below its folder, in the format of `sha256sum`."""
+"""The file with the checksums of the models and states below its folder, in the format of `sha256sum`."""
 
 
 def shipped_root() -> Path:
@@ -25,7 +25,7 @@ def shipped_folder(path: str | None, marker: str) -> Path | None:
 
     Args:
         path: the recipe's `shipped` path; None if it has none.
-        marker: a file that is in the folder if it is complete.
+        marker: a file that is in the folder only if the folder is complete.
 
     Returns:
         None if nothing is shipped, or if it has not been made yet.

@@ -48,7 +48,7 @@ def load_tensors(
     Args:
         path: the file.
         made_of: what the tensors were made from.
-        older: whether the file may be older than checksums, and have none.
+        older: True if the file may be older than checksums, and have none.
 
     Raises:
         Damaged: the file is not what was written, or was made from something else.
