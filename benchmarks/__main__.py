@@ -38,6 +38,7 @@ def chosen(_context: click.Context, _option: click.Parameter, text: str) -> list
 @click.option("--rows", type=click.IntRange(1), help="Number of rows with many edits in force (a).")
 @click.option("--fever-rows", type=click.IntRange(32), help="Number of test rows of FEVER (b).")
 @click.option("--zsre-rows", type=click.IntRange(8), help="Number of test rows of zsRE (b, g).")
+@click.option("--scored-edits", type=click.IntRange(100), help="Largest number of edits that are scored (j).")
 @click.option("--edits", type=click.IntRange(1), help="Number of edits (b).")
 def main(
     only: list[str], device: str, type_: str, quick: bool, out: Path | None, **sizes: int | None

@@ -2,7 +2,18 @@
 
 from collections.abc import Callable, Mapping
 
-from benchmarks import decoding, evaluation, memory, precision, rows, start, training, tuning, whole_cell
+from benchmarks import (
+    decoding,
+    evaluation,
+    memory,
+    precision,
+    rows,
+    scoring,
+    start,
+    training,
+    tuning,
+    whole_cell,
+)
 from benchmarks.lines import Line
 from benchmarks.session import Contests, Session
 
@@ -16,6 +27,7 @@ ITEMS: Mapping[str, Callable[[Session], list[Line]]] = {
     "g": decoding.lines,
     "h": whole_cell.lines,
     "i": start.lines,
+    "j": scoring.lines,
 }
 CONTESTS: Contests = {
     **rows.CONTESTS,

@@ -26,6 +26,7 @@ class Settings:
         mini_edits: the number of edits on which variances are measured (c).
         tuning_steps: the number of gradient steps of each edit (e).
         layers: the number of layers of the models of base size; fewer only test that everything works.
+        scored_edits: the largest number of edits whose rows are scored (j).
     """
 
     device: str = "cpu"
@@ -38,6 +39,7 @@ class Settings:
     mini_edits: int = 200
     tuning_steps: int = 4
     layers: int = LAYERS
+    scored_edits: int = 100_000
 
     @property
     def place(self) -> torch.device:
@@ -64,7 +66,7 @@ class Settings:
     def of(device: str, type: str, *, quick: bool, changes: Mapping[str, Any]) -> "Settings":
         """Returns the settings for a device. With `quick`, they only test that everything works."""
         if quick:
-            sizes = Settings(device, type, 2, 64, 32, 16, 2, 16, 1, 2)
+            sizes = Settings(device, type, 2, 64, 32, 16, 2, 16, 1, 2, 1000)
         elif device == "cpu":
             sizes = Settings(device, type)
         else:

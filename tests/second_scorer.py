@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import string
 import unicodedata
@@ -30,6 +31,16 @@ FORMS: dict[str, Callable[[str], str]] = {"normalised": normal, "decao2021": pla
 
 def equal(one: str | None, other: str | None, rule: str) -> bool:
     return one is not None and other is not None and FORMS[rule](one) == FORMS[rule](other)
+
+
+def rows_of(lines: Iterable[str]) -> list[dict[str, Any]]:
+    """The rows of `edits.jsonl`, each with all facts that are in force in it."""
+    rows: list[dict[str, Any]] = []
+    facts: list[str] = []
+    for row in map(json.loads, lines):
+        facts = [*facts[: row.pop("also_edited_kept", 0)], *row.pop("also_edited", ())]
+        rows.append({**row, "also_edited": facts} if facts else row)
+    return rows
 
 
 def mean(values: Iterable[float]) -> float:

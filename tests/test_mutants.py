@@ -18,7 +18,7 @@ from kebench.scoring.answers import HELD_OUT_RELATION, EditAnswers
 from kebench.scoring.normalise import normalise
 from kebench.scoring.protocols import DECAO2021, STRICT
 from kebench.scoring.questions import BaseAnswers
-from kebench.scoring.scorer import Scores, score
+from kebench.scoring.scorer import EditScores, Scores, Tally, score
 from kebench.scoring.statistics import Estimate, Measure, mean_estimate
 from kebench.scoring.table import (
     ALL,
@@ -31,7 +31,7 @@ from kebench.scoring.table import (
 )
 
 RIGHT: dict[str, Callable[..., Any]] = {
-    "per_edit": scorer.per_edit,
+    "append": Tally.append,
     "left_out": BaseAnswers.left_out,
     "populations": BaseAnswers.populations,
 }
@@ -132,21 +132,20 @@ def test_a_wrong_row_is_caught(name: str) -> None:
 # A function that does something else -------------------------------------------------------------------
 
 
-def without_failures(*arguments: Any) -> list[scorer.EditScores]:
-    return [row for row in RIGHT["per_edit"](*arguments) if row.failure is None]
+def without_failures(self: Tally, row: EditScores) -> None:
+    if row.failure is None:
+        RIGHT["append"](self, row)
 
 
-def without_held_out(*arguments: Any) -> list[scorer.EditScores]:
-    return [row for row in RIGHT["per_edit"](*arguments) if not row.held_out]
+def without_held_out(self: Tally, row: EditScores) -> None:
+    if not row.held_out:
+        RIGHT["append"](self, row)
 
 
-def held_out_by_wording(*arguments: Any) -> list[scorer.EditScores]:
-    rows = RIGHT["per_edit"](*arguments)
+def held_out_by_wording(self: Tally, row: EditScores) -> None:
     marked = frozenset({HELD_OUT_RELATION})
-    return [
-        replace(row, tags=row.tags | marked if row.equivalence_held_out_wordings.total else row.tags - marked)
-        for row in rows
-    ]
+    has_any = row.equivalence_held_out_wordings.total > 0
+    RIGHT["append"](self, replace(row, tags=row.tags | marked if has_any else row.tags - marked))
 
 
 def pooled(measures: Sequence[Measure], facts: Sequence[str], **settings: Any) -> Estimate:
@@ -207,10 +206,10 @@ MUTANTS: dict[str, tuple[object, str, object, str]] = {
         lambda edit, rules: edit.paraphrases,
         "strict equivalence_target",
     ),
-    "held-out edits dropped": (scorer, "per_edit", without_held_out, "strict success_rate"),
+    "held-out edits dropped": (Tally, "append", without_held_out, "strict success_rate"),
     "edits held out with a wording": (
-        scorer,
-        "per_edit",
+        Tally,
+        "append",
         held_out_by_wording,
         "strict held_out_retain_accuracy",
     ),
@@ -234,7 +233,7 @@ MUTANTS: dict[str, tuple[object, str, object, str]] = {
         "strict retain_accuracy",
     ),
     "strata weighed alike": (metrics, "stratified_mean", unweighted, "strict retain_accuracy"),
-    "failures dropped": (scorer, "per_edit", without_failures, "strict success_rate"),
+    "failures dropped": (Tally, "append", without_failures, "strict success_rate"),
     "failures not asked": (BaseAnswers, "asked", no_answer_is_no_question, "strict retain_accuracy"),
     "failures taken for answers": (questions, "failed", lambda edit: False, "strict failures"),
     "pooled over edits": (scorer, "mean_estimate", pooled, "strict equivalence_target"),

@@ -17,11 +17,11 @@ from kebench.scoring.regimes import FINAL
 from kebench.scoring.rows import (
     BASE,
     ROWS,
+    RowsTally,
     digest_of,
     read_base,
     read_trials,
     rows_key,
-    scores_at,
     unversioned,
 )
 
@@ -55,13 +55,16 @@ def check_run(record: RunRecord, file: Path) -> None:
     if digest_of(row.to_json() for row in base) != setting.test_sha256:
         raise BadFile(run / BASE, f"not the base answers of {file}; the same run writes them again")
     key = rows_key(setting, record.editor_path, record.editor_settings)
-    trials = read_trials(place / ROWS, key, older=older)
-    moments = list(dict.fromkeys(trial.time for trial in trials))
-    if {*moments, FINAL} != {*record.all_times}:
+    tally = RowsTally(base, setting)
+    for number, trial in enumerate(read_trials(place / ROWS, key, older=older), 1):
+        try:
+            tally.add(trial)
+        except ValueError as error:
+            raise BadFile(place / ROWS, str(error), place=number) from None
+    if {*tally.edit_seconds, FINAL} != {*record.all_times}:
         raise BadFile(file, f"times: found {record.all_times}, wanted those of {ROWS}; {_AGAIN}")
-    for moment in moments:
-        found, wanted = record.at(moment).scores.to_json(), scores_at(trials, base, setting, moment).to_json()
-        if (different := _difference(found, wanted)) is not None:
+    for time, scores in tally.scores().items():
+        if (different := _difference(record.at(time).scores.to_json(), scores.to_json())) is not None:
             raise BadFile(file, f"scores{different}: not what {ROWS} gives; {_AGAIN}")
 
 

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -167,11 +168,13 @@ def open_rows(rows: Path, *, keep: int) -> Iterator[Callable[[Iterable[str]], No
     Raises:
         BadFile: there are fewer than `keep`.
     """
-    lines = rows.read_bytes().splitlines(keepends=True) if rows.is_file() else []
-    if len(lines) < keep:
-        raise BadFile(rows, f"found {len(lines)} rows, wanted the {keep} that were written; {REMEDY}")
+    n_rows = n_bytes = 0
+    for size in islice(_sizes(rows), keep):
+        n_rows, n_bytes = n_rows + 1, n_bytes + size
+    if n_rows < keep:
+        raise BadFile(rows, f"found {n_rows} rows, wanted the {keep} that were written; {REMEDY}")
     with naming(rows), rows.open("ab", buffering=0) as file:
-        file.truncate(sum(map(len, lines[:keep])))
+        file.truncate(n_bytes)
 
         def add(more: Iterable[str]) -> None:
             before = file.seek(0, os.SEEK_END)
@@ -188,20 +191,24 @@ def open_rows(rows: Path, *, keep: int) -> Iterator[Callable[[Iterable[str]], No
         yield add
 
 
+def _sizes(rows: Path) -> Iterator[int]:
+    """The bytes of each whole line of a file, one after the other; none where there is no file."""
+    if rows.is_file():
+        with rows.open("rb") as lines:
+            yield from (len(line) for line in lines if line.endswith(b"\n"))
+
+
 def recover(rows: Path, total: int) -> Position:
     """How far a run of the regime `single` is: by whole groups, so that a group is always the same."""
-    if not rows.is_file():
-        return Position()
-    lines = rows.read_bytes().splitlines(keepends=True)
-    whole = len(lines) if not lines or lines[-1].endswith(b"\n") else len(lines) - 1
+    whole = sum(1 for _ in _sizes(rows))
     kept = whole if whole == total else whole - whole % EDITS_AT_ONCE
     return Position(batches=kept, rows=kept)
 
 
 def rows_on_file(
     rows: Path, plan: Plan, editor: AbstractEditor, position: Position, *, older: bool
-) -> list[Trial]:
-    """The first rows on file, after they were compared with what the plan asks.
+) -> Iterator[Trial]:
+    """Gives the first rows on file, one at a time, after each was compared with what the plan asks.
 
     Args:
         rows: the file.
@@ -213,9 +220,8 @@ def rows_on_file(
     Raises:
         BadFile: a line was altered, or is of another run or editor.
     """
+    number = 0
     trials = read_trials(rows, key_of(plan, editor), first=position.rows, older=older)
-    if len(trials) < position.rows:
-        raise BadFile(rows, f"found {len(trials)} rows, wanted {position.rows}; {REMEDY}")
     for number, (trial, (moment, case)) in enumerate(zip(trials, _wanted(plan), strict=False), 1):
         found, wanted = _asked(trial.answers), _asked(unanswered(case, plan))
         different = [name for name in wanted if found[name] != wanted[name]]
@@ -225,9 +231,11 @@ def rows_on_file(
             raise BadFile(
                 rows, f"{', '.join(different)}: not what this run asks there; {REMEDY}", place=number
             )
-    if older and trials:
+        yield trial
+    if number < position.rows:
+        raise BadFile(rows, f"found {number} rows, wanted {position.rows}; {REMEDY}")
+    if older and number:
         logger.warning("%s: is older than checksums, and its answers are believed as they are", rows)
-    return trials
 
 
 def key_of(plan: Plan, editor: AbstractEditor) -> str:

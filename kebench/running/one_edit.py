@@ -189,11 +189,12 @@ def edit_again(
         raise NotFound("editor of the run", editor or "", names)
     kept = _editor_of(place)
     key = rows_key(setting, kept["editor"], kept["settings"])
-    trials = read_trials(place / ROWS, key, older=is_older(run))
-    rows = {trial.answers.id: trial.answers for trial in trials}
-    if id_ not in rows:
-        raise NotFound(f"edit of {place}", id_, rows)
-    row = rows[id_]
+    row, ids = None, []
+    for trial in read_trials(place / ROWS, key, older=is_older(run)):
+        ids.append(trial.answers.id)
+        row = trial.answers if trial.answers.id == id_ else row
+    if row is None:
+        raise NotFound(f"edit of {place}", id_, ids)
 
     found = load_task(task or setting.task)
     inputs = _inputs(found, model or setting.model, setting.pack, device, progress, setting)

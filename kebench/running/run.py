@@ -54,7 +54,7 @@ from kebench.scoring.metrics import BaseAnswers, retain
 from kebench.scoring.protocols import protocol as find_protocol
 from kebench.scoring.record import FORMAT, Cost, RunRecord, editor_folder
 from kebench.scoring.regimes import FINAL, IMMEDIATE
-from kebench.scoring.rows import ROWS, Trial, read_trials, scores_at, to_line
+from kebench.scoring.rows import ROWS, RowsTally, Trial, to_line
 from kebench.scoring.statistics import NO_ESTIMATE, Measure
 from kebench.scoring.stopping import half_width
 from kebench.task import load_task
@@ -276,7 +276,7 @@ def run_editor(name: str, editor: AbstractEditor, plan: Plan, folder: Path, prog
     place.mkdir(exist_ok=True)
     settings = open_editor(place / "editor.json", editor)
     try:
-        all_on_file = _write_rows(name, editor, prepared.state, plan, place, progress)
+        tally, all_on_file = _write_rows(name, editor, prepared.state, plan, place, progress)
         check_base(name, inputs)
     except BrokenEditor as error:  # the rows on file stay: the base was sound when they were written
         if error.details:
@@ -286,9 +286,7 @@ def run_editor(name: str, editor: AbstractEditor, plan: Plan, folder: Path, prog
             (place / ROWS).unlink()
         raise
 
-    trials = read_trials(place / ROWS, key_of(plan, editor), older=is_older(folder))
-    moments = dict.fromkeys(trial.time for trial in trials)
-    times = {moment: scores_at(trials, plan.base, plan.setting, moment) for moment in moments}
+    times = tally.scores()
     scores = times.pop(FINAL)
     record = RunRecord(
         format=FORMAT,
@@ -300,7 +298,7 @@ def run_editor(name: str, editor: AbstractEditor, plan: Plan, folder: Path, prog
         citation=editor.citation,
         scores=scores,
         base=plan.base_facts(),
-        cost=_cost(trials, prepared.seconds, model),
+        cost=_cost(tally, prepared.seconds, model),
         versions=versions(),
         hardware=execution(model),
         times=times,
@@ -314,8 +312,12 @@ def run_editor(name: str, editor: AbstractEditor, plan: Plan, folder: Path, prog
 
 def _write_rows(
     name: str, editor: AbstractEditor, state: State, plan: Plan, place: Path, progress: Progress
-) -> bool:
-    """Makes the rows that are not on file, shard by shard. Whether all that are needed were there before."""
+) -> tuple[RowsTally, bool]:
+    """Makes the rows that are not on file, shard by shard.
+
+    Returns:
+        What all rows scored, and whether all that are needed were there before.
+    """
     device, single = str(plan.inputs.model.device), plan.regime.name == "single"
     key, older = key_of(plan, editor), is_older(place.parent)
     if single:
@@ -324,11 +326,16 @@ def _write_rows(
         position = Position.read(place / CHECKPOINT, device, key, older=older)
     n_batches = len(plan.cases) // plan.regime.batch
     enough = _Enough(plan)
-    on_file: list[Trial] = []
+    tally = RowsTally(plan.base, plan.setting)
+    ids: set[str] = set()
+    facts: tuple[str, ...] = ()
     if position.rows:
-        on_file = rows_on_file(place / ROWS, plan, editor, position, older=older)
-        enough.add(on_file)
-    keep_failures(place, {trial.answers.id for trial in on_file})
+        for trial in rows_on_file(place / ROWS, plan, editor, position, older=older):
+            tally.add(trial)
+            enough.add([trial])
+            ids.add(trial.answers.id)
+            facts = trial.answers.also_edited
+    keep_failures(place, ids)
     nothing_made, weights, told = True, checksum(plan.inputs.model), set[str]()
     with open_rows(place / ROWS, keep=position.rows) as add:
         for shard in shards_of(plan, editor):
@@ -348,13 +355,17 @@ def _write_rows(
                         f" {trials[-1].answers.id}); an edit must be a value"
                     )
                 _tell_failures(name, trials, plan, place, told)
-                add(to_line(trial, key) for trial in trials)
+                in_force = [facts, *(trial.answers.also_edited for trial in trials)]
+                add(to_line(trial, key, before) for trial, before in zip(trials, in_force, strict=False))
+                facts = in_force[-1]
                 if not single:
                     position.write(place / CHECKPOINT, key)
+                for trial in trials:
+                    tally.add(trial)
                 enough.add(trials)
                 progress(position.batches, n_batches, enough.words())
     progress(position.batches, position.batches, enough.words())
-    return nothing_made
+    return tally, nothing_made
 
 
 def _tell_failures(name: str, trials: Sequence[Trial], plan: Plan, place: Path, told: set[str]) -> None:
@@ -422,14 +433,12 @@ class _Enough:
         return f"retain ± {percent(half_width(self._known))}" if self._retained else ""
 
 
-def _cost(trials: Sequence[Trial], prepare_seconds: float, model: AbstractModel) -> Cost:
+def _cost(tally: RowsTally, prepare_seconds: float, model: AbstractModel) -> Cost:
     # Of a sequence, an edit is made in the row of its own batch; the other rows ask about it again.
-    times = {trial.time for trial in trials}
-    made = [trial for trial in trials if trial.time == (IMMEDIATE if IMMEDIATE in times else FINAL)]
-    edit = [trial.edit_seconds for trial in made]
-    answer = [trial.answer_seconds for trial in trials]
+    edit = tally.edit_seconds.get(IMMEDIATE) or tally.edit_seconds[FINAL]
+    answer = tally.answer_seconds
 
-    def percentile(column: list[float], percent: int) -> float:
+    def percentile(column: Sequence[float], percent: int) -> float:
         if len(column) == 1:
             return round(column[0], 4)
         return round(numbers.quantiles(column, n=100, method="inclusive")[percent - 1], 4)

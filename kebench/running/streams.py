@@ -125,17 +125,15 @@ class Step:
         return (*self.earlier, *self.batch)
 
 
-def steps_of(plan: Plan, stream: Sequence[Case]) -> list[Step]:
-    """Every batch of a stream, in the order in which they are made."""
+def steps_of(plan: Plan, stream: Sequence[Case], made: int = 0) -> Iterator[Step]:
+    """The batches of a stream that come after those that are `made`, in the order in which they are made."""
     size = plan.regime.batch
-    return [
-        Step(
+    for place in range(made * size, len(stream), size):
+        yield Step(
             earlier=tuple(stream[:place]),
             batch=tuple(stream[place : place + size]),
             is_last=place + size >= len(stream),
         )
-        for place in range(0, len(stream), size)
-    ]
 
 
 def run_stream(
@@ -159,7 +157,7 @@ def run_stream(
     if made == 0:
         carried = Caller(editor, base, plan.setting.edit_timeout).begin(state)
         position = replace(position, update=Update(), carried=carried, failures={})
-    for step in steps_of(plan, stream)[made:]:
+    for step in steps_of(plan, stream, made):
         with numerics(base.device, tf32=base.tf32):
             started = time.perf_counter()
             position, version, details = _made(editor, state, plan, step, position)
@@ -217,9 +215,9 @@ def _asked(
             seconds = (time.perf_counter() - started) / len(group)
             made_now = moment == IMMEDIATE or plan.regime.name == "batch"
             for answers, details in rows:
-                others = tuple(fact for fact in facts if fact != answers.fact)
+                is_alone = all(fact == answers.fact for fact in facts)
                 yield Trial(
-                    replace(answers, also_edited=others),
+                    replace(answers, also_edited=() if is_alone else facts),
                     edit_seconds if made_now else 0.0,
                     seconds,
                     moment,

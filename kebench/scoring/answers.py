@@ -161,8 +161,9 @@ class EditAnswers:
             Drawn from the whole test set; the scorer leaves out what the protocol leaves out.
         failure: why the edit failed, or None. A failed edit counts as wrong everywhere.
         held_out: whether no editor is trained on its relation.
-        also_edited: the fact keys of the other edits that are in force in the same model. Questions about
-            them may change too, so they are not in O^x where the protocol leaves out the edit's own fact.
+        also_edited: the fact keys of the edits that are in force in the same model, in rows of a stream also
+            this edit's own; empty where there is no other. Questions about them may change too, so they are
+            not in O^x where the protocol leaves out the edit's own fact.
         further: the answers to questions that belong to this edit alone: its neighbourhood, its portability.
     """
 

@@ -12,7 +12,7 @@ def same(answer: str | None, other: str | None, equality: Equality) -> bool:
     """Whether two answers are equal; False where either is None."""
     if answer is None or other is None:
         return False
-    return comparable(answer, equality) == comparable(other, equality)
+    return answer == other or comparable(answer, equality) == comparable(other, equality)
 
 
 def matches(answer: str | None, accepted: Iterable[str | None], equality: Equality) -> bool:

@@ -231,17 +231,27 @@ def bootstrap_means(
     return means
 
 
-def _by_fact(columns: Sequence[Sequence[float]], facts: Sequence[str] | None) -> list[list[float]]:
-    """For each fact: the number of its edits, and the sum of each quantity over them, rounded once."""
-    edits = list(zip(*columns, strict=True))
+def _by_fact(columns: Sequence[Sequence[float]], facts: Sequence[str] | None) -> NDArray[np.float64]:
+    """For each fact: the number of its edits, and the sum of each quantity over them, rounded once.
+
+    Returns:
+        (facts, 1 + quantities)
+    """
+    values = np.array(columns, dtype=np.float64) + 0.0  # no −0
     if facts is None:
-        return [[1.0, *values] for values in edits]
-    clusters: defaultdict[str, list[tuple[float, ...]]] = defaultdict(list)
-    for fact, values in zip(facts, edits, strict=True):
-        clusters[fact].append(values)
-    return [
-        [float(len(cluster)), *map(math.fsum, zip(*cluster, strict=True))] for cluster in clusters.values()
-    ]
+        return np.vstack([np.ones(values.shape[1]), values]).T
+    numbers: dict[str, int] = {}
+    fact_of = np.array([numbers.setdefault(fact, len(numbers)) for fact in facts], dtype=np.int64)
+    rows = np.zeros((len(numbers), 1 + len(columns)))
+    rows[:, 0] = n_edits = np.bincount(fact_of, minlength=len(numbers))
+    alone = n_edits[fact_of] == 1
+    rows[fact_of[alone], 1:] = values[:, alone].T
+    clusters: defaultdict[int, list[int]] = defaultdict(list)
+    for place in np.flatnonzero(~alone).tolist():
+        clusters[int(fact_of[place])].append(place)
+    for fact, places in clusters.items():
+        rows[fact, 1:] = [math.fsum(column) for column in values[:, places]]
+    return rows
 
 
 def strata(margins: Sequence[float], n: int = STRATA) -> tuple[int, ...]:

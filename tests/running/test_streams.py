@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -12,9 +13,12 @@ from typing import Any, ClassVar
 import pytest
 import tiny
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from kebench.baselines.constrained_fine_tuning import ConstrainedFineTuning
 from kebench.baselines.fine_tuning import FineTuning
 from kebench.baselines.oracle import Oracle
+from second_scorer import rows_of
 from worlds import World
 
 from kebench import (
@@ -40,9 +44,10 @@ from kebench.running.cases import Case
 from kebench.running.progress import Silent
 from kebench.running.run import run
 from kebench.running.streams import CHECKPOINT, _standing
+from kebench.scoring.answers import EditAnswers
 from kebench.scoring.record import RunRecord
 from kebench.scoring.regimes import Regime
-from kebench.scoring.rows import read_trials
+from kebench.scoring.rows import Trial, read_trials, to_line
 
 QUICK = FineTuning(layers="first", learning_rate=1e-2, max_steps=3)
 IN_SEQUENCE: dict[str, Any] = {"regime": "sequential", "edits": 6, "batch": 2, "ask_after": (2, 3)}
@@ -146,9 +151,7 @@ def ran(world: World, output: Path, editor: AbstractEditor, **changes: Any) -> R
 def answers_on_file(output: Path) -> list[dict[str, Any]]:
     """The rows without what the clock says, and the checksum of it."""
     lines = (output / "mine" / "edits.jsonl").read_text(encoding="utf-8").splitlines()
-    return [
-        {k: v for k, v in json.loads(line).items() if not k.endswith(("seconds", "sha256"))} for line in lines
-    ]
+    return [{k: v for k, v in row.items() if not k.endswith(("seconds", "sha256"))} for row in rows_of(lines)]
 
 
 # Regimes ---------------------------------------------------------------------------------------------
@@ -263,10 +266,50 @@ def test_a_batch_holds_all_its_edits_and_other_edited_facts_are_not_to_be_retain
     for batch in (rows[:3], rows[3:]):
         facts = {row["fact"] for row in batch}
         for row in batch:
-            assert set(row["also_edited"]) == facts - {row["fact"]}
+            assert set(row["also_edited"]) == facts
             for other in batch:  # where the sample holds it, it is answered with its target
                 assert row["sample"].get(other["id"], targets[other["id"]]) == targets[other["id"]]
     assert record.scores.retain_accuracy.value == 1
+
+
+def test_each_row_tells_only_the_facts_that_are_new_and_is_read_with_all(
+    seq2seq: World, tmp_path: Path
+) -> None:
+    ran(seq2seq, tmp_path, Oracle(), **{**IN_SEQUENCE, "limit": 12})
+    lines = (tmp_path / "mine" / "edits.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    told = [fact for row in rows for fact in row.get("also_edited", ())]
+    trials = [trial.answers for trial in read_trials(tmp_path / "mine" / "edits.jsonl")]
+    places = [place for place, row in enumerate(rows) if row.get("time") is None]
+    for place in (places[5], places[-1]):  # the last rows of the two streams
+        facts = trials[place].also_edited
+        assert trials[place].fact in facts
+        assert len(facts) == len({trials[i].fact for i in range(place - 5, place + 1)}) > 1
+    assert len(told) <= len({trial.fact for trial in trials}) + 2  # and not once in every row
+
+
+def test_rows_that_name_all_facts_are_read_as_they_were(tmp_path: Path) -> None:
+    one = EditAnswers("a", "A", "x?", "y", "z", "z", also_edited=("B", "C"))
+    other = replace(one, id="b", fact="B", also_edited=("A", "C", "D"))
+    file = tmp_path / "edits.jsonl"
+    lines = [json.dumps({**each.to_json(), "edit_seconds": 1, "answer_seconds": 1}) for each in (one, other)]
+    file.write_text("\n".join(lines), encoding="utf-8")
+    assert [trial.answers for trial in read_trials(file)] == [one, other]
+
+
+@given(st.lists(st.lists(st.sampled_from("ABCD"), max_size=4, unique=True), max_size=6))
+def test_whatever_is_in_force_is_read_back(in_force: list[list[str]]) -> None:
+    answers = [
+        EditAnswers(str(place), "A", "x?", "y", "z", "z", also_edited=tuple(facts))
+        for place, facts in enumerate(in_force)
+    ]
+    trials = [Trial(each, 1.0, 1.0) for each in answers]
+    before: list[tuple[str, ...]] = [(), *(each.also_edited for each in answers)]
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "edits.jsonl"
+        lines = [to_line(trial, "key", facts) for trial, facts in zip(trials, before, strict=False)]
+        file.write_text("".join(lines), encoding="utf-8")
+        assert list(read_trials(file, "key")) == trials
 
 
 def test_a_sequence_is_asked_at_its_times(seq2seq: World, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -185,7 +186,7 @@ def test_a_broken_or_missing_file(tmp_path: Path) -> None:
 
 
 def test_the_key_of_a_setting_is_all_of_it() -> None:
-    fields = SETTING.__dict__
+    fields = {each.name: getattr(SETTING, each.name) for each in dataclasses.fields(SETTING)}
     keys = {SETTING.key}
     for name, value in fields.items():
         other = value + 1 if isinstance(value, int) else {} if isinstance(value, dict) else f"{value}x"

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import second_scorer
-from second_scorer import second_scores
+from second_scorer import rows_of, second_scores
 from worlds import World
 
 from kebench.leaderboard import contradictions
@@ -34,7 +34,7 @@ def read(folder: Path, editor: str) -> tuple[list[dict[str, Any]], list[dict[str
     lines = (folder / editor / "edits.jsonl").read_text(encoding="utf-8").splitlines()
     base = json.loads((folder / "base.json").read_text(encoding="utf-8"))
     return (
-        [json.loads(line) for line in lines],
+        rows_of(lines),
         base,
         json.loads((folder / "run.json").read_text())["setting"],
     )
