@@ -125,11 +125,11 @@ class KnowledgeEditor(AbstractWeightEditor, AbstractTrainedEditor):
         check_layers(self.layers)
 
         if self.kl_over == "beam" and self.constraint != "kl":
-            raise BadSetting(f"kl_over: found beam with the constraint {self.constraint}, wanted it with kl")
+            raise BadSetting(f"kl_over: found beam with the constraint {self.constraint}, wanted kl")
         if self.kl_beams < 2:
-            raise BadSetting(f"kl_beams: found {self.kl_beams}, wanted 2 or more: over one, the KL is 0")
+            raise BadSetting(f"kl_beams: found {self.kl_beams}, wanted 2 or more: with one, the KL is 0")
         if "equivalence" in self.choose_by and not self.paraphrases:
-            raise BadSetting("choose_by: found equivalence, wanted it only where paraphrases are learnt from")
+            raise BadSetting("choose_by: found equivalence with paraphrases: false, wanted paraphrases: true")
         if not {"success", "retain"} <= set(self.choose_by):
             raise BadSetting(f"choose_by: found {self.choose_by}, wanted success and retain among them")
 

@@ -29,7 +29,7 @@ def check_editor(editor: str, task: str | None, model: str | None, settings: dic
     trained on a few records, for which -s can set fewer steps.
     """
     if model is not None and task is None:
-        raise BadSetting("--model: wanted --task with it, which says how prompts are put to the model")
+        raise BadSetting("--model: found without --task, wanted the task that says how the model is asked")
 
     from kebench.edits.editor import load_editor
     from kebench.running.conformance import check_editor as checks

@@ -257,7 +257,7 @@ def check_update(model: AbstractModel, update: object) -> None:
             _check_tensor(name, change.delta, tuple(parameters[name].shape), model.device)
         elif isinstance(change, LowRank):
             if name not in maps:
-                raise FailedEdit(NOT_USABLE, f"found a LowRank change of {name}, which is no linear map")
+                raise FailedEdit(NOT_USABLE, f"found a LowRank change of {name}, which is not a linear map")
             d_out, d_in = map_shape(maps[name])
             rank = change.B.shape[-1] if isinstance(change.B, Tensor) and change.B.ndim else 0
             _check_tensor(f"{name}: B", change.B, (d_out, rank), model.device)

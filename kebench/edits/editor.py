@@ -147,7 +147,7 @@ class AbstractWeightEditor(AbstractEditor):
         if len(updates) != len(batches) or len(carried) != len(batches):
             raise BrokenEditor(
                 f"{editor_path(self)}: returned {len(updates)} updates and {len(carried)} carried values,"
-                f" wanted {len(batches)} of each, one a batch"
+                f" wanted {len(batches)} of each, one for each batch"
             )
         return [*updates], carried
 
@@ -343,7 +343,9 @@ def settings_of(editor: AbstractEditor) -> dict[str, Any]:
     try:
         return asdict(editor)  # type: ignore[call-overload, no-any-return]
     except TypeError:
-        raise BadSetting(f"{editor_path(editor)} is no dataclass: its settings cannot be recorded") from None
+        raise BadSetting(
+            f"{editor_path(editor)} is not a dataclass; its settings cannot be recorded"
+        ) from None
 
 
 def editor_key(editor: AbstractEditor) -> str:

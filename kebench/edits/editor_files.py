@@ -250,7 +250,7 @@ def read_editor_file(path: Path) -> EditorFile:
     """
     found = validated(_Written, as_mapping(read_yaml(path), path), path)
     if found.recipes and found.settings is not None:
-        raise BadFile(path, "settings: found beside recipes, wanted one of the two")
+        raise BadFile(path, "settings: found with recipes, wanted one of the two")
     recipes = found.recipes or {"default": found.settings or {}}
     default = found.default_recipe or (next(iter(recipes)) if len(recipes) == 1 else None)
     if default is None:
@@ -268,7 +268,7 @@ def read_editor_file(path: Path) -> EditorFile:
         except KebenchError as error:
             raise BadFile(path, f"rows: {name}: recipe: {error}") from None
         if combined.recipe in rows:
-            raise BadFile(path, f"rows: {name}: is {combined.recipe}, as {rows[combined.recipe].name} is")
+            raise BadFile(path, f"rows: {name}: found {combined.recipe}, as in {rows[combined.recipe].name}")
         rows[combined.recipe] = replace(
             combined, name=name, description=row.description, tuned=row.tuned, row=name, has_row=True
         )

@@ -40,8 +40,8 @@ def write_adapter(
     for name, change in changes.items():
         if others := tied.get(name):
             raise BadSetting(
-                f"{name}: found a weight that is tied to {', '.join(others)}, which an adapter would leave; "
-                "untie the two, or store the update with Update.save"
+                f"{name}: found a weight that is tied to {', '.join(others)}, which an adapter does not "
+                "change; untie the two, or store the update with Update.save"
             )
         if name not in maps:
             raise BadSetting(

@@ -41,8 +41,8 @@ def refuse_shared(editor: AbstractEditor, edits: Sequence[Edit], edited: Version
             owner = owners.setdefault(place, edit)
             if _request(owner) != _request(edit):
                 raise BrokenEditor(
-                    f"{editor_path(editor)}: returned one change of {name} for the edits {owner.id} and"
-                    f" {edit.id}, wanted one of its own for each"
+                    f"{editor_path(editor)}: returned the same change of {name} for the edits {owner.id} and"
+                    f" {edit.id}, wanted different ones"
                 )
 
 
@@ -92,8 +92,8 @@ def refuse_joint(
     if len(others) > len(whole) // 3:
         named = ", ".join(edits[index].id for index in others)
         raise BrokenEditor(
-            f"{editor_path(editor)}: found other edits in a group of {len(edits)} than alone ({named}),"
-            " wanted each to start from the base model and to know nothing of the others"
+            f"{editor_path(editor)}: found different edits in a group of {len(edits)} and alone ({named}),"
+            " wanted each to start from the base model and not to depend on the others"
         )
 
 

@@ -24,7 +24,7 @@ def check_time_limit() -> None:
     """
     if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
         raise BadSetting(
-            "edit-timeout: wanted a POSIX system, and Python's main thread: no other gets signals"
+            "edit-timeout: wanted a POSIX system and Python's main thread, because others get no signals"
         )
 
 

@@ -31,7 +31,7 @@ def shipped_folder(path: str | None, marker: str) -> Path | None:
         None if nothing is shipped, or if it has not been made yet.
 
     Raises:
-        BadFile: a file of it is not what was shipped.
+        BadFile: a file of it differs from the shipped one.
     """
     if path is None or not (shipped_root() / path / marker).is_file():
         return None
@@ -43,7 +43,7 @@ def shipped_state(digest: str) -> Path | None:
     """Returns the folder of the shipped editor state with this `preparation.state_digest`, or None.
 
     Raises:
-        BadFile: a file of it is not what was shipped, or a card of shipped states cannot be read.
+        BadFile: a file of it differs from the shipped one, or a card of shipped states cannot be read.
     """
     for card in sorted(shipped_root().glob(f"*/editors/*/{STATE_CARD}")):
         try:
@@ -78,4 +78,4 @@ def _check_sums(folder: Path) -> None:
         if not file.is_file():
             raise BadFile(file, f"missing; {_REMEDY}")
         if file_sha256(file) != checksum:
-            raise BadFile(file, f"is not what was shipped, by {above / SUMS}; {_REMEDY}")
+            raise BadFile(file, f"differs from the shipped file (checksum in {above / SUMS}); {_REMEDY}")

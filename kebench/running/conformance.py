@@ -197,7 +197,7 @@ def settings_are_recordable(editor: AbstractEditor) -> None:
         raise Broken(f"settings cannot be written as JSON ({error})") from None
     again = validated(type(editor), json.loads(text), "settings")
     if again != editor or editor_key(again) != editor_key(editor):
-        raise Broken("settings that were written and read make another editor")
+        raise Broken("settings that are written and read again give a different editor")
 
 
 def learns_the_same(bench: Bench) -> None:
@@ -206,7 +206,7 @@ def learns_the_same(bench: Bench) -> None:
         raise Skipped("it learns nothing")
     first, second = bench.learn(1), bench.learn(2)
     if first.keys() != second.keys() or any(not torch.equal(first[name], second[name]) for name in first):
-        raise Broken("prepare learns something else with another global random seed; use a torch.Generator")
+        raise Broken("the state depends on the global random seed; use a torch.Generator")
 
 
 def edits_and_leaves_nothing(bench: Bench) -> None:
@@ -218,7 +218,7 @@ def edits_and_leaves_nothing(bench: Bench) -> None:
     refuse_shared(bench.editor, bench.edits, made)
     made.answer(bench.questions() * 3, [0, 1, 2] * 6, [""] * 18)
     if fingerprint(bench.base.network) != before:
-        raise Broken("the base model's weights are not what they were")
+        raise Broken("it changed the base model's weights")
 
 
 def repeats_itself(bench: Bench) -> None:
@@ -234,9 +234,9 @@ def repeats_itself(bench: Bench) -> None:
     (updates, answers), (updates_again, answers_again) = found
     for one, other in zip(updates, updates_again, strict=True):
         if one.keys() != other.keys() or any(not _equal(one[name], other[name]) for name in one):
-            raise Broken("update gives something else with another global random seed; use a torch.Generator")
+            raise Broken("updates depend on the global random seed; use a torch.Generator")
     if answers != answers_again:
-        raise Broken("edited models answer otherwise with another global random seed")
+        raise Broken("the answers of edited models depend on the global random seed")
 
 
 def takes_edits_together(bench: Bench) -> None:
@@ -300,11 +300,11 @@ def takes_sequences(bench: Bench) -> None:
             try:
                 Position(carried=carried).write(file, "check")
             except (TypeError, ValueError) as error:
-                raise Broken(f"what it carries cannot be written to a checkpoint ({error})") from None
+                raise Broken(f"a carried value cannot be written to a checkpoint ({error})") from None
             again = Position.read(file, str(bench.base.device), "check").carried
         assert again is not None
         if again.data != carried.data or again.tensors.keys() != carried.tensors.keys():
-            raise Broken("what it carries is something else once it was written and read, such as a tuple")
+            raise Broken("a carried value changes when it is written and read; a tuple becomes a list")
         position = Position(carried=again)
         if not isinstance(version, Routed) and version:
             start = in_force(start, version)

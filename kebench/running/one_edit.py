@@ -183,7 +183,7 @@ def edit_again(
         raise BadSetting(f"{run}: found a run of the regime {setting.regime}, wanted single")
     names = sorted(place.parent.name for place in run.glob("*/record.json"))
     if editor is None and len(names) != 1:
-        raise BadSetting(f"--editor: wanted one of {', '.join(names)}, whose edits the run {run} holds")
+        raise BadSetting(f"--editor: missing, wanted one of the editors of {run}: {', '.join(names)}")
     place = editor_folder(run, editor or names[0])
     if not (place / "record.json").is_file():
         raise NotFound("editor of the run", editor or "", names)
@@ -200,7 +200,7 @@ def edit_again(
     inputs = _inputs(found, model or setting.model, setting.pack, device, progress, setting)
     if inputs.identity != setting.model_fingerprint:
         raise BadSetting(
-            f"model {inputs.model.name}: is not the one that the run edited; give it with --model"
+            f"model {inputs.model.name}: is not the model of the run; give the model of the run with --model"
         )
     subjects = {record.id: record.subject for record in inputs.pack.records(setting.split)}
     request = Edit(row.id, row.prompt, row.prediction, row.target, subjects.get(row.id))
@@ -241,7 +241,7 @@ def _made(
                 raise
             raise BadSetting(f"editor {name}: could not make the edit ({type(error).__name__})") from None
     if fingerprint(base.network) != inputs.fingerprint:
-        raise BrokenEditor(f"editor {name} changed the base model's weights; an edit must be a value")
+        raise BrokenEditor(f"editor {name} changed the base model's weights, wanted it to return its changes")
     answers = tuple(Asked(*each) for each in zip(prompts, before, after, strict=True))
     if isinstance(version, Routed):
         return Edited(request, name, answers, None, base, None)
@@ -277,7 +277,7 @@ def _task_of(model: str | None) -> Task:
     tasks = [load_task(name) for name in task_names()]
     having = [task for task in tasks if model in task.models]
     if len(having) != 1:
-        raise BadSetting("--task: wanted a task, which says how prompts are put to the model")
+        raise BadSetting("--task: missing, wanted the task that says how the model is asked")
     return having[0]
 
 
@@ -288,7 +288,7 @@ def _editor_of(place: Path) -> dict[str, Any]:
         found = json.loads(file.read_text(encoding="utf-8"))
         return {"editor": str(found["editor"]), "settings": dict(found["settings"])}
     except (OSError, ValueError, KeyError, TypeError):
-        raise BadFile(file, "not an editor's settings; the same run writes them again if removed") from None
+        raise BadFile(file, "not an editor's settings; remove it, and run the same command again") from None
 
 
 def _setting(run: Path) -> Setting:

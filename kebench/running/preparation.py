@@ -132,9 +132,9 @@ def device_or_default(device: str | None, dtype: DType = "float32") -> str:
     here = ["cpu", *(["cuda", *gpus] if gpus else []), *(["mps"] if torch.mps.is_available() else [])]
     device = device or ("cuda" if gpus else "cpu")
     if device not in here:
-        raise BadSetting(f"--device: found '{device}', wanted one that is here: {', '.join(here)}")
+        raise BadSetting(f"--device: found '{device}', wanted one of this machine: {', '.join(here)}")
     if dtype == "tf32" and not device.startswith("cuda"):
-        raise BadSetting(f"--dtype: found tf32 on the device {device}, wanted it on cuda, which alone has it")
+        raise BadSetting(f"--dtype: found tf32 with the device {device}, wanted cuda: others do not have it")
     return device
 
 
@@ -354,7 +354,7 @@ def check_base(name: str, inputs: RunInputs) -> None:
         BrokenEditor: the editor changed them.
     """
     if fingerprint(inputs.model.network) != inputs.fingerprint:
-        raise BrokenEditor(f"editor {name} changed the base model's weights; an edit must be a value")
+        raise BrokenEditor(f"editor {name} changed the base model's weights, wanted it to return its changes")
 
 
 def learn_state(

@@ -129,7 +129,7 @@ class RunSettings:
         if self.batch_size != "auto" and not (isinstance(self.batch_size, int) and self.batch_size > 0):
             raise BadSetting(f"batch-size: found {self.batch_size}, wanted 1 or more, or 'auto'")
         if self.as_regime().name != "single" and self.precision is not None:
-            raise BadSetting(f"precision: found it with the regime {self.regime}, wanted it with single")
+            raise BadSetting(f"precision: found the regime {self.regime}, wanted single")
         if self.limit is not None and self.limit < 0:
             raise BadSetting(f"limit: found {self.limit}, wanted 0 (all) or more")
         if self.precision is not None and not 0 < self.precision < 50:
@@ -144,5 +144,5 @@ class RunSettings:
             and not (isinstance(self.retain, int) and self.retain >= STRATA)
         ):
             raise BadSetting(
-                f"retain: found {self.retain}, wanted {STRATA} or more (one a stratum), or 'exact'"
+                f"retain: found {self.retain}, wanted {STRATA} or more (one for each stratum), or 'exact'"
             )

@@ -193,13 +193,13 @@ def test_a_file_given_by_its_path_has_recipes_and_variants_too(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("settings: {}", "settings: found beside recipes, wanted one of the two"),
+        ("settings: {}", "settings: found with recipes, wanted one of the two"),
         (
             "rows: {a: {recipe: fsat}}",
             "rows: a: recipe: no recipe of mine named 'fsat'; did you mean 'fast'?",
         ),
         ("rows: {a: {recipe: fast+shrt}}", "rows: a: recipe: no variant of mine@fast named 'shrt'"),
-        ("rows: {a: {recipe: fast}, b: {recipe: fast}}", "rows: b: is fast, as a is"),
+        ("rows: {a: {recipe: fast}, b: {recipe: fast}}", "rows: b: found fast, as in a"),
         ("rows: {mine: {recipe: fast}}", "rows: mine: found fast, wanted slow"),
         (
             "rows: {a: {recipe: fast, tuned: {t: {}}}}",

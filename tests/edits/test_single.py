@@ -75,8 +75,8 @@ class Joint(AbstractWeightEditor):
         return [mean([*own[: index + 1]]) for index in range(len(edits))], carried
 
 
-SHARED = r"Joint: returned one change of .*weight for the edits r\d+ and r\d+, wanted one of its own for each"
-OTHERS = r": found other edits in a group of 8 than alone \(r\d+, r\d+(, r\d+)?\), wanted each to start from"
+SHARED = r"Joint: returned the same change of .*weight for the edits r\d+ and r\d+, wanted different ones"
+OTHERS = r": found different edits in a group of 8 and alone \(r\d+, r\d+(, r\d+)?\), wanted each to"
 HOW = {
     "object": SHARED,
     "tensors": SHARED,
@@ -106,7 +106,7 @@ def test_a_run_that_goes_on_is_looked_at_again(
     file.write_text("".join(lines[:EDITS_AT_ONCE]))
     monkeypatch.undo()
     monkeypatch.setenv("KEBENCH_HOME", str(classifier.home))
-    with pytest.raises(BrokenEditor, match="found other edits in a group of 7 than alone"):
+    with pytest.raises(BrokenEditor, match="found different edits in a group of 7 and alone"):
         ran(classifier, tmp_path, Joint("copies"))
 
 

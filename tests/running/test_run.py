@@ -818,7 +818,7 @@ def test_a_broken_row_is_named(classifier: World, tmp_path: Path) -> None:
 def test_settings_that_cannot_be_recorded(classifier: World, tmp_path: Path) -> None:
     with pytest.raises(BadSetting, match="its settings cannot be recorded"):
         ran(classifier, tmp_path, editors={"odd": _Odd()})
-    with pytest.raises(BadSetting, match="is no dataclass"):
+    with pytest.raises(BadSetting, match="is not a dataclass"):
         ran(classifier, tmp_path, editors={"plain": doubles.Plain()})
 
 
@@ -835,8 +835,8 @@ class _Odd(doubles.NoEdit):
         ({"retain": 2}, "retain: found 2, wanted 4 or more"),
         ({"device": "cdua"}, "--device: found 'cdua'"),
         ({"device": "cuda:77"}, "--device: found 'cuda:77'"),
-        ({"device": "hpu"}, "--device: found 'hpu', wanted one that is here: cpu"),
-        ({"device": "cpu", "dtype": "tf32"}, "--dtype: found tf32 on the device cpu, wanted it on cuda"),
+        ({"device": "hpu"}, "--device: found 'hpu', wanted one of this machine: cpu"),
+        ({"device": "cpu", "dtype": "tf32"}, "--dtype: found tf32 with the device cpu, wanted cuda"),
         ({"dtype": "float16"}, "dtype: found 'float16', wanted float32, tf32 or bfloat16"),
         ({"batch_size": 0}, "batch-size: found 0, wanted 1 or more, or 'auto'"),
         ({"batch_size": "many"}, "batch-size: found many, wanted 1 or more, or 'auto'"),

@@ -411,7 +411,7 @@ def test_what_an_editor_is_not_made_for_is_refused(
 
 
 def test_a_precision_is_for_single_edits(seq2seq: World, tmp_path: Path) -> None:
-    with pytest.raises(BadSetting, match="precision: found it with the regime batch"):
+    with pytest.raises(BadSetting, match="precision: found the regime batch"):
         ran(seq2seq, tmp_path, QUICK, precision=5.0, **IN_BATCHES)
     with pytest.raises(BadSetting, match="found 12 edits, wanted 50 or more"):
         ran(seq2seq, tmp_path, QUICK, regime="batch", batch=50)
