@@ -204,29 +204,58 @@ def train(editor: Learner, base: AbstractModel, training: TrainingSet, workspace
 
         if (step + 1) % editor.validate_every == 0 or step + 1 == editor.steps:
             rates = validate(editor, relaxed.hypernetwork, base, training)
-            score = joint_score(rates, editor.retain_at_least)
-            if score > counters["best"]:
+            earlier, counters = counters, _counted(editor, relaxed, counters, step + 1, rates, constraint)
+            if counters["best"] > earlier["best"]:
                 save_tensors(relaxed.hypernetwork.state_dict(), best_file, made_of=made_of)
-            margin = counters["margin"]
-            row = {"step": step + 1, **rates, "margin": margin}
-            row |= {"multiplier": relaxed.multiplier.item(), "constraint": constraint.item()}
-            decay, floor, threshold = editor.margin_decay, editor.margin_floor, editor.margin_success
-            next_margin = annealed(margin, rates["success"], decay=decay, floor=floor, threshold=threshold)
-            counters = {
-                "step": step + 1,
-                "best": max(score, counters["best"]),
-                "margin": next_margin,
-                "history": [*counters["history"], row],
-            }
             save_checkpoint(checkpoint, relaxed, optimizer, counters, made_of=made_of)
             write_text(json.dumps(counters, indent=1), workspace.folder / "history.json")
-            logger.info("%s", ", ".join(f"{name} {value:.3g}" for name, value in row.items()))
+            logger.info("%s", ", ".join(f"{k} {value:.3g}" for k, value in counters["history"][-1].items()))
         if counters["history"]:
             last = counters["history"][-1]
             told += f", dev success {last['success']:.0%} retain {last['retain']:.0%}"
         workspace.report(step + 1, editor.steps, told)
     state, _ = load_tensors(best_file, made_of)
     return state
+
+
+def _counted(
+    editor: Learner,
+    relaxed: Relaxed,
+    counters: Mapping[str, Any],
+    step: int,
+    rates: Mapping[str, float],
+    constraint: Tensor,
+) -> dict[str, Any]:
+    """Returns the counters of the training after a validation, which also anneals the margin.
+
+    Args:
+        editor: the settings.
+        relaxed: the hypernetwork and λ.
+        counters: the counters before the validation.
+        step: the number of steps so far.
+        rates: the rates of the validation.
+        constraint: C in the last step.
+    """
+    margin = counters["margin"]
+    row = {
+        "step": step,
+        **rates,
+        "margin": margin,
+        "multiplier": relaxed.multiplier.item(),
+        "constraint": constraint.item(),
+    }
+    return {
+        "step": step,
+        "best": max(joint_score(rates, editor.retain_at_least), counters["best"]),
+        "margin": annealed(
+            margin,
+            rates["success"],
+            decay=editor.margin_decay,
+            floor=editor.margin_floor,
+            threshold=editor.margin_success,
+        ),
+        "history": [*counters["history"], row],
+    }
 
 
 def hypernetwork_for(editor: Learner, base: AbstractModel, training: TrainingSet) -> Hypernetwork:

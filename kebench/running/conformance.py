@@ -178,7 +178,12 @@ def _from_seed(seed: int) -> Iterator[None]:
 
 
 def says_what_it_is(editor: AbstractEditor) -> None:
-    """Checks that the class has a citation, families, regimes and a docstring."""
+    """Checks that the class has a citation, families, regimes and a docstring.
+
+    Raises:
+        Broken: the citation or the docstring is missing.
+        BadFile: another attribute of the class is wrong.
+    """
     check_class(type(editor), type(editor).__name__)
     if not editor.is_control and not editor.citation.strip():
         raise Broken("citation: found '', wanted the method's paper, or is_control = True")
@@ -189,7 +194,12 @@ def says_what_it_is(editor: AbstractEditor) -> None:
 
 
 def settings_are_recordable(editor: AbstractEditor) -> None:
-    """Checks that the settings can be written as JSON, and give the same editor when they are read."""
+    """Checks that the settings can be written as JSON, and give the same editor when they are read.
+
+    Raises:
+        Broken: they cannot, or they do not.
+        BadFile: the settings are refused when they are read.
+    """
     settings = settings_of(editor)
     try:
         text = json.dumps(settings, allow_nan=False)

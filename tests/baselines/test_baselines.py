@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import cache
@@ -35,9 +34,9 @@ from kebench.edits.editor import (
     settings_of,
 )
 from kebench.edits.editor_files import editor_rows, find_editor
-from kebench.files.yaml import validated
 from kebench.models.identity import fingerprint
 from kebench.models.model import AbstractModel
+from kebench.running.conformance import says_what_it_is, settings_are_recordable
 
 NAMES = tuple(editor_rows())
 EVERY_ROW = pytest.mark.parametrize("name", NAMES)
@@ -217,10 +216,7 @@ def test_every_class_and_every_choice_of_a_file_is_tried() -> None:
 def test_settings_survive_being_written_down(name: str) -> None:
     row = find_editor(name)
     _, editor = load_editor(name)
-    settings = settings_of(editor)
-    again = validated(type(editor), json.loads(json.dumps(settings)), "run.json")
-    assert again == editor
-    assert editor_key(again) == editor_key(editor)
+    settings_are_recordable(editor)
     assert set(row.settings) <= {field.name for field in fields(editor)}  # type: ignore[arg-type]
     assert editor_key(type(editor)()) == editor_key(editor) or row.settings, row.place
 
@@ -231,8 +227,7 @@ def test_every_editor_says_what_it_is_and_where_it_is_from(name: str) -> None:
     _, editor = load_editor(name)
     assert row.description.strip()
     assert len(row.description) < 80
-    assert editor.citation.strip() or editor.is_control
-    assert (type(editor).__doc__ or "").strip()
+    says_what_it_is(editor)
     assert row.path is not None
     assert row.path.read_text(encoding="utf-8").startswith("# ")
     assert row.description.startswith("control:") == editor.is_control
