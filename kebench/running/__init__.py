@@ -1,1 +1,1 @@
-"""Runs: from settings to plan, to answers on file, to a record."""
+"""Runs editors: makes a plan from settings, writes rows of answers, and scores them in a record."""

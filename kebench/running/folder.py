@@ -1,8 +1,8 @@
-"""What a run keeps on file, and how an interrupted one is found again.
+"""Reads and writes the files of a run, and finds out where an interrupted run continues.
 
-run.json            what was resolved        base.json      the test set, as the base model answers it
-<editor>/editor.json, edits.jsonl (one line an edit, appended), scores.json, record.json
-<editor>/failures.jsonl (why edits failed, with tracebacks; there where any did)
+run.json            the setting              base.json      the test set with the base model's answers
+<editor>/editor.json, edits.jsonl (a line for each edit, appended), scores.json, record.json
+<editor>/failures.jsonl (why edits failed, with tracebacks; only if an edit failed)
 """
 
 import json
@@ -33,13 +33,13 @@ from kebench.scoring.rows import BASE, REMEDY, Trial, read_trials, rows_key, unv
 
 logger = logging.getLogger(__name__)
 RUN = "run.json"
-"""The file in a run's folder that says what was resolved."""
+"""The file in a run's folder with its setting."""
 FAILURES = "failures.jsonl"
-"""Where an editor's folder keeps why edits failed: the edit's id, the reason and the traceback."""
+"""The file in an editor's folder that says why edits failed: the id, the reason and the traceback."""
 
 
 def make_folder(folder: Path, flag: str) -> None:
-    """Makes a folder that a flag names, unless it is there.
+    """Makes the folder that an option names, if it does not exist.
 
     Raises:
         BadSetting: it cannot be made.
@@ -51,9 +51,9 @@ def make_folder(folder: Path, flag: str) -> None:
 
 
 def open_run(folder: Path, plan: Plan) -> None:
-    """Starts the run's folder, or makes sure that the one there is this run's.
+    """Starts the run's folder, or checks that an existing one holds this run.
 
-    One that differs in the version of the scoring rules alone is: its answers are kept, and scored anew.
+    It may differ in the version of the scoring rules. Then its answers are kept and scored again.
 
     Raises:
         BadFile: the run's file was altered.
@@ -99,7 +99,7 @@ def open_run(folder: Path, plan: Plan) -> None:
 
 
 def is_older(folder: Path) -> bool:
-    """Whether a run was begun before its files had checksums.
+    """Returns True if a run was started before its files had checksums.
 
     Raises:
         BadFile: its `run.json` cannot be read.
@@ -111,7 +111,7 @@ def is_older(folder: Path) -> bool:
 
 
 def _write_base(file: Path, plan: Plan) -> None:
-    """Writes the test set as the base model answers it, unless it is there."""
+    """Writes the test set with the base model's answers, if the file does not hold it."""
     rows = [row.to_json() for row in plan.base]
     try:
         if (there := json.loads(file.read_bytes())) == json.loads(json.dumps(rows)):
@@ -126,7 +126,7 @@ def _write_base(file: Path, plan: Plan) -> None:
 
 
 def _as_read(setting: Setting) -> dict[str, Any]:
-    """A setting as it is read back from a run's folder: every field, but for what few runs have."""
+    """Returns a setting as JSON. Two fields that few runs have are left out if they are empty."""
     fields: dict[str, Any] = json.loads(json.dumps(asdict(setting)))
     return {
         name: fields[name] for name in fields if fields[name] or name not in ("ask_after", "edit_timeout")
@@ -134,11 +134,11 @@ def _as_read(setting: Setting) -> dict[str, Any]:
 
 
 def open_editor(file: Path, editor: AbstractEditor) -> dict[str, Any]:
-    """The editor's settings as a record holds them, where a tuple is a list.
+    """Returns the editor's settings as JSON, after writing them or comparing them with the file.
 
     Raises:
-        BadSetting: they cannot be recorded, or the rows that are there are another editor's.
-        BadFile: what is there are no settings.
+        BadSetting: they cannot be recorded, or the folder has rows of other settings.
+        BadFile: the file does not hold settings.
     """
     found = {"editor": editor_path(editor), "settings": settings_of(editor)}
     try:
@@ -161,12 +161,12 @@ def open_editor(file: Path, editor: AbstractEditor) -> dict[str, Any]:
 
 @contextmanager
 def open_rows(rows: Path, *, keep: int) -> Iterator[Callable[[Iterable[str]], None]]:
-    """An editor's rows: gives a function that adds lines; what stands after the first `keep` is cut off.
+    """Opens an editor's rows, removes all but the first `keep`, and gives a function that adds lines.
 
     Lines are on the disk when the function returns. If they cannot be written, none of them is on file.
 
     Raises:
-        BadFile: there are fewer than `keep`.
+        BadFile: there are fewer than `keep` rows.
     """
     n_rows = n_bytes = 0
     for size in islice(_sizes(rows), keep):
@@ -192,14 +192,14 @@ def open_rows(rows: Path, *, keep: int) -> Iterator[Callable[[Iterable[str]], No
 
 
 def _sizes(rows: Path) -> Iterator[int]:
-    """The bytes of each whole line of a file, one after the other; none where there is no file."""
+    """Yields the number of bytes of each complete line of a file; nothing if there is no file."""
     if rows.is_file():
         with rows.open("rb") as lines:
             yield from (len(line) for line in lines if line.endswith(b"\n"))
 
 
 def recover(rows: Path, total: int) -> Position:
-    """How far a run of the regime `single` is: by whole groups, so that a group is always the same."""
+    """Returns the position of a run of the regime `single`, in whole groups, so that groups stay the same."""
     whole = sum(1 for _ in _sizes(rows))
     kept = whole if whole == total else whole - whole % EDITS_AT_ONCE
     return Position(batches=kept, rows=kept)
@@ -208,14 +208,14 @@ def recover(rows: Path, total: int) -> Position:
 def rows_on_file(
     rows: Path, plan: Plan, editor: AbstractEditor, position: Position, *, older: bool
 ) -> Iterator[Trial]:
-    """Gives the first rows on file, one at a time, after each was compared with what the plan asks.
+    """Yields the first rows on file, each after it was compared with the plan.
 
     Args:
         rows: the file.
-        plan: the run.
-        editor: whose rows they are.
-        position: how far the run is.
-        older: whether the run is older than checksums.
+        plan: the plan of the run.
+        editor: the editor of the rows.
+        position: the position of the run.
+        older: True if the run is older than checksums.
 
     Raises:
         BadFile: a line was altered, or is of another run or editor.
@@ -239,13 +239,13 @@ def rows_on_file(
 
 
 def key_of(plan: Plan, editor: AbstractEditor) -> str:
-    """The key of an editor's rows in a run (`kebench.scoring.rows`)."""
+    """Returns the key of an editor's rows in a run (`kebench.scoring.rows`)."""
     settings = json.loads(json.dumps(settings_of(editor)))
     return rows_key(plan.setting, editor_path(editor), settings)
 
 
 def _wanted(plan: Plan) -> Iterator[tuple[str, Case]]:
-    """The time and the case of every row of a run, in their order."""
+    """Yields the time and the case of every row of a run, in order."""
     if plan.regime.name == "single":
         yield from ((FINAL, case) for case in plan.cases)
         return
@@ -257,7 +257,7 @@ def _wanted(plan: Plan) -> Iterator[tuple[str, Case]]:
 
 
 def _asked(answers: EditAnswers) -> dict[str, Any]:
-    """What a row says of its edit and its questions, without the answers."""
+    """Returns the edit and the questions of a row, without the answers."""
     return {
         "id": answers.id,
         "fact": answers.fact,
@@ -272,13 +272,13 @@ def _asked(answers: EditAnswers) -> dict[str, Any]:
 
 
 def settle(place: Path, fresh: RunRecord) -> RunRecord:
-    """Makes the files of an editor that was done before agree with its rows.
+    """Makes the files of an editor that was complete before agree with its rows, and returns its record.
 
-    Its record keeps what no row tells: versions, hardware, the seconds of preparation and the peak memory.
+    The record keeps what the rows do not have: versions, hardware, seconds of preparation and peak memory.
 
     Args:
         place: the editor's folder.
-        fresh: the record that this process makes of the rows.
+        fresh: the record that this process made from the rows.
     """
     file = place / "record.json"
     try:
@@ -315,20 +315,20 @@ def _write_if_other(value: Any, file: Path) -> None:
 
 
 def append_lines(file: Path, lines: Sequence[Mapping[str, Any]]) -> None:
-    """Adds lines to a JSONL file, which is made where there is a line to write."""
+    """Adds lines to a JSONL file. Without lines, no file is made."""
     if lines:
         with file.open("a", encoding="utf-8") as text:
             text.writelines(json.dumps(line) + "\n" for line in lines)
 
 
 def keep_failures(place: Path, ids: Collection[str]) -> None:
-    """Drops from an editor's file of failures the edits that are not among these: they are made again."""
+    """Removes edits with other ids from an editor's file of failures, because they are made again."""
     file = place / FAILURES
     if not file.is_file():
         return
     kept = []
     for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
-        with suppress(ValueError, RecursionError):  # what an interrupted write left
+        with suppress(ValueError, RecursionError):  # part of a line, after an interruption
             told = json.loads(line)
             if isinstance(told, dict) and told.get("id") in ids:
                 kept.append(told)

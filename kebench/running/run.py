@@ -1,4 +1,4 @@
-"""The loop over edits: edit, ask, write down; resumed where it was cut off; scored at the end."""
+"""Runs editors: makes edits, asks questions, writes rows and scores them. A run can be continued."""
 
 import logging
 import statistics as numbers
@@ -72,14 +72,14 @@ def run(
     """Runs every editor, and returns the run's folder and a record for each.
 
     Args:
-        settings: what to do.
-        editors: instances to run instead of those `settings` names.
-        model: a model to edit instead of the one `settings` names; or a network with its tokenizer.
-        progress: where to tell how far it is.
+        settings: the settings of the run.
+        editors: name → editor, to run instead of those in `settings`.
+        model: a model to edit instead of the one in `settings`; or a network with its tokenizer.
+        progress: shows the progress.
 
     Raises:
-        KebenchError: a setting, a file or an editor is wrong; an interrupted run may simply be run again. An
-            editor that is stopped does not keep those after it from running.
+        KebenchError: a setting, a file or an editor is wrong. If an editor is stopped, the next ones run all
+            the same. After an interruption, the same call continues the run.
     """
     outcome = run_all(settings, editors=editors, model=model, progress=progress)
     if outcome.stopped:
@@ -89,11 +89,11 @@ def run(
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a run.
+    """The result of a run.
 
     Attributes:
-        folder: of the run.
-        records: of the editors that came to their end.
+        folder: the folder of the run.
+        records: the records of the editors that were completed.
         stopped: name of an editor → why it was stopped.
     """
 
@@ -102,14 +102,14 @@ class Outcome:
     stopped: Mapping[str, KebenchError]
 
     def error(self) -> KebenchError:
-        """One error for all editors that were stopped."""
+        """Returns one error for all editors that were stopped."""
         if len(self.stopped) == 1:
             return next(iter(self.stopped.values()))
         told = "; ".join(f"{name}: {error}" for name, error in self.stopped.items())
         return BrokenEditor(f"{len(self.stopped)} editors were stopped: {told}")
 
     def all_failed(self) -> str:
-        """One line about the editors of which every edit failed; empty if there are none."""
+        """Returns one line about the editors whose edits all failed; empty if there are none."""
         lost = [record for record in self.records if record.scores.n_failures == record.scores.edits]
         told = "; ".join(
             f"{record.editor} ({failures_by_reason(record)}; see"
@@ -178,7 +178,7 @@ def _with_a_sound_base(
     progress: Progress,
     error: KebenchError,
 ) -> Plan:
-    """The plan for the next editor. If the last one wrote to the base model, that is loaded again.
+    """Returns the plan for the next editor. If the last one changed the base model, it is loaded again.
 
     Raises:
         BrokenEditor: the model was given by the caller, and cannot be loaded again.
@@ -202,7 +202,7 @@ def _with_a_sound_base(
 
 @contextmanager
 def writing(folder: Path, plan: Plan) -> Iterator[None]:
-    """Makes the run's folder, or opens the one that is there; within, no other process writes to it.
+    """Makes or opens the run's folder. In the block, no other process writes to it.
 
     Raises:
         BadSetting: it cannot be made, or holds another run.
@@ -218,7 +218,7 @@ def writing(folder: Path, plan: Plan) -> Iterator[None]:
 
 
 def load_editors(settings: RunSettings) -> dict[str, AbstractEditor]:
-    """The editors by what tables call them, which must differ; with what was tuned for the task and pack."""
+    """Returns name in tables → editor, with the settings that were tuned for the task and pack."""
     task = load_task(settings.task)
     pack = pack_name(task, settings.pack)
     chosen: dict[str, AbstractEditor] = {}
@@ -261,11 +261,11 @@ def inputs_of(
 
 
 def run_editor(name: str, editor: AbstractEditor, plan: Plan, folder: Path, progress: Progress) -> RunRecord:
-    """Makes and asks every edit that is not on file yet and is needed, then scores all of them.
+    """Makes and asks all edits that are needed and not on file, scores all rows, and returns the record.
 
     Raises:
         BadSetting: the editor is not made for the regime or for the model's family.
-        BrokenEditor: it does what no editor may do.
+        BrokenEditor: it broke a rule.
     """
     inputs, model = plan.inputs, plan.inputs.model
     _check_serves(name, editor, plan)
@@ -316,7 +316,7 @@ def _write_rows(
     """Makes the rows that are not on file, shard by shard.
 
     Returns:
-        What all rows scored, and whether all that are needed were there before.
+        The scores of all rows; and True if all rows were on file before.
     """
     device, single = str(plan.inputs.model.device), plan.regime.name == "single"
     key, older = key_of(plan, editor), is_older(place.parent)
@@ -369,7 +369,7 @@ def _write_rows(
 
 
 def _tell_failures(name: str, trials: Sequence[Trial], plan: Plan, place: Path, told: set[str]) -> None:
-    """Writes down why edits failed, and warns of the first one that fails for a reason.
+    """Writes why edits failed, and logs a warning about the first failure for each reason.
 
     Raises:
         KebenchError: an edit failed, and the first one that does ends the run.
@@ -419,7 +419,7 @@ class _Enough:
         self._known = NO_ESTIMATE
 
     def add(self, trials: Sequence[Trial]) -> None:
-        """Takes in the next edits."""
+        """Adds the next edits."""
         if self._stopping is not None:
             self._retained += (retain(trial.answers, self._base, self._protocol) for trial in trials)
             self._known = self._stopping.estimate(self._retained)
@@ -429,7 +429,7 @@ class _Enough:
         return self._stopping is not None and self._stopping.reached(self._known)
 
     def words(self) -> str:
-        """How far it is, for whoever waits."""
+        """Returns a few words for the progress."""
         return f"retain ± {percent(half_width(self._known))}" if self._retained else ""
 
 

@@ -1,7 +1,7 @@
-"""Shards: the work of one editor in a run, cut into parts that do not depend on each other.
+"""Divides the work of one editor in a run into shards, which do not depend on each other.
 
-A shard is plain data, so it can be computed in any process and in any order. Its rows follow from it alone,
-given the model, the answers of the base model and the editor's state, which whoever computes it has at hand.
+A shard is plain data, so it can be computed in any process and in any order. Its rows depend only on the
+shard, the model, the answers of the base model and the editor's state.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from kebench.running.trial import edit_and_ask
 from kebench.scoring.rows import Trial
 
 EDITS_AT_ONCE = 8
-"""How many edits of the regime `single` are made and asked together."""
+"""The number of edits of the regime `single` that are made and asked together."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,11 @@ class Shard:
     """A part of an editor's work in a run: a group of edits in the regime `single`, one stream in the others.
 
     Attributes:
-        setting: the key of the run's setting, which names model, task, pack, protocol, seeds and regime.
+        setting: the key of the run's setting, which has the model, task, pack, protocol, seeds and regime.
         editor: the path of the editor's class.
-        settings: the editor's settings, as JSON holds them.
-        first: the place of its first edit among those of the run.
-        edits: the ids of its edits, in their order.
+        settings: the editor's settings, as JSON.
+        first: the place of its first edit among the edits of the run.
+        edits: the ids of its edits, in order.
     """
 
     setting: str
@@ -46,22 +46,22 @@ class Shard:
 
     @property
     def key(self) -> str:
-        """A hash of all of it: equal keys mean equal rows."""
+        """A hash of all fields. Equal keys mean equal rows."""
         text = json.dumps(self.to_json(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
-        """The shard as JSON holds it."""
+        """Returns the shard as JSON."""
         return asdict(self)
 
     @staticmethod
     def from_json(fields: Mapping[str, Any]) -> "Shard":
-        """The shard that `to_json` gave."""
+        """Returns the shard from what `to_json` returned."""
         return Shard(**{**fields, "edits": tuple(fields["edits"])})
 
 
 def shards_of(plan: Plan, editor: AbstractEditor) -> list[Shard]:
-    """The work of one editor in a run, in the order in which its rows are written."""
+    """Returns the shards of one editor in a run, in the order of its rows."""
     size = EDITS_AT_ONCE if plan.regime.name == "single" else plan.regime.edits
     settings = json.loads(json.dumps(settings_of(editor)))
     return [
@@ -85,18 +85,18 @@ def rows_of(
     *,
     check: bool = False,
 ) -> Iterator[tuple[Position, list[Trial]]]:
-    """Makes and asks the edits of a shard. Gives its rows as they are made, and how far the run then is.
+    """Makes and asks the edits of a shard, and yields its rows, each time with the position of the run.
 
     Args:
         shard: a part of this editor's work in this plan.
         editor: the editor.
         state: its state.
         plan: the run.
-        position: where an interrupted shard goes on; by default at its beginning.
-        check: whether to make some edits again, each alone, and compare; in the regime `single` only.
+        position: where an interrupted shard continues; by default at its beginning.
+        check: if True, some edits are made again, each alone, and compared, in the regime `single` only.
 
     Raises:
-        BrokenEditor: the editor does what no editor may do.
+        BrokenEditor: the editor broke a rule.
     """
     before = shard.first // plan.regime.batch
     position = position or Position(batches=before)

@@ -1,7 +1,7 @@
-"""Streams of edits: a model is edited again and again, and asked at the times that the regime names.
+"""Runs streams of edits: a model is edited again and again, and asked at the times of the regime.
 
-After every batch, what the stream is made of so far goes into one checkpoint: the update of the base model's
-weights, and what the editor carries. A stream that was cut off goes on from there, to the same rows.
+After every batch, a checkpoint is written: the update of the base model's weights so far, and what the editor
+carries. An interrupted stream continues from there, with the same rows.
 """
 
 import json
@@ -31,9 +31,9 @@ from kebench.scoring.rows import REMEDY, Trial
 logger = logging.getLogger(__name__)
 
 CHECKPOINT = "stream.safetensors"
-"""Where an editor's folder keeps how far its streams are."""
+"""The file in an editor's folder with the checkpoint of its streams."""
 ASKED_AT_ONCE = 8
-"""How many edits' questions are put to a version in one go."""
+"""The number of edits whose questions a version is asked together."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,11 @@ class Position:
     """How far the streams of one editor are.
 
     Attributes:
-        batches: how many are made, over all streams.
-        rows: how many rows are on file.
-        update: of the base model's weights in the stream that is under way; empty at its beginning.
-        carried: what its editor carries; None at its beginning.
-        failures: edit's id → why it failed, in that stream.
+        batches: the number of batches that are made, over all streams.
+        rows: the number of rows on file.
+        update: the update of the base model's weights in the present stream; empty at its beginning.
+        carried: what the editor carries in this stream; None at its beginning.
+        failures: id of an edit of this stream → why it failed.
     """
 
     batches: int = 0
@@ -55,7 +55,7 @@ class Position:
     failures: dict[str, str] = field(default_factory=dict)
 
     def write(self, path: Path, made_of: str) -> None:
-        """Writes the checkpoint, all or nothing; `made_of` is the key of the run's rows."""
+        """Writes the checkpoint atomically. `made_of` is the key of the run's rows."""
         tensors: dict[str, Tensor] = {}
         for name, change in self.update.items():
             tensors |= {f"update/{name}/{part}": tensor for part, tensor in vars(change).items()}
@@ -72,13 +72,13 @@ class Position:
 
     @staticmethod
     def read(path: Path, device: str, made_of: str, *, older: bool = False) -> "Position":
-        """Reads the checkpoint; the beginning where there is none.
+        """Reads the checkpoint. Without a file, it returns the beginning.
 
         Args:
             path: the file.
-            device: where its tensors go.
+            device: the device for its tensors.
             made_of: the key of the run's rows.
-            older: whether the run is older than checksums, so that the file may have none.
+            older: True if the run is older than checksums, so that the file may have none.
 
         Raises:
             BadFile: it is not what `write` wrote for this run and editor.
@@ -112,7 +112,7 @@ class Step:
     Attributes:
         earlier: the cases of the stream's earlier batches, in their order.
         batch: the cases that are edited now.
-        is_last: whether the stream ends with it.
+        is_last: True for the last batch of the stream.
     """
 
     earlier: tuple[Case, ...]
@@ -121,12 +121,12 @@ class Step:
 
     @property
     def so_far(self) -> tuple[Case, ...]:
-        """All cases that the stream has edited once this batch is made."""
+        """All cases that the stream has edited after this batch."""
         return (*self.earlier, *self.batch)
 
 
 def steps_of(plan: Plan, stream: Sequence[Case], made: int = 0) -> Iterator[Step]:
-    """The batches of a stream that come after those that are `made`, in the order in which they are made."""
+    """Yields the batches of a stream in order, without the first `made` ones."""
     size = plan.regime.batch
     for place in range(made * size, len(stream), size):
         yield Step(
@@ -139,16 +139,16 @@ def steps_of(plan: Plan, stream: Sequence[Case], made: int = 0) -> Iterator[Step
 def run_stream(
     editor: AbstractEditor, state: State, plan: Plan, first: int, stream: Sequence[Case], position: Position
 ) -> Iterator[tuple[Position, list[Trial]]]:
-    """Makes the batches of a stream that are not made yet; after each, where it is and what was answered.
+    """Makes the batches of a stream that are not made yet, and yields the position and the rows after each.
 
-    A batch fails where the editor raises an error or returns weights that are not finite. Its edits count as
-    wrong whenever they are asked about, and the stream goes on from the version before it.
+    A batch fails if the editor raises an error or returns weights that are not finite. Its edits count as
+    wrong whenever they are asked about, and the stream continues from the version before it.
 
     Args:
         editor: the editor.
         state: its state.
-        plan: what edits are asked, and when.
-        first: how many batches the streams before this one have.
+        plan: the plan, which has the questions and their times.
+        first: the number of batches in the streams before this one.
         stream: the edits.
         position: how far the streams are.
     """
@@ -172,9 +172,9 @@ def run_stream(
 def _made(
     editor: AbstractEditor, state: State, plan: Plan, step: Step, position: Position
 ) -> tuple[Position, Version, str]:
-    """The stream with the batch put into it, and the version that this makes of the base model.
+    """Makes a batch. Returns the position after it, the version of the base model, and a text.
 
-    The text is what the file of failures says of a batch that failed.
+    The text has the details of a batch that failed, for the file of failures.
     """
     base = plan.inputs.model
     carried = position.carried
@@ -200,7 +200,7 @@ def _made(
 def _asked(
     plan: Plan, step: Step, position: Position, version: Version, edit_seconds: float
 ) -> Iterator[Trial]:
-    """The rows of one batch: of its own edits, and of all edits so far at the times that the regime names."""
+    """Yields the rows of one batch: those of its own edits, and of all edits so far at the regime's times."""
     base = plan.inputs.model
     if isinstance(version, Routed):
         versions = Versions(base, [version])
@@ -226,7 +226,7 @@ def _asked(
 
 
 def asked_after(plan: Plan, step: Step) -> dict[str, Sequence[Case]]:
-    """Time → the cases that are asked about after one batch, in the order of their rows."""
+    """Returns time → the cases that are asked about after one batch, in the order of their rows."""
     asked: dict[str, Sequence[Case]] = {}
     if plan.regime.name == "sequential":
         asked[IMMEDIATE] = step.batch
@@ -240,9 +240,9 @@ def asked_after(plan: Plan, step: Step) -> dict[str, Sequence[Case]]:
 def _rows(
     plan: Plan, versions: Versions, cases: Sequence[Case], position: Position
 ) -> list[tuple[EditAnswers, str]]:
-    """What one version answers to the questions of some edits; those that failed have no answer.
+    """Returns the answers of one version to the questions of some edits; a failed edit has none.
 
-    With each, what the file of failures says of an edit that failed while it was asked about.
+    Each comes with the details of an edit that failed while it was asked about, for the file of failures.
     """
     whole = [case for case in cases if case.edit.id not in position.failures]
     found: dict[str, tuple[EditAnswers, str]] = {}
@@ -252,7 +252,7 @@ def _rows(
     except OUT_OF_REACH as error:
         if len(whole) == 1:
             found = {whole[0].edit.id: (failed(whole[0], plan, reason_of(error)), details_of(error))}
-    if len(found) < len(whole):  # outside the handler, which would keep the failed attempt's memory
+    if len(found) < len(whole):  # after the handler, which would keep the tensors of the failed attempt
         for case in whole:
             found[case.edit.id] = _rows(plan, versions, [case], position)[0]
     return [
@@ -261,6 +261,6 @@ def _rows(
 
 
 def _standing(cases: Sequence[Case]) -> list[Case]:
-    """The cases whose fact no later one edits again: of several edits of a fact, the last holds."""
+    """Returns the cases whose fact is not edited again later: the last edit of a fact counts."""
     last = {case.fact: case for case in cases}
     return [case for case in cases if last[case.fact] is case]
