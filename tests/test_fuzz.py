@@ -115,6 +115,19 @@ ROWS: dict[str, dict[str, Any]] = {
     "decao_fever": DECAO,
     "decao_zsre": DECAO,
     "records": OWN,
+    "counterfact": {
+        "case_id": 3,
+        "requested_rewrite": {
+            "prompt": "{} lies in",
+            "subject": "Port Wessel",
+            "relation_id": "P17",
+            "target_new": {"str": "Sudland"},
+            "target_true": {"str": "Westland"},
+        },
+        "paraphrase_prompts": ["Port Wessel is in"],
+        "neighborhood_prompts": ["Holm lies in", "The Tarn is in"],
+        "portability": {"New Question": "The land of Port Wessel is", "New Answer": "Sudland"},
+    },
 }
 FACTS = "P1\tthe Tarn\tNorland\tSudland\tpresent\nP1\tHolm\tSudland\tNorland\tpast\n"
 RELATIONS = """
@@ -472,7 +485,7 @@ def fuzzed(share: float) -> settings:
 
 
 def test_the_kinds_hold_every_format() -> None:
-    mini = {"mini_fever", "mini_zsre"}  # in the kind `facts`
+    mini = {"mini_fever", "mini_zsre", "mini_counterfact"}  # in the kind `facts`
     assert {*ROWS} | mini == {*format_names()}
 
 

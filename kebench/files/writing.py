@@ -16,6 +16,8 @@ from functools import lru_cache
 from pathlib import Path
 from platform import node
 
+_UMASK = os.umask(0)
+os.umask(_UMASK)
 _HOST = f"{zlib.crc32(node().encode()):08x}"
 """The name of this machine, shortened: several machines may write to one folder."""
 _LEFTOVER = re.compile(rf"\.(?P<name>.+?)(?P<old>\.replaced)?\.{_HOST}-(?P<process>\d+)\.partial")
@@ -38,6 +40,7 @@ def replacing(path: Path) -> Iterator[Path]:
         clear_leftovers(path.parent)
         try:
             yield partial
+            partial.chmod(0o666 & ~_UMASK)  # safetensors lets only the owner read its files
             to_disk(partial)
             partial.replace(path)
             to_disk(path.parent)

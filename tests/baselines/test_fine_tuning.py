@@ -313,7 +313,8 @@ def test_a_group_that_does_not_fit_is_tuned_one_by_one(monkeypatch: pytest.Monke
         for edit in group(base, "bert")
     ]
     inputs = SimpleNamespace(model=base, protocol=STRICT)
-    plan: Any = SimpleNamespace(inputs=inputs, sample=lambda case: ())
+    setting = SimpleNamespace(edit_timeout=None)
+    plan: Any = SimpleNamespace(inputs=inputs, setting=setting, fail_fast=False, sample=lambda case: ())
     expected = [trial.answers for trial in edit_and_ask(editor, {}, plan, cases)]
 
     def scarce(network: nn.Module, deltas: list[dict[str, Tensor]]) -> AbstractContextManager[None]:

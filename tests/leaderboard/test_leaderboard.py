@@ -305,6 +305,7 @@ CHANGES: dict[str, Any] = {
     "precision": 0.5,
     "split": "dev",
     "retain_seed": 1,
+    "edit_timeout": 5.0,
 }
 
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import doubles
 import pytest
+import tiny
 
 from kebench.edits.edit import Batch
 from kebench.edits.editor import AbstractEditor, Carried, State
@@ -83,9 +84,10 @@ class TooBig(AbstractEditor):
 @pytest.mark.parametrize(("editor", "said"), [(doubles.Vandal(), doubles.NONSENSE), (TooBig(), None)])
 def test_a_trial_marks_what_is_held_out_failed_edits_too(editor: AbstractEditor, said: str | None) -> None:
     cases = make_cases([flagged(), record("b")], STRICT, targets="alternative", seed=0).cases
-    inputs = SimpleNamespace(model=None, protocol=STRICT)
-    plan: Any = SimpleNamespace(inputs=inputs, sample=lambda case: ())
-    answers = {trial.answers.id: trial.answers for trial in edit_and_ask(editor, None, plan, cases)}
+    inputs = SimpleNamespace(model=tiny.model("bart"), protocol=STRICT)
+    setting = SimpleNamespace(edit_timeout=None)
+    plan: Any = SimpleNamespace(inputs=inputs, setting=setting, fail_fast=False, sample=lambda case: ())
+    answers = {trial.answers.id: trial.answers for trial in edit_and_ask(editor, {}, plan, cases)}
     assert answers["a"].held_out
     assert answers["a"].paraphrases == (
         ParaphraseAnswer("a, say?", said),

@@ -80,7 +80,7 @@ def test_what_changes_no_weights_cannot_be_shipped(seq2seq: World, tmp_path: Pat
 def test_a_target_that_is_no_label_is_refused(classifier: World) -> None:
     with pytest.raises(NotFound, match="no label named 'Rome'"):
         kebench.edit("identity", task=str(classifier.task), prompt="x", target="Rome")
-    with pytest.raises(BadSetting, match="--task: wanted a task"):
+    with pytest.raises(BadSetting, match="--task: missing, wanted the task"):
         kebench.edit("identity", prompt="x", target="Rome")
 
 
@@ -103,7 +103,7 @@ def test_an_edit_of_a_run_is_made_again(
     assert out.count("(wanted: ") == 1
     assert (tmp_path / "saved" / "model.safetensors").is_file()
 
-    with pytest.raises(BadSetting, match="--editor: wanted one of quick, same"):
+    with pytest.raises(BadSetting, match=r"--editor: missing, wanted one of the editors of .*: quick, same"):
         edit_again(tmp_path / "run", rows[0]["id"])
     with pytest.raises(NotFound, match=r"no edit of .*quick named 'nothing'"):
         edit_again(tmp_path / "run", "nothing", editor="quick", **where)
