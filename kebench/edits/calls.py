@@ -218,7 +218,7 @@ class Caller:
                 failure = FailedEdit("edit timeout", str(error), traceback.format_exc())
             except (Exception, SystemExit, GeneratorExit) as error:
                 mistake = error if isinstance(error, KebenchError) else None
-                failure = FailedEdit(name_of(error), _message(error), traceback.format_exc(), mistake)
+                failure = FailedEdit(name_of(error), message_of(error), traceback.format_exc(), mistake)
         if left.lasting:
             raise self._broken(about, f"it changed the base model's weights: {', '.join(left.lasting)}")
         if failure is not None:
@@ -235,6 +235,15 @@ class Caller:
 def name_of(error: BaseException) -> str:
     """Returns the name of an error for tables: that of its class."""
     return type(error).__name__.lstrip("_")
+
+
+def message_of(error: BaseException) -> str:
+    """Returns the first line of an error's message; nothing if the message cannot be computed."""
+    try:
+        lines = str(error).strip().splitlines()
+    except Exception:
+        return ""
+    return lines[0] if lines else ""
 
 
 def check_update(model: AbstractModel, update: object) -> None:
@@ -308,15 +317,6 @@ def _seed(editor: AbstractEditor, about: str) -> int:
     """Returns the seed of the global random generators for a call: the same whenever the call is made."""
     digest = hashlib.sha256(f"{editor_path(editor)}:{about}".encode()).digest()
     return int.from_bytes(digest[:7], "big")
-
-
-def _message(error: BaseException) -> str:
-    """Returns the first line of an error's message; nothing if the message cannot be computed."""
-    try:
-        lines = str(error).strip().splitlines()
-    except Exception:
-        return ""
-    return lines[0] if lines else ""
 
 
 _warned: set[str] = set()

@@ -80,6 +80,10 @@ class LowRankBatch:
         ranks = None if self.ranks is None else tuple(self.ranks[edit] for edit in edits)
         return LowRankBatch(self.B[places], self.A[places], ranks)
 
+    def to(self, dtype: torch.dtype) -> "LowRankBatch":
+        """The same factors as numbers of a type, such as that of the network they change."""
+        return LowRankBatch(self.B.to(dtype), self.A.to(dtype), self.ranks)
+
     @staticmethod
     def stack(updates: Sequence[LowRank]) -> "LowRankBatch":
         """Several edits' factors as one batch."""
@@ -103,7 +107,10 @@ def low_rank_applied(
     runs = [(edit, len(list(rows))) for edit, rows in groupby(which)]
     equal = len({length for _, length in runs}) == 1
     edits = [edit for edit, _ in runs]
-    factors = {name: batch.of(edits) if equal else batch for name, batch in updates.items()}
+    factors = {
+        name: (batch.of(edits) if equal else batch).to(network.get_parameter(name).dtype)
+        for name, batch in updates.items()
+    }
 
     def added(name: str, x: Tensor, output: Tensor) -> Tensor:
         batch = factors[name]

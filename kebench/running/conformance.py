@@ -28,7 +28,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from kebench.edits.calls import Caller, FailedEdit
+from kebench.edits.calls import Caller, FailedEdit, message_of, name_of
 from kebench.edits.edit import Edit
 from kebench.edits.editor import (
     AbstractEditor,
@@ -403,8 +403,8 @@ def _checked(name: str, on: str, check: Callable[[], None]) -> Checked:
         return Checked(name, on, "skipped", str(reason))
     except (Broken, KebenchError, FailedEdit) as reason:
         return Checked(name, on, "FAILED", str(reason))
-    except (Exception, SystemExit) as error:
-        return Checked(name, on, "FAILED", f"{type(error).__name__}: {error}")
+    except (Exception, SystemExit, GeneratorExit) as error:
+        return Checked(name, on, "FAILED", f"{name_of(error)}: {message_of(error)}")
     return Checked(name, on, "ok")
 
 

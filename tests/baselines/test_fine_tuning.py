@@ -59,7 +59,7 @@ def deltas_of(update: Changes) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("kind", ["bert", "gpt2", *map(tiny.slow, ("bart", "t5", "llama"))])
 def test_it_stops_with_the_step_that_makes_the_target_the_answer(kind: str) -> None:
-    base = tiny.model(kind)
+    base = tiny.model(kind, dtype=torch.float64)  # in float32, rounding can decide how many steps it takes
     edit = an_edit(base, kind)
     before = fingerprint(base.network)
     (update,) = updates_of(QUICK, {}, base, [edit])
