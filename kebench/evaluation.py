@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,7 +15,7 @@ from kebench.errors import BadSetting
 from kebench.models.load import Pair, tokenizer_of
 from kebench.models.model import AbstractModel
 from kebench.models.settings import BatchSize, DType
-from kebench.running.preparation import pack_name
+from kebench.running.preparation import model_width, pack_name
 from kebench.running.progress import Progress, Silent
 from kebench.running.run import run
 from kebench.running.settings import RunSettings, Split
@@ -98,6 +99,7 @@ def evaluate(  # noqa: D417 - RunSettings explains the others
             above.
     """
     task = _name("task", task, "a YAML path")
+    given = _given(model)
     if isinstance(editor, AbstractEditor):
         if settings:
             raise BadSetting("settings: found some beside an editor itself, wanted them in the editor")
@@ -105,10 +107,13 @@ def evaluate(  # noqa: D417 - RunSettings explains the others
     else:
         loaded = load_task(task)
         path = _name("editor", editor, "an editor such as Identity()")
+        found_pack = pack_name(loaded, pack)
+        named = str(model) if isinstance(model, str | Path) else None
+        width = partial(model_width, loaded, named, found_pack, given)
         name, instance = load_editor(
-            path, task=loaded.name, pack=pack_name(loaded, pack), changes=settings, changed_by="settings:"
-        )
-    given = _given(model)
+            path, task=loaded.name, pack=found_pack, model_width=width, changes=settings,
+            changed_by="settings:",
+        )  # fmt: skip
     left_alone = nullcontext() if given is None else _left_as_found(given)
     with left_alone, TemporaryDirectory(prefix="kebench-") as temporary:
         asked = RunSettings(

@@ -42,10 +42,10 @@ def tune(editor: str, grid: Path, **fields: Any) -> None:
     from kebench.edits.editor_files import find_editor
     from kebench.leaderboard import trials_text
     from kebench.running.progress import Progress
-    from kebench.running.tune import chosen_as_yaml, read_grid
+    from kebench.running.tune import chosen_as_yaml, read_grid, width_for
     from kebench.running.tune import tune as try_all
 
     folder, tuning = try_all(settings, read_grid(grid), progress=Progress())
     click.echo(trials_text(tuning))
     click.echo(f"{folder}\n")
-    click.echo(chosen_as_yaml(tuning, find_editor(editor)) or "every trial failed")
+    click.echo(chosen_as_yaml(tuning, find_editor(editor, width_for(settings))) or "every trial failed")

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, get_args
 from torch import Tensor
 
 from kebench.edits.edit import Batch, Edit
-from kebench.edits.editor_files import EditorRow, find_editor
+from kebench.edits.editor_files import EditorRow, Width, find_editor, width_unknown
 from kebench.edits.versions import Route, Routed, Version
 from kebench.errors import BadFile, BadSetting, BrokenEditor, KebenchError, shown
 from kebench.files.outside import imported
@@ -239,6 +239,7 @@ def load_editor(
     *,
     task: str = "",
     pack: str = "",
+    model_width: Width = width_unknown,
     changes: Mapping[str, Any] | None = None,
     changed_by: str = "-s",
 ) -> tuple[str, AbstractEditor]:
@@ -249,6 +250,7 @@ def load_editor(
         task: the name of the task that it will run on.
         pack: the name of the pack that it will run on. The settings that the editor's file has under `tuned:`
             for `task/pack` replace the others.
+        model_width: tells the hidden size of the model, on which the default recipe may depend.
         changes: settings that replace those of the file, also those under `tuned:`. Tables show the settings
             that become different after the editor's name: `knowledge_editor (margin=0.02)`.
         changed_by: where `changes` come from, for messages.
@@ -259,7 +261,7 @@ def load_editor(
         BadFile: the editor's file names a class that does not exist, or has a wrong setting in the recipe, in
             a variant, or anywhere under `tuned:`.
     """
-    row = find_editor(name)
+    row = find_editor(name, model_width)
     kind = _class_of(row)
     as_it_is = validated(kind, dict(row.settings), row.place)
     tuned = {

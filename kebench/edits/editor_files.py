@@ -2,6 +2,8 @@
 
     editor: module:Class
     default_recipe: quick
+    default_by_width:         # the default recipe for models of at least this hidden size
+      2048: tuned
     recipes:                  # whole settings, by name
       quick: {steps: 1200, margin: 0.1}
       tuned: {steps: 240, margin: 0.02}
@@ -14,14 +16,15 @@
         description: one line
         tuned: {zsre/mini: {margin: 0.03}}           # what `kebench tune` chose for task/pack
 
-A combination is called `editor@recipe+variant+variant`. Without `@recipe` it has the default recipe. The
-file of an editor with one recipe has `settings:`, `description:` and `tuned:`, and no `recipes:`.
+A combination is called `editor@recipe+variant+variant`. Without `@recipe` it has the default recipe, which
+may depend on the size of the model, never on its name. The file of an editor with one recipe has `settings:`,
+`description:` and `tuned:`, and no `recipes:`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -34,8 +37,14 @@ from kebench.files.outside import EDITORS, plugin_file, plugins
 from kebench.files.yaml import FORBID_EXTRA, as_mapping, folder_of, read_yaml, validated
 
 Settings = Mapping[str, Any]
+Width = Callable[[], int | None]
+"""A function that tells the hidden size of the model that is edited, or None if that is not known."""
 
 _NAME = re.compile(r"(?P<head>.+\.ya?ml|[^@+]+)(?P<combination>[@+].*)?")
+
+
+def width_unknown() -> None:
+    """Stands for a model that is not known yet."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +106,7 @@ class _Written:
     tuned: Mapping[str, Settings] = field(default_factory=dict)
     recipes: Mapping[str, Settings] = field(default_factory=dict)
     default_recipe: str | None = None
+    default_by_width: Mapping[int, str] = field(default_factory=dict)
     variants: Mapping[str, Settings] = field(default_factory=dict)
     rows: Mapping[str, _WrittenRow] = field(default_factory=dict)
 
@@ -111,6 +121,8 @@ class EditorFile:
         path: the file; None for a class that an installed package declares without a file.
         recipes: name → settings.
         default_recipe: the recipe of a combination that names none.
+        default_by_width: hidden size → the default recipe for models of at least this size. The largest size
+            that fits counts. Smaller models have `default_recipe`.
         variants: name → settings; or `recipe+name` → the settings of that variant in that recipe.
         rows: the combinations that have a name of their own in tables, in the file's order.
     """
@@ -122,13 +134,16 @@ class EditorFile:
     default_recipe: str
     variants: Mapping[str, Settings] = field(default_factory=dict)
     rows: Sequence[EditorRow] = ()
+    default_by_width: Mapping[int, str] = field(default_factory=dict)
 
-    def find(self, head: str, combination: str) -> EditorRow:
+    def find(self, head: str, combination: str, model_width: Width = width_unknown) -> EditorRow:
         """Returns the row for a name such as `editor@recipe+variant`.
 
         Args:
             head: the name of this file or of one of its rows.
             combination: the rest: `@recipe`, `+variant`, both, or nothing.
+            model_width: tells the hidden size of the model, or None if that is not known. It is only called
+                if the default recipe depends on it.
 
         Raises:
             NotFound: there is no such recipe, or no such variant of it.
@@ -138,8 +153,19 @@ class EditorFile:
         recipe, *variants = combination.split("+")  # `@tuned+loop`, `+loop` or nothing
         if row is not None and recipe:
             raise BadSetting(f"{head}{combination}: {head} is {self.name}@{row} already, wanted no recipe")
-        first = recipe.removeprefix("@") if recipe else row or self.default_recipe
-        return self.combined("+".join((first, *variants)))
+        if recipe:
+            return self.combined("+".join((recipe.removeprefix("@"), *variants)))
+        first, *own = (row or self.default_recipe).split("+")
+        if first != self.default_recipe or not self.default_by_width:
+            return self.combined("+".join((first, *own, *variants)))
+        usual = self.combined("+".join((first, *own, *variants)))
+        found = self.combined("+".join((self.default_for(model_width()), *own, *variants)))
+        return found if found.description else replace(found, description=usual.description)
+
+    def default_for(self, width: int | None) -> str:
+        """Returns the default recipe for models of a hidden size; None: it is not known."""
+        reached = [least for least in self.default_by_width if width is not None and width >= least]
+        return self.default_by_width[max(reached)] if reached else self.default_recipe
 
     def combined(self, text: str) -> EditorRow:
         """Returns the row for a recipe and its variants, such as `tuned+loop`. Variants may have any order.
@@ -190,12 +216,13 @@ class EditorFile:
 # Reading ---------------------------------------------------------------------------------------------
 
 
-def find_editor(name: str) -> EditorRow:
+def find_editor(name: str, model_width: Width = width_unknown) -> EditorRow:
     """Finds an editor by its name, by the path of a YAML file, or as `module:Class`.
 
     Args:
         name: the name of a row, of a file in `baselines/` or of a plug-in; or the path of a YAML file.
             `@recipe` and `+variant` may follow. Or `module:Class`, which has its default settings.
+        model_width: tells the hidden size of the model, on which the default recipe may depend.
 
     Raises:
         NotFound: there is no such editor, recipe or variant. The message suggests the nearest name.
@@ -208,12 +235,12 @@ def find_editor(name: str) -> EditorRow:
     if head.endswith((".yaml", ".yml")):
         if not Path(head).is_file():
             raise NotFound("editor", head, editor_rows())
-        return read_editor_file(Path(head)).find(Path(head).stem, combination)
+        return read_editor_file(Path(head)).find(Path(head).stem, combination, model_width)
     if ":" in name:
         return EditorRow(name.partition(":")[2], name, place=f"{name}: settings")
     for file in editor_files():
         if head == file.name or any(head == row.name for row in file.rows):
-            return file.find(head, combination)
+            return file.find(head, combination, model_width)
     raise NotFound("editor", head, {*editor_rows(), *(file.name for file in editor_files())})
 
 
@@ -257,10 +284,22 @@ def read_editor_file(path: Path) -> EditorFile:
         raise BadFile(path, f"default_recipe: missing; known: {', '.join(recipes)}")
     if default not in recipes:
         raise BadFile(path, f"default_recipe: found '{default}'{did_you_mean(default, recipes)}")
+    for width, recipe in found.default_by_width.items():
+        if recipe not in recipes:
+            suggestion = did_you_mean(recipe, recipes)
+            raise BadFile(path, f"default_by_width: {width}: no recipe named '{recipe}'{suggestion}")
     for name in found.variants:
         if (of := name.rpartition("+")[0]) and of not in recipes:
             raise BadFile(path, f"variants: {name}: no recipe named '{of}'{did_you_mean(of, recipes)}")
-    file = EditorFile(path.stem, found.editor, path, recipes, default, found.variants)
+    file = EditorFile(
+        path.stem,
+        found.editor,
+        path,
+        recipes,
+        default,
+        found.variants,
+        default_by_width=found.default_by_width,
+    )
     rows: dict[str, EditorRow] = {}
     for name, row in found.rows.items():
         try:

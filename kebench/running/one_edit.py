@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,14 @@ from kebench.models.model import AbstractModel
 from kebench.models.numerics import numerics
 from kebench.running.cases import Cases
 from kebench.running.folder import is_older
-from kebench.running.preparation import RunInputs, device_or_default, find_model, find_pack, prepare_editor
+from kebench.running.preparation import (
+    RunInputs,
+    device_or_default,
+    find_model,
+    find_pack,
+    model_width,
+    prepare_editor,
+)
 from kebench.running.progress import Progress, Silent
 from kebench.running.trial import OUT_OF_REACH
 from kebench.scoring.protocols import Targets, protocol
@@ -143,7 +151,10 @@ def edit(
     progress = progress or Silent()
     found_task = load_task(task) if task is not None else _task_of(model)
     inputs = _inputs(found_task, model, pack, device, progress)
-    name, made = load_editor(editor, task=found_task.name, pack=inputs.pack.name, changes=settings)
+    name, made = load_editor(
+        editor, task=found_task.name, pack=inputs.pack.name, changes=settings,
+        model_width=partial(model_width, found_task, model, inputs.pack.name),
+    )  # fmt: skip
     prediction = inputs.model.answer([prompt])[0]
     request = Edit("edit", prompt, prediction, target, subject)
     return _made(name, made, request, also, inputs, progress)

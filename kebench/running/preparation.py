@@ -33,7 +33,7 @@ from kebench.files.home import home, pack_folder
 from kebench.files.shipped import MODEL_CARD, STATE, STATE_CARD, shipped_folder, shipped_state
 from kebench.files.tensors import save_tensors
 from kebench.models.identity import fingerprint, identity
-from kebench.models.load import load_model
+from kebench.models.load import Pair, load_config, load_model
 from kebench.models.model import AbstractModel
 from kebench.models.numerics import numerics
 from kebench.models.settings import BatchSize, DType
@@ -45,7 +45,7 @@ from kebench.running.cases import Case, Cases, make_cases
 from kebench.running.progress import Progress
 from kebench.running.settings import Split
 from kebench.scoring.protocols import Protocol, Targets
-from kebench.task import PackRecipe, Task
+from kebench.task import ModelRecipe, PackRecipe, Task
 from kebench.training.card import is_complete, remove_damaged_card, write_card
 
 
@@ -167,6 +167,37 @@ def find_model(
     folder = trained_model_folder(task, name, pack)
     train_model(task, name, pack, folder, progress, device)
     return load(str(folder))
+
+
+def model_width(
+    task: Task, name: str | None, pack: str, model: AbstractModel | Pair | None = None
+) -> int | None:
+    """Returns the hidden size of a model, as `find_model` finds it, without loading or training it.
+
+    Args:
+        task: the task.
+        name: one of the task's models, a folder, or a Hub id; by default the pack's.
+        pack: the name of the pack.
+        model: a loaded model, which is taken instead.
+
+    Returns:
+        The hidden size; None if the model cannot be found (`find_model` says why), or tells none.
+    """
+    width: int | None
+    if model is not None:
+        found = (model.network if isinstance(model, AbstractModel) else model[0]).config
+    else:
+        name = name or task.model_for(pack)
+        recipe = task.models.get(name, ModelRecipe(start=name))
+        if recipe.start is None:
+            width = recipe.architecture.get("hidden_size", recipe.architecture.get("d_model"))
+            return width
+        try:
+            found = load_config(recipe.start)
+        except KebenchError:
+            return None
+    width = getattr(found, "hidden_size", None)  # the same attribute for every architecture
+    return width
 
 
 def trained_model_folder(task: Task, name: str, pack: Pack) -> Path:

@@ -43,6 +43,7 @@ from kebench.running.preparation import (
     find_model,
     find_pack,
     make_inputs,
+    model_width,
     pack_name,
     prepare_editor,
 )
@@ -147,7 +148,7 @@ def _run(
     settings.check()
     if settings.edit_timeout is not None:
         check_time_limit()
-    chosen = dict(editors) if editors is not None else load_editors(settings)
+    chosen = dict(editors) if editors is not None else load_editors(settings, model=model)
     plan = Plan.of(inputs_of(settings, progress, model=model), settings)
     default = Path("runs") / f"{plan.setting.task}-{plan.setting.key}"
     folder = Path(settings.output) if settings.output else default
@@ -217,13 +218,23 @@ def writing(folder: Path, plan: Plan) -> Iterator[None]:
         raise Busy(f"{folder}: another process is writing this run") from None
 
 
-def load_editors(settings: RunSettings) -> dict[str, AbstractEditor]:
-    """Returns name in tables → editor, with the settings that were tuned for the task and pack."""
+def load_editors(
+    settings: RunSettings, *, model: AbstractModel | Pair | None = None
+) -> dict[str, AbstractEditor]:
+    """Returns name in tables → editor, with the settings that were tuned for the task and pack.
+
+    Args:
+        settings: the settings of the run.
+        model: a model to edit instead of the one in `settings`.
+    """
     task = load_task(settings.task)
     pack = pack_name(task, settings.pack)
+    width = partial(model_width, task, settings.model, pack, model)
     chosen: dict[str, AbstractEditor] = {}
     for given in settings.editors:
-        name, editor = load_editor(given, task=task.name, pack=pack, changes=settings.settings)
+        name, editor = load_editor(
+            given, task=task.name, pack=pack, model_width=width, changes=settings.settings
+        )
         if any(editor_folder(Path(), name) == editor_folder(Path(), other) for other in chosen):
             raise BadSetting(f"editors: found '{name}' twice, wanted different names")
         chosen[name] = editor

@@ -5,21 +5,24 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from kebench.edits.editor import AbstractEditor, editor_path, load_editor, settings_of
-from kebench.edits.editor_files import EditorRow, find_editor
+from kebench.edits.editor_files import EditorRow, Width, find_editor
 from kebench.errors import BadFile, BadSetting, BrokenEditor, KebenchError
 from kebench.files.json import write_json
 from kebench.files.yaml import as_yaml, read_yaml
 from kebench.leaderboard.printed import percent
 from kebench.running.plan import Plan
+from kebench.running.preparation import model_width, pack_name
 from kebench.running.progress import Progress
 from kebench.running.run import inputs_of, run_editor, writing
 from kebench.running.settings import RunSettings
 from kebench.scoring.record import editor_folder
 from kebench.scoring.tuning import FILE, GRID, Trial, Tuning
+from kebench.task import load_task
 
 logger = logging.getLogger(__name__)
 
@@ -77,8 +80,9 @@ def tune(
     settings = replace(settings, split="dev")
     settings.check()
     (given,) = settings.editors
-    load_editor(given, changes=settings.settings)  # a mistake in them is reported before one in the grid
-    name, candidates = _candidates(given, [{**settings.settings, **changes} for changes in grid])
+    width = width_for(settings)
+    load_editor(given, model_width=width, changes=settings.settings)  # its mistakes are reported first
+    name, candidates = _candidates(given, width, [{**settings.settings, **changes} for changes in grid])
     progress = progress or Progress()
     try:
         plan = Plan.of(inputs_of(settings, progress), settings)
@@ -95,16 +99,24 @@ def tune(
     return folder, tuning
 
 
+def width_for(settings: RunSettings) -> Width:
+    """Returns a function that tells the hidden size of the model that settings name."""
+    task = load_task(settings.task)
+    return partial(model_width, task, settings.model, pack_name(task, settings.pack))
+
+
 def _default_folder(name: str, plan: Plan) -> Path:
     return editor_folder(Path("runs"), f"tune-{plan.setting.task}-{name}-{plan.setting.key}")
 
 
-def _candidates(given: str, grid: Sequence[Mapping[str, Any]]) -> tuple[str, list[_Candidate]]:
+def _candidates(given: str, width: Width, grid: Sequence[Mapping[str, Any]]) -> tuple[str, list[_Candidate]]:
     """Returns the editor's name and the editor of each trial. All settings are checked first."""
-    shown = find_editor(given).name
+    shown = find_editor(given, width).name
     found: dict[Path, _Candidate] = {}
     for number, changes in enumerate(grid, 1):
-        _, editor = load_editor(given, changes=changes, changed_by=f"grid: trial {number}:")
+        _, editor = load_editor(
+            given, model_width=width, changes=changes, changed_by=f"grid: trial {number}:"
+        )
         resolved = json.loads(json.dumps(settings_of(editor)))
         changed = {field: resolved[field] for field in changes}
         candidate = _Candidate(f"{shown} ({_in_words(changed) or 'unchanged'})", changed, editor)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -191,8 +192,46 @@ def test_a_file_given_by_its_path_has_recipes_and_variants_too(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
+    ("name", "width", "shown", "layers"),
+    [
+        ("rome", None, "rome", (1,)),
+        ("rome", 511, "rome", (1,)),
+        ("rome", 576, "rome@medium", (5,)),
+        ("r_rome", 576, "rome@medium+prompt", (5,)),
+        ("rome+mean", 4096, "rome@large+mean", (5,)),
+        ("rome@small", 4096, "rome", (1,)),
+        ("r_rome", 256, "r_rome", (1,)),
+    ],
+)
+def test_the_default_recipe_depends_on_the_size_of_the_model(
+    name: str, width: int | None, shown: str, layers: tuple[int, ...]
+) -> None:
+    found, editor = load_editor(name, model_width=lambda: width)
+    assert (found, settings_of(editor)["layers"]) == (shown, layers)
+    assert find_editor(shown) == replace(
+        find_editor(name, lambda: width), description=find_editor(shown).description
+    )
+    assert find_editor(name, lambda: width).description
+
+
+def test_a_combination_for_large_models_may_have_a_name_and_tuned_settings(
+    tmp_path: Path,
+) -> None:
+    rows = "rows: {big: {recipe: fast, tuned: {t/p: {max_steps: 1}}}}\ndefault_by_width: {64: fast}\n"
+    file = written(tmp_path, RECIPES + rows)
+    assert fields_of(file, task="t", pack="p") == ("mine", 1e-5, 100)
+    assert load_editor(file, task="t", pack="p", model_width=lambda: 64)[0] == "big"
+    assert settings_of(load_editor(file, task="t", pack="p", model_width=lambda: 64)[1])["max_steps"] == 1
+
+
+@pytest.mark.parametrize(
     ("text", "said"),
     [
+        (
+            "default_by_width: {64: fsat}",
+            "default_by_width: 64: no recipe named 'fsat'; did you mean 'fast'?",
+        ),
+        ("default_by_width: {wide: fast}", "default_by_width"),
         ("settings: {}", "settings: found with recipes, wanted one of the two"),
         (
             "rows: {a: {recipe: fsat}}",

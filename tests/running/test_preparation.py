@@ -20,11 +20,12 @@ from kebench.edits.editor import TrainingSet
 from kebench.errors import BadSetting
 from kebench.files.home import pack_folder
 from kebench.files.shipped import MODEL_CARD, STATE, STATE_CARD
+from kebench.models.load import load_model
 from kebench.models.model import AbstractModel
 from kebench.packs.pack import Origin, write_pack
 from kebench.running import preparation
 from kebench.running.base_answers import AnsweredParaphrase, AnsweredRecord
-from kebench.running.preparation import prepare_editor, state_folder
+from kebench.running.preparation import model_width, prepare_editor, state_folder
 from kebench.running.progress import Silent
 from kebench.running.run import inputs_of
 from kebench.scoring.protocols import STRICT
@@ -230,3 +231,12 @@ def test_the_seconds_of_an_interrupted_training_are_kept_and_checked(
     file.write_bytes(file.read_bytes().replace(b"2.0", b"9.0"))
     assert preparation._stopwatch(file, "x")() == 0.0
     assert len(caplog.messages) == 1
+
+
+def test_the_hidden_size_of_a_model_is_told_before_it_is_loaded(seq2seq: World) -> None:
+    task = load_task("counterfact")
+    assert model_width(task, None, "mini") == 256
+    loaded = load_model(str(seq2seq.model), load_task(str(seq2seq.task)))
+    assert model_width(task, str(seq2seq.model), "mini") == loaded.network.config.d_model
+    assert model_width(task, None, "mini", loaded) == loaded.network.config.d_model
+    assert model_width(task, "no-such-model", "mini") is None
