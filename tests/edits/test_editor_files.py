@@ -208,10 +208,9 @@ def test_the_default_recipe_depends_on_the_size_of_the_model(
 ) -> None:
     found, editor = load_editor(name, model_width=lambda: width)
     assert (found, settings_of(editor)["layers"]) == (shown, layers)
-    assert find_editor(shown) == replace(
-        find_editor(name, lambda: width), description=find_editor(shown).description
-    )
-    assert find_editor(name, lambda: width).description
+    row = find_editor(name, lambda: width)
+    assert replace(row, description="") == replace(find_editor(shown), description="")
+    assert row.description == find_editor(name).description
 
 
 def test_a_combination_for_large_models_may_have_a_name_and_tuned_settings(
