@@ -153,14 +153,20 @@ class EditorFile:
         recipe, *variants = combination.split("+")  # `@tuned+loop`, `+loop` or nothing
         if row is not None and recipe:
             raise BadSetting(f"{head}{combination}: {head} is {self.name}@{row} already, wanted no recipe")
-        if recipe:
-            return self.combined("+".join((recipe.removeprefix("@"), *variants)))
-        first, *own = (row or self.default_recipe).split("+")
-        if first != self.default_recipe or not self.default_by_width:
-            return self.combined("+".join((first, *own, *variants)))
-        usual = self.combined("+".join((first, *own, *variants)))
-        found = self.combined("+".join((self.default_for(model_width()), *own, *variants)))
-        return found if found.description else replace(found, description=usual.description)
+        asked = recipe.removeprefix("@")
+        first, *own = (asked or row or self.default_recipe).split("+")
+        found = self.combined("+".join((first, *own, *variants)))
+        usual = self.default_for(model_width()) if self.default_by_width else self.default_recipe
+        if usual == self.default_recipe:
+            return found
+        # The model's size replaces the default recipe, and the rows in tables keep their names.
+        if asked == usual or (not asked and first == self.default_recipe):
+            named = self.combined("+".join((self.default_recipe, *own, *variants)))
+            found = self.combined("+".join((usual, *own, *variants)))
+            return found if found.has_row else replace(named, settings=found.settings, recipe=found.recipe)
+        if asked == self.default_recipe:
+            return replace(found, name=f"{self.name}@{found.recipe}", tuned={})
+        return found
 
     def default_for(self, width: int | None) -> str:
         """Returns the default recipe for models of a hidden size; None: it is not known."""
