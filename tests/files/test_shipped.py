@@ -30,7 +30,11 @@ MINI = shipped_root() / "mini"
 MODELS = {"zsre": "bart-mini", "fever": "bert-mini", "counterfact": "llama-mini"}
 TASKS = pytest.mark.parametrize("task", MODELS)
 EDITORS = {"zsre": "knowledge_editor", "fever": "knowledge_editor", "counterfact": "ultraedit"}
-WANTED = {"zsre": (0.90, 0.80), "fever": (0.95, 0.85), "counterfact": (0.95, 0.95)}  # on pairs trained on, and on others
+WANTED = {
+    "zsre": (0.90, 0.80),
+    "fever": (0.95, 0.85),
+    "counterfact": (0.95, 0.95),
+}  # on pairs trained on, and on others
 MB = 1_000_000
 
 
