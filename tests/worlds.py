@@ -18,6 +18,7 @@ import pytest
 import tiny
 import yaml
 
+from kebench.files.card import write_card
 from kebench.files.shipped import MODEL_CARD
 from kebench.models import load
 from kebench.models.model import PromptFormat
@@ -27,7 +28,6 @@ from kebench.running.preparation import trained_model_folder
 from kebench.running.settings import RunSettings
 from kebench.task import load_task
 from kebench.training.base import training_key
-from kebench.training.card import write_card
 
 TEST, TRAIN = 18, 2  # of 24 people: two whole groups of edits and a broken one; the rest are dev
 QUIET = ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS", "TRANSFORMERS_VERBOSITY")
@@ -86,7 +86,7 @@ def with_records(world: World, rows: Sequence[Record]) -> World:
     tiny.save(kind, world.model)
     task = load_task(str(world.task))
     key = training_key(task.models["tiny"], task, world.pack.sha256)
-    write_card(world.model, MODEL_CARD, "Base model", {"name": "tiny", "task": task.name}, made_of=key)
+    write_card(world.model, MODEL_CARD, "A toy.", {"name": "tiny", "task": task.name}, made_of=key)
     return world
 
 

@@ -16,7 +16,7 @@ from typing import NoReturn
 import click
 
 from kebench import __version__
-from kebench.cli import beliefs, check_editor, data, edit, leaderboard, ls, run, train, tune
+from kebench.cli import beliefs, check_editor, data, edit, leaderboard, ls, models, run, train, tune
 from kebench.cli.errors import OneLineErrors, Terminated, one_line
 
 __all__ = ["cli", "main"]
@@ -35,7 +35,7 @@ def cli(verbose: bool) -> None:
 
 for command in (
     run.run, train.train, tune.tune, beliefs.beliefs, edit.edit, edit.export, check_editor.check_editor,
-    data.data, leaderboard.leaderboard, ls.ls,
+    data.data, models.models, leaderboard.leaderboard, ls.ls,
 ):  # fmt: skip
     cli.add_command(command)
 

@@ -16,6 +16,8 @@ from functools import lru_cache
 from pathlib import Path
 from platform import node
 
+from kebench.errors import BadSetting
+
 _UMASK = os.umask(0)
 os.umask(_UMASK)
 _HOST = f"{zlib.crc32(node().encode()):08x}"
@@ -48,6 +50,61 @@ def replacing(path: Path) -> Iterator[Path]:
             with suppress(OSError):
                 partial.unlink(missing_ok=True)
             raise
+
+
+@contextmanager
+def replacing_folder(folder: Path, marker: str) -> Iterator[Path]:
+    """Gives a temporary folder to fill with files, and renames it to `folder` when the block has ended.
+
+    The temporary folder lies beside `folder`. Missing folders above are made. If the block raises, `folder`
+    stays as it was and the temporary folder is removed.
+
+    Args:
+        folder: the folder to make. If it holds the file `marker`, it is replaced.
+        marker: the name of a file that every such folder holds.
+
+    Raises:
+        OSError: the folder cannot be written, or one that holds something else exists.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    clear_leftovers(folder.parent)
+    fresh = partial_of(folder)
+    old = partial_of(folder.with_name(f"{folder.name}.replaced"))
+    try:
+        fresh.mkdir()
+        yield fresh
+        for file in fresh.iterdir():
+            file.chmod(0o666 & ~_UMASK)  # safetensors lets only the owner read its files
+            to_disk(file)
+        to_disk(fresh)
+        if (folder / marker).is_file():  # rename() does not replace a folder that is not empty
+            folder.rename(old)
+        fresh.rename(folder)
+        to_disk(folder.parent)
+    except BaseException:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        raise
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+        if folder.exists():
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def check_replaceable(folder: Path, marker: str, kind: str) -> None:
+    """Checks that `replacing_folder` may write to a folder: it is missing, empty, or one to replace.
+
+    Args:
+        folder: the folder.
+        marker: the name of a file that every folder of this kind holds.
+        kind: what such a folder is, with its article, for the error.
+
+    Raises:
+        BadSetting: it exists and holds something else.
+    """
+    is_empty = folder.is_dir() and not any(folder.iterdir())
+    if folder.exists() and not (folder / marker).is_file() and not is_empty:
+        raise BadSetting(f"{folder}: exists and is not {kind}; remove it or choose another folder")
 
 
 def write_all(contents: Mapping[Path, str]) -> None:

@@ -9,7 +9,6 @@ A pack whose files do not agree with its lock is refused. A pack is written atom
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
@@ -20,7 +19,7 @@ from pydantic import ConfigDict
 
 from kebench.errors import BadFile, BadSetting, NotFound
 from kebench.files.checked import file_sha256
-from kebench.files.writing import clear_leftovers, partial_of, to_disk
+from kebench.files.writing import check_replaceable, replacing_folder
 from kebench.files.yaml import FORBID_EXTRA, validated
 from kebench.packs.json_records import json_row
 from kebench.packs.jsonl import canonical, from_lines, to_lines
@@ -160,8 +159,7 @@ def write_pack(
         BadSetting: the folder exists and holds something else; or a text is not valid Unicode.
         BadFile: the folder cannot be written.
     """
-    if folder.exists() and not (folder / LOCK).is_file() and not _is_empty(folder):
-        raise BadSetting(f"{folder}: exists and is not a pack; remove it or choose another folder")
+    check_replaceable(folder, LOCK, "a pack")
     records = {part: tuple(splits.get(part, ())) for part in SPLITS}
     contents = {f"{part}.jsonl": to_lines(records[part]) for part in SPLITS}
     files = {f"{part}.jsonl": _file_lock(contents[f"{part}.jsonl"], records[part]) for part in SPLITS}
@@ -172,7 +170,9 @@ def write_pack(
     except UnicodeEncodeError:  # the arguments of a command may be any bytes
         raise BadSetting(f"pack {name!a}: its name, licence or sources are not Unicode") from None
     try:
-        _write_folder(folder, contents)
+        with replacing_folder(folder, LOCK) as fresh:
+            for file, content in contents.items():
+                (fresh / file).write_bytes(content)
     except OSError as error:
         raise BadFile(folder, f"cannot be written ({error.strerror or type(error).__name__})") from None
     return Pack(folder, lock, records)
@@ -248,35 +248,6 @@ def _file_lock(content: bytes, records: Sequence[Record]) -> FileLock:
         paraphrases=sum(len(record.paraphrases) for record in records),
         facts=len({record.fact for record in records}),
     )
-
-
-def _write_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    clear_leftovers(folder.parent)
-    fresh = partial_of(folder)
-    old = partial_of(folder.with_name(f"{folder.name}.replaced"))
-    try:
-        fresh.mkdir()
-        for name, content in contents.items():
-            (fresh / name).write_bytes(content)
-            to_disk(fresh / name)
-        to_disk(fresh)
-        if (folder / LOCK).is_file():  # rename() does not replace a folder that is not empty
-            folder.rename(old)
-        fresh.rename(folder)
-        to_disk(folder.parent)
-    except BaseException:
-        if old.exists() and not folder.exists():
-            old.rename(folder)
-        raise
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-        if folder.exists():
-            shutil.rmtree(old, ignore_errors=True)
-
-
-def _is_empty(path: Path) -> bool:
-    return path.is_dir() and not any(path.iterdir())
 
 
 def _without_none(value: Any) -> Any:

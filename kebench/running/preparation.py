@@ -28,6 +28,7 @@ from kebench.edits.editor import (
     settings_of,
 )
 from kebench.errors import BadSetting, BrokenEditor, KebenchError, NotFound, did_you_mean
+from kebench.files.card import is_complete, remove_damaged_card, write_card
 from kebench.files.checked import read_object, read_or_none, read_sealed, write_sealed
 from kebench.files.home import home, pack_folder
 from kebench.files.shipped import MODEL_CARD, STATE, STATE_CARD, shipped_folder, shipped_state
@@ -36,6 +37,7 @@ from kebench.models.identity import fingerprint, identity
 from kebench.models.load import Pair, load_config, load_model
 from kebench.models.model import AbstractModel
 from kebench.models.numerics import numerics
+from kebench.models.packaged import PACKAGED, made_folder
 from kebench.models.settings import BatchSize, DType
 from kebench.packs.build import build_pack
 from kebench.packs.pack import LOCK, Pack, read_pack
@@ -45,8 +47,12 @@ from kebench.running.cases import Case, Cases, make_cases
 from kebench.running.progress import Progress
 from kebench.running.settings import Split
 from kebench.scoring.protocols import Protocol, Targets
+<<<<<<< HEAD
 from kebench.task import ModelRecipe, PackRecipe, Task
 from kebench.training.card import is_complete, remove_damaged_card, write_card
+=======
+from kebench.task import PackRecipe, Task
+>>>>>>> k2
 
 
 def find_pack(task: Task, name: str | None) -> Pack:
@@ -148,7 +154,7 @@ def find_model(
     dtype: DType = "float32",
     batch_size: BatchSize = "auto",
 ) -> AbstractModel:
-    """Loads the task's model of that name, or a folder or Hub model.
+    """Loads the task's model of that name, a packaged model, or a folder or Hub model.
 
     A model of the task that is not shipped with kebench is trained now, if it is not trained yet.
 
@@ -159,9 +165,9 @@ def find_model(
     name = name or task.model_for(pack.name)
     if name not in task.models:
         try:
-            return load(name)
+            return load(str(made_folder(name)) if name in PACKAGED else name)
         except NotFound as error:
-            raise KebenchError(f"{error}{did_you_mean(name, task.models)}") from None
+            raise KebenchError(f"{error}{did_you_mean(name, [*task.models, *PACKAGED])}") from None
     if (shipped := shipped_folder(task.models[name].shipped, MODEL_CARD)) is not None:
         return load(str(shipped))
     folder = trained_model_folder(task, name, pack)
@@ -435,7 +441,8 @@ def learn_state(
         }
         if (work / "history.json").is_file():  # the history of the training is kept
             (work / "history.json").replace(folder / "history.json")
-        write_card(folder, STATE_CARD, "Editor trained", facts, made_of=made_of)
+        about = f"Editor trained for the kebench task `{inputs.task.name}`."
+        write_card(folder, STATE_CARD, about, facts, made_of=made_of)
         shutil.rmtree(work)
 
 

@@ -23,6 +23,7 @@ from transformers import (
 )
 
 from kebench.errors import BadSetting, check_positive
+from kebench.files.card import write_card
 from kebench.files.shipped import MODEL_CARD
 from kebench.files.writing import naming
 from kebench.files.yaml import validated
@@ -32,7 +33,6 @@ from kebench.models.rows import target_loss
 from kebench.packs.record import Record
 from kebench.scoring.normalise import normalise
 from kebench.task import ModelRecipe, Task
-from kebench.training.card import write_card
 from kebench.training.checkpoints import load_checkpoint, save_checkpoint
 from kebench.training.schedule import warmup_then_decay
 
@@ -387,4 +387,5 @@ def _write(
         "torch_threads": torch.get_num_threads(),
         "device": str(model.device),
     }
-    write_card(folder, MODEL_CARD, "Base model", facts, made_of=training_key(recipe, task, pack))
+    about = f"Base model for the kebench task `{task.name}`."
+    write_card(folder, MODEL_CARD, about, facts, made_of=training_key(recipe, task, pack))

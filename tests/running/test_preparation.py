@@ -18,6 +18,7 @@ from worlds import World
 
 from kebench.edits.editor import TrainingSet
 from kebench.errors import BadSetting
+from kebench.files.card import is_complete, remove_damaged_card, write_card
 from kebench.files.home import pack_folder
 from kebench.files.shipped import MODEL_CARD, STATE, STATE_CARD
 from kebench.models.load import load_model
@@ -31,7 +32,6 @@ from kebench.running.run import inputs_of
 from kebench.scoring.protocols import STRICT
 from kebench.task import PackRecipe, PackSource, load_task
 from kebench.training.base import training_key
-from kebench.training.card import is_complete, remove_damaged_card, write_card
 
 HELD_OUT = (
     (False, True, False),
@@ -160,7 +160,7 @@ def alter_the_card(folder: Path) -> None:
 def copy_from_another(folder: Path) -> None:
     other = folder.with_name("other")
     shutil.copytree(folder, other)
-    write_card(other, STATE_CARD, "Editor", {"name": "d", "task": "t", "seconds": 9.0}, made_of="other")
+    write_card(other, STATE_CARD, "A toy.", {"name": "d", "task": "t", "seconds": 9.0}, made_of="other")
     shutil.rmtree(folder)
     other.rename(folder)
 

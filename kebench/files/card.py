@@ -1,4 +1,4 @@
-"""Writes and reads the card of a trained model or editor: what it is and how it was made.
+"""Writes and reads the card of a model or a trained editor: what it is and how it was made.
 
 It is written twice, as `README.md` for people and as JSON for programs. The JSON holds a checksum of every
 file beside it, and one of itself.
@@ -19,17 +19,17 @@ _FILES = "files"
 """The field of a card with the checksum of each file beside it."""
 
 
-def write_card(folder: Path, file: str, kind: str, facts: Mapping[str, Any], *, made_of: str = "") -> None:
+def write_card(folder: Path, file: str, about: str, facts: Mapping[str, Any], *, made_of: str = "") -> None:
     """Writes `README.md`, and then the JSON file, whose presence shows that the folder is complete.
 
     Args:
-        folder: the folder of the trained model or editor, with all its files.
+        folder: the folder of the model or editor, with all its files.
         file: the name of the JSON file.
-        kind: what was trained, for example "Base model".
-        facts: what the card lists; `name` and `task` are needed.
-        made_of: what tells this training from any other. `read_card` needs the same.
+        about: what it is, in a sentence.
+        facts: what the card lists; `name` is needed.
+        made_of: what tells it from one that was made otherwise. `read_card` needs the same.
     """
-    lines = [f"# {facts['name']}", "", f"{kind} for the kebench task `{facts['task']}`.", ""]
+    lines = [f"# {facts['name']}", "", about, ""]
     lines += [f"- {key}: {value}" for key, value in facts.items() if key != "name"]
     write_text("\n".join(lines) + "\n", folder / "README.md")
     beside = sorted(each for each in folder.iterdir() if each.is_file() and not each.name.startswith("."))
@@ -61,7 +61,7 @@ def read_card(folder: Path, file: str, *, made_of: str = "") -> dict[str, Any]:
 
 
 def is_complete(folder: Path, file: str, *, made_of: str = "") -> bool:
-    """Returns True if a folder holds what was trained, whole, as `read_card` checks it."""
+    """Returns True if a folder holds what was made, whole, as `read_card` checks it."""
     try:
         read_card(folder, file, made_of=made_of)
     except (Damaged, OSError):
