@@ -47,12 +47,7 @@ from kebench.running.cases import Case, Cases, make_cases
 from kebench.running.progress import Progress
 from kebench.running.settings import Split
 from kebench.scoring.protocols import Protocol, Targets
-<<<<<<< HEAD
 from kebench.task import ModelRecipe, PackRecipe, Task
-from kebench.training.card import is_complete, remove_damaged_card, write_card
-=======
-from kebench.task import PackRecipe, Task
->>>>>>> k2
 
 
 def find_pack(task: Task, name: str | None) -> Pack:
