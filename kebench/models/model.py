@@ -185,7 +185,11 @@ class AbstractModel(ABC):
         """
         model = copy.copy(self)
         model.network = with_weights(self.network, weights)
-        model.reuse = Reuse(model.name, model.network, model.logits)
+        # The model must not hold a reference to itself: its weights would stay in memory until Python next
+        # looks for cycles, which in a sequence of edits is only after many models.
+        runs = copy.copy(model)
+        del runs.reuse
+        model.reuse = Reuse(model.name, model.network, runs.logits)
         return model
 
     # What a family defines -----------------------------------------------------------------------------
