@@ -30,7 +30,7 @@ pytestmark = [
 
 EDITS, A_BATCH = 2000, 8
 KIB_AN_EDIT = 1.0
-"""What an edit may take. Its id and its scores take 0.1 KiB, and the weights of the tiny model take 26 KiB."""
+"""What an edit may take. Its id and its scores take 0.1 KiB, and the tiny model has 26 KiB of weights."""
 
 
 class Resident(Silent):
