@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from worlds import World
 
@@ -37,3 +39,28 @@ def in_a_process(world: World | None, folder: Path, *words: str | Path) -> subpr
 
 def scored(folder: Path) -> dict[str, RunRecord]:
     return {path.parent.name: RunRecord.read(path) for path in folder.glob("*/record.json")}
+
+
+CLOCK = ("edit_seconds", "answer_seconds", "sha256", "cost", "seconds", "files")
+"""The fields that differ from one run to the next, and the checksums of them."""
+
+
+def contents(folder: Path) -> dict[str, Any]:
+    """The files of a folder: bytes, or the texts of JSON values without what the clock says."""
+    found: dict[str, Any] = {}
+    for file in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"):
+        name, content = str(file.relative_to(folder)), file.read_bytes()
+        if file.suffix == ".jsonl":
+            found[name] = [_timeless(line) for line in content.splitlines()]
+        elif file.suffix == ".json":
+            found[name] = _timeless(content)
+        elif file.name != "README.md" or "boards" in str(file):  # a card's tells the seconds
+            found[name] = content
+    return found
+
+
+def _timeless(content: bytes) -> str:
+    value = json.loads(content)
+    if isinstance(value, dict):
+        value = {name: each for name, each in value.items() if name not in CLOCK}
+    return json.dumps(value)

@@ -77,12 +77,12 @@ def make(kind: str, folder: Path, *, paraphrases: bool = True) -> World:
     return with_records(World(kind, folder / "home", task), records(kind, paraphrases=paraphrases))
 
 
-def with_records(world: World, rows: Sequence[Record]) -> World:
-    """The world with these records for its pack, and a saved model to answer them."""
+def with_records(world: World, rows: Sequence[Record], *, test: int = TEST) -> World:
+    """The world with these records for its pack, the first of them its test split, and a saved model."""
     pack, kind = world.home / "packs" / "toy--toy", world.kind
     if pack.is_dir():
         shutil.rmtree(pack)
-    toy_pack(pack, rows)
+    toy_pack(pack, rows, test)
     tiny.save(kind, world.model)
     task = load_task(str(world.task))
     key = training_key(task.models["tiny"], task, world.pack.sha256)
@@ -134,14 +134,14 @@ def records(kind: str, *, paraphrases: bool = True) -> list[Record]:
     return found
 
 
-def toy_pack(folder: Path, rows: Sequence[Record]) -> Pack:
+def toy_pack(folder: Path, rows: Sequence[Record], test: int = TEST) -> Pack:
     """A pack of records, split by their order."""
     by_id = sorted(rows, key=lambda record: record.id)
-    rest = by_id[TEST:]
+    rest = by_id[test:]
     # So chosen that both halves of dev hold two facts, and the second an edit (`preparation.training_set`).
     train = rest[1 : 1 + TRAIN]
     dev = [record for record in rest if record not in train]
-    splits: Mapping[str, list[Record]] = {"test": by_id[:TEST], "train": train, "dev": dev}
+    splits: Mapping[str, list[Record]] = {"test": by_id[:test], "train": train, "dev": dev}
     return write_pack(
         folder, splits, name="toy", licence="CC0", origin=(Origin("toy", "toy.jsonl", len(rows)),),
         split=SPLIT, seed=0,

@@ -38,6 +38,19 @@ def save_tensors(
         texts[SHA256] = _checksum(whole, texts, made_of)
     with replacing(path) as partial:
         save_file(whole, partial, metadata=texts)
+        _sort_texts(partial)
+
+
+def _sort_texts(path: Path) -> None:
+    """Sorts the texts in a file's header: safetensors writes them in an order that is random each time."""
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode().ljust(length)
+        assert len(text) == length, "the tensors begin after the header"
+        file.seek(8)
+        file.write(text)
 
 
 def load_tensors(

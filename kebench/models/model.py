@@ -119,7 +119,7 @@ class AbstractModel(ABC):
         prompt_format: how prompts are formatted.
         reuse: keeps hidden states that edits do not change.
         one_pass: says whether one forward pass can hold several rows and several edits.
-        n_cut: the number of prompts that were longer than the task allows, and were truncated.
+        cut: the prompts that were longer than the task allows, and were truncated.
         batching: how many rows are in one forward pass. It is reduced when memory runs out.
         tf32: True if float32 products are rounded to TF32 (`kebench.models.numerics`).
         protocol: the protocol whose decoding and equality decide, for an editor that stops early, whether the
@@ -154,7 +154,7 @@ class AbstractModel(ABC):
         self.batching = Batching()
         self.tf32 = False
         self.protocol: Protocol | None = None
-        self.n_cut = 0
+        self.cut: set[Prompt] = set()
         self._prompt_ids: dict[Prompt, list[int]] = {}
 
     @property
@@ -185,7 +185,11 @@ class AbstractModel(ABC):
         """
         model = copy.copy(self)
         model.network = with_weights(self.network, weights)
-        model.reuse = Reuse(model.name, model.network, model.logits)
+        # The model must not hold a reference to itself: its weights would stay in memory until Python next
+        # looks for cycles, which in a sequence of edits is only after many models.
+        runs = copy.copy(model)
+        del runs.reuse
+        model.reuse = Reuse(model.name, model.network, runs.logits)
         return model
 
     # What a family defines -----------------------------------------------------------------------------
@@ -234,7 +238,7 @@ class AbstractModel(ABC):
     def prompt_ids(self, prompts: Sequence[Prompt]) -> list[list[int]]:
         """Returns the token ids of each prompt in the task's template, including special tokens.
 
-        A prompt is truncated to the length that the task allows, and counted in `n_cut`. A text that an
+        A prompt is truncated to the length that the task allows, and kept in `cut`. A text that an
         editor puts before it (`Prefixed`) is not part of that length and is never truncated. The ids of each
         prompt are computed once and kept.
 
@@ -247,7 +251,7 @@ class AbstractModel(ABC):
             texts = [self.prompt_format.template.format(prompt=prompt) for prompt in plain]
             encoded = self.tokenizer(texts, truncation=True, max_length=self.prompt_format.max_prompt_tokens)
             self._prompt_ids.update(zip(plain, encoded["input_ids"], strict=True))
-            self._count_cut(texts, encoded["input_ids"])
+            self._note_cut(plain, texts, encoded["input_ids"])
         for prompt in new:
             if isinstance(prompt, Prefixed):
                 self._prompt_ids[prompt] = self._prefixed_ids(prompt)
@@ -281,18 +285,18 @@ class AbstractModel(ABC):
             )
         return ids
 
-    def _count_cut(self, texts: Sequence[str], ids: Sequence[Sequence[int]]) -> None:
-        """Counts the texts whose ids were truncated, and warns when the first one is met."""
+    def _note_cut(self, prompts: Sequence[str], texts: Sequence[str], ids: Sequence[Sequence[int]]) -> None:
+        """Notes the prompts whose texts were truncated to these ids, and warns when the first one is met."""
         limit = self.prompt_format.max_prompt_tokens
-        full = [text for text, each in zip(texts, ids, strict=True) if len(each) >= limit]
-        whole = self.tokenizer(full, verbose=False)["input_ids"] if full else []
-        cut = [text for text, each in zip(full, whole, strict=True) if len(each) > limit]
-        if cut and not self.n_cut:
+        full = [place for place, each in enumerate(ids) if len(each) >= limit]
+        whole = self.tokenizer([texts[place] for place in full], verbose=False)["input_ids"] if full else []
+        cut = [place for place, each in zip(full, whole, strict=True) if len(each) > limit]
+        if cut and not self.cut:
             logger.warning(
                 "model %s: prompts of more than %d tokens are cut, as the task's max_prompt_tokens says: %s",
-                self.name, limit, shown(cut[0]),
+                self.name, limit, shown(texts[cut[0]]),
             )  # fmt: skip
-        self.n_cut += len(cut)
+        self.cut.update(prompts[place] for place in cut)
 
     @cached_property
     def positions(self) -> int | None:

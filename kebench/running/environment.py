@@ -4,6 +4,7 @@ import platform
 import resource
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -66,15 +67,21 @@ def hardware(device: torch.device) -> dict[str, str | int]:
     return found
 
 
-def execution(model: AbstractModel) -> dict[str, str | int]:
+def execution(model: AbstractModel, prompts: Sequence[str]) -> dict[str, str | int]:
     """Returns the hardware that a model is on, its number type and its batches.
 
     `edits_in_one_pass`, which is false, is present only if edits had to be asked one by one (`OnePass`).
-    `prompts_cut` is present only if prompts were longer than the task allows.
+    `prompts_cut` is present only if some of the prompts are longer than the task allows.
+
+    Args:
+        model: the model.
+        prompts: the prompts of the run. Which of them this process has asked does not matter: a run that was
+            continued, or found the base answers in the cache, counts as any other.
     """
     found = {**hardware(model.device), "dtype": model.dtype, **model.batching.facts()}
-    if model.n_cut:
-        found["prompts_cut"] = model.n_cut
+    model.prompt_ids(prompts)
+    if n_cut := len(model.cut.intersection(prompts)):
+        found["prompts_cut"] = n_cut
     return {**found, "edits_in_one_pass": False} if model.one_pass.refuted else found
 
 

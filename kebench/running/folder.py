@@ -92,7 +92,7 @@ def open_run(folder: Path, plan: Plan) -> None:
             "pack_licence": inputs.pack.lock.licence,
             "edits_at_once": EDITS_AT_ONCE,
             "versions": versions(),
-            "hardware": execution(inputs.model),
+            "hardware": execution(inputs.model, plan.prompts()),
         },
         file,
     )

@@ -104,6 +104,14 @@ class Plan:
         drawn = draw_sample(places, self.retain_size, seed=self.retain_seed, edit_id=case.edit.id)
         return [self.base[index] for index in drawn]
 
+    def prompts(self) -> tuple[str, ...]:
+        """Returns the prompts of the test set, the edits, and the questions that belong to the edits."""
+        found = dict.fromkeys(row.prompt for row in self.base)
+        for case in self.cases:
+            further = [question.prompt for question in case.further]
+            found |= dict.fromkeys((case.edit.prompt, *case.paraphrases, *further))
+        return tuple(found)
+
     def base_facts(self) -> dict[str, Any]:
         """Returns facts about the base model's answers, for the record."""
         test: Sequence[AnsweredRecord] = self.inputs.test

@@ -311,7 +311,7 @@ def run_editor(name: str, editor: AbstractEditor, plan: Plan, folder: Path, prog
         base=plan.base_facts(),
         cost=_cost(tally, prepared.seconds, model),
         versions=versions(),
-        hardware=execution(model),
+        hardware=execution(model, plan.prompts()),
         times=times,
     ).sealed()
     if all_on_file:  # made by an earlier process, of which the record there tells more

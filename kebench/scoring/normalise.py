@@ -11,7 +11,10 @@ _ASCII_PUNCTUATION = frozenset(string.punctuation)
 _SPACES_AND_ASCII_PUNCTUATION = str.maketrans("", "", " " + string.punctuation)
 
 
-@lru_cache(maxsize=1 << 16)
+_LONGEST_KEPT = 200
+"""Answers are short and come again and again. Long prompts do not, and would fill the memory."""
+
+
 def normalise(text: str) -> str:
     """The text in lower case, without punctuation, articles or extra space, as SQuAD compares answers.
 
@@ -22,11 +25,18 @@ def normalise(text: str) -> str:
     A step that would leave nothing is not taken: 'A' stays 'a', 'The The' stays 'the the', '?' stays '?'.
     Such answers are then different from each other and from the empty one.
     """
+    return _normalised_once(text) if len(text) <= _LONGEST_KEPT else _normalised(text)
+
+
+def _normalised(text: str) -> str:
     lowered = unicodedata.normalize("NFC", text).lower()
     kept = "".join(character for character in lowered if not _is_punctuation(character))
     # Deleting may bring an accent next to its letter, hence NFC again.
     words = unicodedata.normalize("NFC", kept).split() or unicodedata.normalize("NFC", lowered).split()
     return " ".join([word for word in words if word not in ARTICLES] or words)
+
+
+_normalised_once = lru_cache(maxsize=1 << 14)(_normalised)
 
 
 def normalise_decao2021(text: str) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import tiny
 import torch
@@ -9,7 +12,7 @@ from dense_reference import dense_delta, really_edited
 from random_updates import random_low_rank
 from tolerance import through, tolerance
 
-from kebench.edits.versions import Versions
+from kebench.edits.versions import Versions, in_force
 from kebench.models.batching import Batching
 from kebench.models.changes import Changes, Dense, LowRank
 from kebench.models.identity import fingerprint
@@ -110,3 +113,18 @@ def test_no_rows_no_answers() -> None:
         edited = Versions(base, updates)
         assert edited.answer([], [], []) == []
         assert edited.prefers([], [], []) == []
+
+
+@KINDS
+def test_the_weights_of_an_edited_model_are_freed_with_it(kind: str) -> None:
+    base = base_of(kind)
+    edited = in_force(base, random_low_rank(base, 0))
+    prompts, update = tiny.prompts(kind, 4), random_low_rank(base, 1)
+    Versions(edited, [update]).answer(prompts, [0] * 4, edited.answer(prompts))
+    network = weakref.ref(edited.network)
+    gc.disable()
+    try:
+        del edited
+        assert network() is None
+    finally:
+        gc.enable()

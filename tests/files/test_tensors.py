@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from kebench.files.tensors import save_tensors
+from kebench.files.tensors import load_tensors, save_tensors
 
 
 def test_a_write_cut_off_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,6 +24,17 @@ def test_a_write_cut_off_leaves_the_one_before(tmp_path: Path, monkeypatch: pyte
         save_tensors({"a": torch.zeros(2)}, path)
     assert torch.equal(load_file(path)["a"], torch.ones(2))
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_same_tensors_and_texts_give_the_same_bytes(tmp_path: Path) -> None:
+    texts = {"position": '{"words": "Zoë\\n\x1f\x7f"}', "other": "", "another": '"'}
+    written = set()
+    for _ in range(20):
+        save_tensors({"ä": torch.ones(2), "b": torch.zeros(3)}, tmp_path / "t", texts, made_of="key")
+        written.add((tmp_path / "t").read_bytes())
+    assert len(written) == 1
+    tensors, read = load_tensors(tmp_path / "t", "key")
+    assert (tensors.keys(), read) == ({"ä", "b"}, texts)
 
 
 def test_tensors_that_share_or_are_views_are_written_whole(tmp_path: Path) -> None:

@@ -206,10 +206,20 @@ def test_prompts_that_are_cut_are_counted_and_told_once(kind: str, caplog: pytes
     model = tiny.model(kind, prompt_format=format_)
     for prompt in (*prompts, *prompts):
         model.prompt_ids([prompt])
-    assert model.n_cut == sum(length > limit for length in lengths) > 1
+    assert len(model.cut) == sum(length > limit for length in lengths) > 1
     assert [record.message.startswith("model tiny-") for record in caplog.records] == [True]
-    assert execution(model)["prompts_cut"] == model.n_cut
-    assert "prompts_cut" not in execution(tiny.model(kind))
+    assert execution(model, prompts)["prompts_cut"] == len(model.cut)
+    assert "prompts_cut" not in execution(tiny.model(kind), prompts)
+
+
+@pytest.mark.parametrize("kind", tiny.KINDS)
+def test_the_prompts_of_a_run_are_counted_whichever_were_asked(kind: str) -> None:
+    prompts = tiny.prompts(kind, 6)
+    format_ = PromptFormat.of(tiny.task(kind, max_prompt_tokens=4))
+    others, fresh = (tiny.model(kind, prompt_format=format_) for _ in range(2))
+    others.prompt_ids([f"{prompt} {prompt}" for prompt in prompts])
+    counted = execution(fresh, prompts)["prompts_cut"]
+    assert counted == execution(others, prompts)["prompts_cut"] == len(set(prompts))
 
 
 def test_roberta_counts_its_positions_after_the_padding() -> None:

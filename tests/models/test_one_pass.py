@@ -60,7 +60,7 @@ def test_what_a_pass_may_hold(architecture: Architecture) -> None:
     base = build(architecture)
     assert base.one_pass.holds_rows() == architecture.rows
     assert base.one_pass.holds_edits(editable(base.network)) == architecture.edits
-    assert execution(base).get("edits_in_one_pass", True) == architecture.edits
+    assert execution(base, ()).get("edits_in_one_pass", True) == architecture.edits
 
 
 @EVERY
@@ -134,7 +134,7 @@ def test_shapes_that_happen_to_fit_are_no_proof(span: int) -> None:
     with layer.register_forward_hook(lambda _, inputs, __: shapes.add(inputs[0].shape)):
         assert not base.one_pass.holds_edits(editable(base.network))
     assert {shape[-2] for shape in shapes} == {2 * span}
-    assert execution(base)["edits_in_one_pass"] is False
+    assert execution(base, ())["edits_in_one_pass"] is False
 
 
 def test_a_layer_whose_weight_is_read_without_a_call_is_no_proof() -> None:
@@ -215,7 +215,7 @@ def test_a_network_that_reads_padding_is_asked_row_by_row(name: str) -> None:
     assert ask(prompts) == [base.answer([prompt])[0] for prompt in prompts]
     odds = [base.log_odds([prompt], [target])[0] for prompt, target in zip(prompts, targets, strict=True)]
     assert base.log_odds(prompts, targets) == pytest.approx(odds)
-    assert execution(base)["batch_limit"] == "1 rows"
+    assert execution(base, ())["batch_limit"] == "1 rows"
 
 
 def test_proofs_leave_no_trace() -> None:
@@ -224,7 +224,7 @@ def test_proofs_leave_no_trace() -> None:
     assert base.one_pass.holds_edits(editable(base.network))
     assert base.prompt_format is prompt_format
     assert not [module for module in base.network.modules() if module._forward_hooks]
-    assert "edits_in_one_pass" not in execution(base)
+    assert "edits_in_one_pass" not in execution(base, ())
 
 
 def fails_once(base: AbstractModel, error: Exception) -> None:

@@ -5,7 +5,6 @@ The outcome is what there was before, or one line and status 2: nothing is chang
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from collections import Counter
@@ -14,14 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import Kebench
+from commands import Kebench, contents
 from worlds import World
 
 pytestmark = pytest.mark.slow
 
 Damage = Callable[[bytes, bytes | None], bytes | None]
-CLOCK = ("edit_seconds", "answer_seconds", "sha256", "cost", "seconds", "files")
-"""The fields that differ from one run to the next, and the checksums of them."""
 IN_SEQUENCE = ("--regime", "sequential", "--edits", "4", "--batch", "2", "--ask-after", "2")
 
 
@@ -73,24 +70,6 @@ def damaged(folder: Path, others: Path) -> Iterator[tuple[Path, str]]:
             yield file, way
             shutil.rmtree(folder)
             shutil.copytree(kept, folder)
-
-
-def contents(folder: Path) -> dict[str, Any]:
-    """What the files of a folder hold, without what the clock says."""
-    found: dict[str, Any] = {}
-    for file in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"):
-        name = str(file.relative_to(folder))
-        if file.suffix == ".jsonl":
-            found[name] = [_timeless(json.loads(line)) for line in file.read_text().splitlines()]
-        elif file.suffix == ".json":
-            found[name] = _timeless(json.loads(file.read_text()))
-        elif file.name != "README.md" or "boards" in folder.name:  # a card's tells the seconds
-            found[name] = file.read_bytes()
-    return found
-
-
-def _timeless(value: Any) -> Any:
-    return {k: v for k, v in value.items() if k not in CLOCK} if isinstance(value, dict) else value
 
 
 def try_all(
