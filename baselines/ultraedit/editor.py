@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -11,14 +11,13 @@ from torch import Tensor
 from kebench.edits.edit import Batch
 from kebench.edits.editor import AbstractWeightEditor, Carried, State
 from kebench.edits.gradients import Probe
-from kebench.errors import BadSetting, check_positive
+from kebench.errors import check_positive
 from kebench.models.changes import Changes, LowRank
-from kebench.models.layers import Layers, check_layers, editable, linear_maps, map_shape
+from kebench.models.layers import Layers, check_layers, linear_maps, map_shape
 from kebench.models.model import AbstractModel
+from kebench.models.parts import Part, weights_of
 from kebench.models.rows import Rows
 from kebench.task import Family
-
-Part = Literal["mlp_in", "mlp_out", "attention"]
 
 
 @dataclass(frozen=True)
@@ -96,26 +95,12 @@ class UltraEdit(AbstractWeightEditor):
         self, state: State, start: AbstractModel, batches: Sequence[Batch], carried: Sequence[Carried]
     ) -> tuple[list[Changes], list[Carried]]:
         """See `AbstractWeightEditor.update`. Each batch uses the moments of its own stream."""
-        names = self.matrices(start)
+        names = weights_of(start.network, start.parts, self.layers, self.parts)
         found = [
             self.solve(start, names, *_rows_of_answers(start, batch, names), before)
             for batch, before in zip(batches, carried, strict=True)
         ]
         return [update for update, _ in found], [after for _, after in found]
-
-    def matrices(self, base: AbstractModel) -> list[str]:
-        """Returns the names of the weights that are changed, in the network's order."""
-        chosen = set(editable(base.network, self.layers))
-        of_parts = {
-            name for layer in base.parts.layers for part in self.parts for name in getattr(layer, part)
-        }
-        names = [name for name in linear_maps(base.network) if name in chosen & of_parts]
-        if not names:
-            raise BadSetting(
-                f"parts: found {', '.join(self.parts)}, wanted some that {base.name} has in"
-                f" layers {self.layers}"
-            )
-        return names
 
     def solve(
         self,

@@ -13,12 +13,16 @@ tokens are mixed on the way, and the shapes tell the parts apart:
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from kebench.models.layers import linear_maps, stacks
+from kebench.errors import BadSetting
+from kebench.models.layers import Layers, editable, linear_maps, stacks
+
+Part = Literal["attention", "mlp_in", "mlp_out"]
+"""A part of a layer, as the settings of editors name it: see `LayerParts`."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,27 @@ class Parts:
 
     layers: tuple[LayerParts, ...]
     output: tuple[str, ...]
+
+
+def weights_of(network: nn.Module, found: Parts, layers: Layers, parts: Sequence[Part]) -> list[str]:
+    """Returns the names of the weights of some parts of some layers, in the network's order.
+
+    Args:
+        network: the base network.
+        found: its parts.
+        layers: the layers, as `editable` takes them.
+        parts: the parts of each layer.
+
+    Raises:
+        BadSetting: no weight is left.
+    """
+    of_parts = {name for layer in found.layers for part in parts for name in getattr(layer, part)}
+    names = [name for name in editable(network, layers) if name in of_parts]
+    if not names:
+        raise BadSetting(
+            f"parts: found {', '.join(parts)}, wanted some that the model has in layers {layers}"
+        )
+    return names
 
 
 @dataclass
