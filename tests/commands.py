@@ -41,6 +41,15 @@ def scored(folder: Path) -> dict[str, RunRecord]:
     return {path.parent.name: RunRecord.read(path) for path in folder.glob("*/record.json")}
 
 
+def assert_usual_modes(folder: Path) -> None:
+    """Every file of a folder has the mode of a file that is simply written there."""
+    plain = folder / "plain"
+    plain.touch()
+    modes = {path.name: oct(path.stat().st_mode) for path in folder.iterdir() if path.is_file()}
+    plain.unlink()
+    assert set(modes.values()) == {modes["plain"]}, modes
+
+
 CLOCK = ("edit_seconds", "answer_seconds", "sha256", "cost", "seconds", "files")
 """The fields that differ from one run to the next, and the checksums of them."""
 

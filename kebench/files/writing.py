@@ -42,7 +42,7 @@ def replacing(path: Path) -> Iterator[Path]:
         clear_leftovers(path.parent)
         try:
             yield partial
-            partial.chmod(0o666 & ~_UMASK)  # safetensors lets only the owner read its files
+            give_usual_mode(partial)
             to_disk(partial)
             partial.replace(path)
             to_disk(path.parent)
@@ -140,6 +140,11 @@ def write_text(text: str, path: Path) -> None:
     """Writes a text to a file atomically, in UTF-8 and with the same bytes on every system."""
     with replacing(path) as partial:
         partial.write_bytes(text.encode())
+
+
+def give_usual_mode(file: Path) -> None:
+    """Lets everyone read a file who may read what this user writes; safetensors lets only the owner."""
+    file.chmod(0o666 & ~_UMASK)
 
 
 def partial_of(path: Path) -> Path:

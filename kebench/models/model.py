@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import ClassVar, Self, TypeVar
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kebench.errors import BadSetting, shown
+from kebench.files.writing import give_usual_mode, naming
 from kebench.models.batching import Batching
 from kebench.models.changes import with_weights
 from kebench.models.one_pass import ANSWERS, PROMPTS, OnePass
@@ -191,6 +193,18 @@ class AbstractModel(ABC):
         del runs.reuse
         model.reuse = Reuse(model.name, model.network, runs.logits)
         return model
+
+    def save(self, folder: Path) -> None:
+        """Writes the network and the tokenizer as a transformers folder.
+
+        Raises:
+            OSError: the folder cannot be written, for example because the disk is full. It names the folder.
+        """
+        with naming(folder):
+            self.network.save_pretrained(folder)
+            self.tokenizer.save_pretrained(folder)
+            for file in folder.glob("*.safetensors"):
+                give_usual_mode(file)
 
     # What a family defines -----------------------------------------------------------------------------
 

@@ -16,7 +16,6 @@ from kebench.edits.updates import Update
 from kebench.edits.versions import Routed, Versions, in_force
 from kebench.errors import BadFile, BadSetting, BrokenEditor, NotFound
 from kebench.files.json import write_json
-from kebench.files.writing import naming
 from kebench.models.identity import fingerprint, identity
 from kebench.models.model import AbstractModel
 from kebench.models.numerics import numerics
@@ -75,7 +74,7 @@ class Edited:
             BadSetting: the editor changes no weights.
         """
         if self.model is None:
-            raise BadSetting(f"editor {self.editor} changes no weights, so there is no edited network")
+            raise self._without_weights()
         network: PreTrainedModel = self.model.network
         return network
 
@@ -85,12 +84,11 @@ class Edited:
         Raises:
             BadSetting: the editor changes no weights.
         """
-        folder = Path(folder)
-        network = self.network
-        with naming(folder):
-            network.save_pretrained(folder)
-            self.base.tokenizer.save_pretrained(folder)
+        if self.model is None:
+            raise self._without_weights()
         assert self.update is not None
+        folder = Path(folder)
+        self.model.save(folder)
         self.update.save(folder / "update.safetensors")
         write_json(
             {
@@ -102,6 +100,9 @@ class Edited:
             folder / "edit.json",
         )
         return folder
+
+    def _without_weights(self) -> BadSetting:
+        return BadSetting(f"editor {self.editor} changes no weights, so there is no edited network")
 
     def to_lora(self, folder: str | Path, *, rank: int | None = None) -> dict[str, float]:
         """Writes the edit as a LoRA adapter for peft, and returns the residuals: see `Update.to_lora`.

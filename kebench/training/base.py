@@ -25,7 +25,6 @@ from transformers import (
 from kebench.errors import BadSetting, check_positive
 from kebench.files.card import write_card
 from kebench.files.shipped import MODEL_CARD
-from kebench.files.writing import naming
 from kebench.files.yaml import validated
 from kebench.models.load import FAMILIES, LOADERS, label_fields, load_config, load_pretrained
 from kebench.models.model import AbstractModel, PromptFormat
@@ -369,10 +368,8 @@ def _write(
     folder = result.folder
     if settings.save_as == "float16":
         model.network.half()
-    with naming(folder):
-        model.network.save_pretrained(folder, safe_serialization=True)
-        model.network.float()
-        model.tokenizer.save_pretrained(folder)
+    model.save(folder)
+    model.network.float()
     facts = {
         "name": model.name,
         "task": task.name,

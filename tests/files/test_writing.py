@@ -10,11 +10,14 @@ from pathlib import Path
 from stat import S_ISDIR
 
 import pytest
+import torch
+from commands import assert_usual_modes
 from safetensors import SafetensorError
 
 from kebench.files import writing
 from kebench.files.json import write_json
-from kebench.files.writing import replacing, write_text
+from kebench.files.tensors import save_tensors
+from kebench.files.writing import replacing, write_all, write_text
 
 
 def test_a_text_is_written_in_utf_8_with_its_own_line_ends(tmp_path: Path) -> None:
@@ -27,6 +30,14 @@ def test_a_text_is_written_in_utf_8_with_its_own_line_ends(tmp_path: Path) -> No
 def test_json_has_one_format(tmp_path: Path) -> None:
     write_json({"b": ["é"], "a": None}, tmp_path / "a.json")
     assert (tmp_path / "a.json").read_text(encoding="utf-8") == '{\n  "b": [\n    "é"\n  ],\n  "a": null\n}\n'
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
+def test_a_file_has_the_mode_of_the_umask(tmp_path: Path) -> None:
+    write_text("text", tmp_path / "text")
+    write_all({tmp_path / "one of several": "text"})
+    save_tensors({"a": torch.ones(2)}, tmp_path / "tensors")  # safetensors writes files for the owner alone
+    assert_usual_modes(tmp_path)
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from commands import assert_usual_modes
 from kebench.baselines.fine_tuning import FineTuning
 from kebench.baselines.identity import Identity
 from worlds import World
@@ -52,6 +53,7 @@ def test_what_is_saved_answers_as_the_edited_model(name: str, tmp_path: Path) ->
     assert loaded.answer([PROMPT]) == ["Rome"]
     assert kebench.Update.load(tmp_path / "saved" / "update.safetensors") == edited.update
     assert json.loads((tmp_path / "saved" / "edit.json").read_text())["target"] == "Rome"
+    assert_usual_modes(tmp_path / "saved")
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from commands import assert_usual_modes
 from safetensors.torch import load_file
 
 from kebench.errors import BadFile, BadSetting
@@ -95,6 +96,7 @@ def test_a_trained_model_is_safetensors_and_a_card(start: str, trained: Callable
     assert card["training"]["weight_decay"] == 0.01  # a default, resolved
     assert card["dev_accuracy"] == result.dev_accuracy
     assert (result.folder / "README.md").read_text(encoding="utf-8").startswith("# toy-base\n")
+    assert_usual_modes(result.folder)
     # The checkpoint it went on from is gone.
     assert not list(result.folder.parent.glob("*training*"))
 
