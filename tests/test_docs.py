@@ -96,6 +96,18 @@ def test_the_rows_of_ones_own_are_read(tmp_path: Path) -> None:
     assert (first.record.answers, second.record.answers) == (("Westland", "West Land"), ("Ina Holm",))
 
 
+def test_every_promise_names_a_test_that_exists() -> None:
+    page = (ROOT / "docs/guarantees.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("| **")]
+    assert len(rows) >= 10
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page)
+    assert all("::" in row for row in rows)
+    assert len(named) == page.count("::")
+    for file, test in named:
+        text = (ROOT / file).read_text(encoding="utf-8")
+        assert re.search(rf"^def {test}\(", text, re.M), f"{file} has no {test}"
+
+
 def test_the_readme_from_python(classifier: "World", monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     import kebench
 
