@@ -143,7 +143,8 @@ def test_the_edits_id_and_the_seed_decide_where_it_starts() -> None:
     base = tiny.fitted("llama")
     edits = tiny.edits(base, "llama", 3)
     together = updates_of(EVERY_PART, {}, base, edits)
-    assert same(updates_of(EVERY_PART, {}, base, edits[2:])[0], together[2])
+    for edit, update in zip(edits, together, strict=True):
+        assert same(updates_of(EVERY_PART, {}, base, [edit])[0], update)
     another = updates_of(replace(EVERY_PART, seed=1), {}, base, edits[2:])[0]
     renamed = updates_of(EVERY_PART, {}, base, [replace(edits[2], id="another")])[0]
     assert not same(another, together[2])
