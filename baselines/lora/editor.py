@@ -15,7 +15,7 @@ from transformers.pytorch_utils import Conv1D
 from kebench.edits.edit import Batch
 from kebench.edits.editor import AbstractWeightEditor, Carried, State
 from kebench.edits.versions import reached
-from kebench.errors import BrokenEditor, check_positive
+from kebench.errors import BadSetting, BrokenEditor, check_positive
 from kebench.models.changes import Changes, LowRank
 from kebench.models.layers import Layers, check_layers, linear_maps
 from kebench.models.model import AbstractModel
@@ -114,7 +114,7 @@ class Adapted:
 
         Raises:
             BrokenEditor: peft is not installed.
-            BadSetting: the settings choose no matrix.
+            BadSetting: the settings choose no matrix, or one that peft refuses.
         """
         if find_spec("peft") is None:
             raise BrokenEditor("the editor lora needs peft: pip install 'kebench[lora]'")
@@ -131,7 +131,12 @@ class Adapted:
         )
         model = start.with_weights({})
         with torch.random.fork_rng(devices=[]):  # peft draws from the global generator; `reset` draws again
-            inject_adapter_in_model(config, model.network, ADAPTER)
+            try:
+                inject_adapter_in_model(config, model.network, ADAPTER)
+            except ValueError as error:  # of some maps of state-space layers
+                raise BadSetting(
+                    f"parts: found {', '.join(settings.parts)}, wanted others: {error}"
+                ) from None
         factors = {}
         for name in names:
             path = name.removesuffix(".weight")

@@ -18,6 +18,7 @@ from dense_reference import dense_delta
 from kebench.baselines.constrained_fine_tuning import ConstrainedFineTuning
 from kebench.baselines.fine_tuning import FineTuning
 from kebench.baselines.knowledge_editor import KnowledgeEditor
+from kebench.baselines.lora import LoRA
 from kebench.baselines.memit import MEMIT
 from kebench.baselines.random_update import RandomUpdate
 from kebench.baselines.rome import ROME
@@ -118,6 +119,9 @@ def quick(editor: AbstractEditor) -> AbstractEditor:
         return replace(editor, layers=(1,), steps=4)
     if isinstance(editor, MEMIT):  # AlphaEdit too
         return replace(editor, layers=(0, 1), steps=4)
+    if isinstance(editor, LoRA):
+        pytest.importorskip("peft", reason="the editor lora needs peft, of the extra 'lora'")
+        return replace(editor, max_steps=3)
     if isinstance(editor, FineTuning | ConstrainedFineTuning):
         return replace(editor, max_steps=3, learning_rate=1e-3)
     return editor

@@ -7,8 +7,9 @@ import torch
 from architectures import ARCHITECTURES, Architecture, build, causal
 from torch import Tensor, nn
 
+from kebench.errors import BadSetting
 from kebench.models.layers import editable
-from kebench.models.parts import LayerParts, find_parts
+from kebench.models.parts import LayerParts, find_parts, weights_of
 
 NAMED = {str(each): each for each in ARCHITECTURES}
 
@@ -146,3 +147,19 @@ def test_finding_parts_leaves_the_model_as_it_was() -> None:
     assert base.parts is base.parts
     assert base.log_odds(["where?"], ["Rome"]) == before
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in base.network.modules())
+
+
+def test_the_weights_of_some_parts_of_some_layers() -> None:
+    base = build(NAMED["causal-gpt2"])
+    found = weights_of(base.network, base.parts, (1,), ["mlp_out", "attention"])
+    assert found == [
+        f"transformer.h.1.{name}.weight" for name in ("attn.c_attn", "attn.c_proj", "mlp.c_proj")
+    ]
+
+
+def test_parts_that_a_model_does_not_have_are_refused_in_words() -> None:
+    base = build(NAMED["causal-mamba"])
+    with pytest.raises(
+        BadSetting, match="parts: found mlp_in, mlp_out, wanted some that the model has in lay"
+    ):
+        weights_of(base.network, base.parts, "all", ["mlp_in", "mlp_out"])
