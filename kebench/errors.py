@@ -47,6 +47,14 @@ class BrokenEditor(KebenchError):
         self.details = details
 
 
+class DependentEdits(BrokenEditor):
+    """An edit of a group differs from the same edit alone.
+
+    The editor lets the edits of a group depend on each other. Or its settings let rounding decide what an
+    edit becomes, as a very large learning rate does.
+    """
+
+
 class NotFound(KebenchError):
     """A name or a path does not exist."""
 

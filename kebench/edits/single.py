@@ -13,7 +13,7 @@ from torch import nn
 from kebench.edits.edit import Edit
 from kebench.edits.editor import AbstractEditor, editor_path
 from kebench.edits.versions import Routed, Versions
-from kebench.errors import BrokenEditor
+from kebench.errors import BrokenEditor, DependentEdits
 from kebench.models.changes import Changes, Dense, dense_delta
 
 FAR = 0.25
@@ -78,7 +78,7 @@ def refuse_joint(
         beams: as in `Versions.answer`.
 
     Raises:
-        BrokenEditor: more than a third of the edits that were made again differ.
+        DependentEdits: more than a third of the edits that were made again differ.
     """
     whole = {
         index: made for index, made in alone.items() if index not in edited.failures and not made.failures
@@ -91,9 +91,10 @@ def refuse_joint(
     ]
     if len(others) > len(whole) // 3:
         named = ", ".join(edits[index].id for index in others)
-        raise BrokenEditor(
+        raise DependentEdits(
             f"{editor_path(editor)}: found different edits in a group of {len(edits)} and alone ({named}),"
-            " wanted each to start from the base model and not to depend on the others"
+            " wanted each to start from the base model and not to depend on the others, nor on rounding (as it"
+            " does at a very large learning rate)"
         )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from kebench.edits.editor import AbstractEditor, editor_path, load_editor, settings_of
 from kebench.edits.editor_files import EditorRow, Width, find_editor
-from kebench.errors import BadFile, BadSetting, BrokenEditor, KebenchError
+from kebench.errors import BadFile, BadSetting, BrokenEditor, DependentEdits, KebenchError
 from kebench.files.json import write_json
 from kebench.files.yaml import as_yaml, read_yaml
 from kebench.leaderboard.printed import percent
@@ -166,9 +166,9 @@ def _try(candidate: _Candidate, plan: Plan, folder: Path, progress: Progress) ->
     resolved = json.loads(json.dumps(settings_of(candidate.editor)))
     try:
         record = run_editor(candidate.name, candidate.editor, plan, folder, progress)
-    except (BrokenEditor, BadFile):
-        raise  # the settings are not the reason
     except KebenchError as error:
+        if isinstance(error, BrokenEditor | BadFile) and not isinstance(error, DependentEdits):
+            raise  # the settings are not the reason
         logger.info("%s: failed: %s", candidate.name, error)
         write_json(str(error), failed)
         return Trial(candidate.name, candidate.changes, resolved, None, str(error))

@@ -17,7 +17,7 @@ from scenes import BASE, FAILED, NO_OP, STUBBORN, TAKES
 from worlds import World
 
 from kebench.edits.editor_files import find_editor
-from kebench.errors import BadFile, BadSetting, KebenchError
+from kebench.errors import BadFile, BadSetting, BrokenEditor, DependentEdits, KebenchError
 from kebench.files.json import write_json
 from kebench.leaderboard import add_records, add_tunings, check, read_tuning, rebuild
 from kebench.leaderboard.spreadsheet import csv_table
@@ -181,6 +181,22 @@ def test_a_failed_trial_counts_and_has_its_reason(seq2seq: World, tmp_path: Path
     assert [trial.criterion for trial in found.trials] == [0, 1]
     assert [trial.failure for trial in found.trials] == ["too little to learn from", ""]
     assert Tuning.read(tmp_path / FILE) == found
+
+
+def test_a_trial_whose_edits_depend_on_rounding_fails_and_a_broken_editor_ends_the_tuning(
+    seq2seq: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors: list[KebenchError] = [DependentEdits("apart"), BrokenEditor("it wrote to the base model")]
+
+    def raises(*_arguments: Any) -> None:
+        raise errors[0]
+
+    monkeypatch.setattr(tune_module, "run_editor", raises)
+    found = tuned(seq2seq, tmp_path, [{"reach": "all"}])
+    assert [(trial.failure, trial.criterion) for trial in found.trials] == [("apart", 0)]
+    del errors[0]
+    with pytest.raises(BrokenEditor, match="it wrote to the base model"):
+        tuned(seq2seq, tmp_path, [{"reach": "all"}])
 
 
 def test_a_trial_that_failed_cannot_be_left_out(seq2seq: World, tmp_path: Path) -> None:
