@@ -93,8 +93,8 @@ def refuse_joint(
         named = ", ".join(edits[index].id for index in others)
         raise DependentEdits(
             f"{editor_path(editor)}: found different edits in a group of {len(edits)} and alone ({named}),"
-            " wanted each to start from the base model and not to depend on the others, nor on rounding (as it"
-            " does at a very large learning rate)"
+            " wanted each to start from the base model and not to depend on the others, nor on rounding (as"
+            " it does at a very large learning rate)"
         )
 
 
