@@ -5,6 +5,7 @@ an edited model that is kept of each edit, not a line of text."""
 
 from __future__ import annotations
 
+import mmap
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -58,11 +59,13 @@ class Hoarder(AbstractWeightEditor):
     def update(
         self, state: State, start: AbstractModel, batches: Sequence[Batch], carried: Sequence[Carried]
     ) -> tuple[list[Changes], Sequence[Carried]]:
-        HOARD.extend(os.urandom(32 * 1024) for _ in batches)
+        for _ in batches:
+            HOARD.append(mmap.mmap(-1, 32 * 1024))  # pages of its own, never those that were freed before
+            HOARD[-1].write(os.urandom(32 * 1024))
         return NoEdit().update(state, start, batches, carried)
 
 
-HOARD: list[bytes] = []
+HOARD: list[mmap.mmap] = []
 
 
 @pytest.fixture(scope="module")
