@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import click
@@ -32,16 +33,20 @@ def check_editor(editor: str, task: str | None, model: str | None, settings: dic
         raise BadSetting("--model: found without --task, wanted the task that says how the model is asked")
 
     from kebench.edits.editor import load_editor
+    from kebench.edits.editor_files import Width, width_unknown
     from kebench.running.conformance import check_editor as checks
-    from kebench.running.preparation import device_or_default, find_model, find_pack
+    from kebench.running.preparation import device_or_default, find_model, find_pack, model_width
     from kebench.running.progress import Progress
     from kebench.task import load_task
 
-    _, made = load_editor(editor, changes=settings)
     found = None if task is None else load_task(task)
     base = None
+    width: Width = width_unknown
     if model is not None and found is not None:
-        base = find_model(found, model, find_pack(found, None), Progress(), device_or_default(None))
+        pack = find_pack(found, None)
+        base = find_model(found, model, pack, Progress(), device_or_default(None))
+        width = partial(model_width, found, model, pack.name, base)
+    _, made = load_editor(editor, model_width=width, changes=settings)
     failed = 0
     for checked in checks(made, found, base):
         click.echo(one_line(str(checked)))

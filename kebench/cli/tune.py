@@ -42,7 +42,8 @@ def tune(editor: str, grid: Path, **fields: Any) -> None:
     from kebench.edits.editor_files import find_editor
     from kebench.leaderboard import trials_text
     from kebench.running.progress import Progress
-    from kebench.running.tune import chosen_as_yaml, read_grid, width_for
+    from kebench.running.run import width_for
+    from kebench.running.tune import chosen_as_yaml, read_grid
     from kebench.running.tune import tune as try_all
 
     folder, tuning = try_all(settings, read_grid(grid), progress=Progress())

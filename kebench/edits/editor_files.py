@@ -132,9 +132,9 @@ class EditorFile:
     path: Path | None
     recipes: Mapping[str, Settings]
     default_recipe: str
+    default_by_width: Mapping[int, str] = field(default_factory=dict)
     variants: Mapping[str, Settings] = field(default_factory=dict)
     rows: Sequence[EditorRow] = ()
-    default_by_width: Mapping[int, str] = field(default_factory=dict)
 
     def find(self, head: str, combination: str, model_width: Width = width_unknown) -> EditorRow:
         """Returns the row for a name such as `editor@recipe+variant`.
@@ -155,18 +155,23 @@ class EditorFile:
             raise BadSetting(f"{head}{combination}: {head} is {self.name}@{row} already, wanted no recipe")
         asked = recipe.removeprefix("@")
         first, *own = (asked or row or self.default_recipe).split("+")
-        found = self.combined("+".join((first, *own, *variants)))
+        variants = [*own, *variants]
         usual = self.default_for(model_width()) if self.default_by_width else self.default_recipe
-        if usual == self.default_recipe:
+        if usual != self.default_recipe:  # the model's size replaces the default recipe
+            if asked == usual or (not asked and first == self.default_recipe):
+                return self._instead(usual, variants)
+            if asked == self.default_recipe:
+                found = self.combined("+".join((first, *variants)))
+                return replace(found, name=f"{self.name}@{found.recipe}", tuned={})
+        return self.combined("+".join((first, *variants)))
+
+    def _instead(self, recipe: str, variants: Sequence[str]) -> EditorRow:
+        """Returns the row for a recipe that replaces the default one. The name in tables stays."""
+        found = self.combined("+".join((recipe, *variants)))
+        if found.has_row or not set(variants) <= set(self.variants_of(self.default_recipe)):
             return found
-        # The model's size replaces the default recipe, and the rows in tables keep their names.
-        if asked == usual or (not asked and first == self.default_recipe):
-            named = self.combined("+".join((self.default_recipe, *own, *variants)))
-            found = self.combined("+".join((usual, *own, *variants)))
-            return found if found.has_row else replace(named, settings=found.settings, recipe=found.recipe)
-        if asked == self.default_recipe:
-            return replace(found, name=f"{self.name}@{found.recipe}", tuned={})
-        return found
+        named = self.combined("+".join((self.default_recipe, *variants)))
+        return replace(named, settings=found.settings, recipe=found.recipe, place=found.place)
 
     def default_for(self, width: int | None) -> str:
         """Returns the default recipe for models of a hidden size; None: it is not known."""
@@ -297,15 +302,8 @@ def read_editor_file(path: Path) -> EditorFile:
     for name in found.variants:
         if (of := name.rpartition("+")[0]) and of not in recipes:
             raise BadFile(path, f"variants: {name}: no recipe named '{of}'{did_you_mean(of, recipes)}")
-    file = EditorFile(
-        path.stem,
-        found.editor,
-        path,
-        recipes,
-        default,
-        found.variants,
-        default_by_width=found.default_by_width,
-    )
+    by_width = found.default_by_width
+    file = EditorFile(path.stem, found.editor, path, recipes, default, by_width, found.variants)
     rows: dict[str, EditorRow] = {}
     for name, row in found.rows.items():
         try:

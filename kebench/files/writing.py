@@ -74,7 +74,7 @@ def replacing_folder(folder: Path, marker: str) -> Iterator[Path]:
         fresh.mkdir()
         yield fresh
         for file in fresh.iterdir():
-            file.chmod(0o666 & ~_UMASK)  # safetensors lets only the owner read its files
+            give_usual_mode(file)
             to_disk(file)
         to_disk(fresh)
         if (folder / marker).is_file():  # rename() does not replace a folder that is not empty

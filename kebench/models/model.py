@@ -111,6 +111,19 @@ COMPUTED_IN = (torch.float32, torch.bfloat16, torch.float64)
 """The types of weights in which edits can be computed. In float16, updates overflow and underflow."""
 
 
+def save_pretrained(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Writes a network and its tokenizer as a transformers folder.
+
+    Raises:
+        OSError: the folder cannot be written, for example because the disk is full. It names the folder.
+    """
+    with naming(folder):
+        network.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        for file in folder.glob("*.safetensors"):
+            give_usual_mode(file)
+
+
 class AbstractModel(ABC):
     """A network with its tokenizer. Its weights never change; edits are in force only during a forward pass.
 
@@ -195,16 +208,8 @@ class AbstractModel(ABC):
         return model
 
     def save(self, folder: Path) -> None:
-        """Writes the network and the tokenizer as a transformers folder.
-
-        Raises:
-            OSError: the folder cannot be written, for example because the disk is full. It names the folder.
-        """
-        with naming(folder):
-            self.network.save_pretrained(folder)
-            self.tokenizer.save_pretrained(folder)
-            for file in folder.glob("*.safetensors"):
-                give_usual_mode(file)
+        """Writes the network and the tokenizer: see `save_pretrained`."""
+        save_pretrained(self.network, self.tokenizer, folder)
 
     # What a family defines -----------------------------------------------------------------------------
 

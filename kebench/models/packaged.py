@@ -16,7 +16,7 @@ from kebench.files.card import is_complete, read_card, write_card
 from kebench.files.checked import Damaged, file_sha256
 from kebench.files.home import home
 from kebench.files.shipped import MODEL_CARD
-from kebench.files.writing import check_replaceable, naming, replacing_folder
+from kebench.files.writing import check_replaceable, replacing_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -104,6 +104,8 @@ def make_packaged(name: str, folder: Path | None = None) -> Path:
             holds something else.
         BadFile: the file in the package is not the expected one, or the folder cannot be written.
     """
+    from kebench.models.model import save_pretrained
+
     if name not in PACKAGED:
         raise NotFound("packaged model", name, PACKAGED)
     model, folder = PACKAGED[name], folder or default_folder(name)
@@ -121,9 +123,8 @@ def make_packaged(name: str, folder: Path | None = None) -> Path:
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
     }
     try:
-        with replacing_folder(folder, MODEL_CARD) as fresh, naming(folder):
-            network.save_pretrained(fresh)
-            tokenizer.save_pretrained(fresh)
+        with replacing_folder(folder, MODEL_CARD) as fresh:
+            save_pretrained(network, tokenizer, fresh)
             write_card(fresh, MODEL_CARD, model.about, facts, made_of=model.sha256)
     except OSError as error:
         raise BadFile(folder, f"cannot be written ({error.strerror or type(error).__name__})") from None

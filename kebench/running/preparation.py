@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from filelock import FileLock
 from safetensors.torch import load_file
+from transformers import AutoConfig
 
 from kebench.edits.calls import Caller
 from kebench.edits.editor import (
@@ -37,7 +38,7 @@ from kebench.models.identity import fingerprint, identity
 from kebench.models.load import Pair, load_config, load_model
 from kebench.models.model import AbstractModel
 from kebench.models.numerics import numerics
-from kebench.models.packaged import PACKAGED, made_folder
+from kebench.models.packaged import PACKAGED, default_folder, made_folder
 from kebench.models.settings import BatchSize, DType
 from kebench.packs.build import build_pack
 from kebench.packs.pack import LOCK, Pack, read_pack
@@ -177,27 +178,26 @@ def model_width(
 
     Args:
         task: the task.
-        name: one of the task's models, a folder, or a Hub id; by default the pack's.
+        name: one of the task's models, a packaged model, a folder, or a Hub id; by default the pack's.
         pack: the name of the pack.
         model: a loaded model, which is taken instead.
 
     Returns:
         The hidden size; None if the model cannot be found (`find_model` says why), or tells none.
     """
-    width: int | None
     if model is not None:
-        found = (model.network if isinstance(model, AbstractModel) else model[0]).config
+        config = (model.network if isinstance(model, AbstractModel) else model[0]).config
     else:
         name = name or task.model_for(pack)
         recipe = task.models.get(name, ModelRecipe(start=name))
         if recipe.start is None:
-            width = recipe.architecture.get("hidden_size", recipe.architecture.get("d_model"))
-            return width
-        try:
-            found = load_config(recipe.start)
-        except KebenchError:
-            return None
-    width = getattr(found, "hidden_size", None)  # the same attribute for every architecture
+            config = AutoConfig.for_model(**recipe.architecture)
+        else:
+            try:
+                config = load_config(str(default_folder(name)) if name in PACKAGED else recipe.start)
+            except KebenchError:
+                return None
+    width: int | None = getattr(config.get_text_config(), "hidden_size", None)  # whatever its name in files
     return width
 
 

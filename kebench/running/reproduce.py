@@ -1,6 +1,7 @@
 """Makes again what is shipped with kebench, for `kebench train --task TASK --reproduce mini`."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from kebench.edits.editor import AbstractTrainedEditor, load_editor
@@ -9,7 +10,7 @@ from kebench.files.shipped import MODEL_CARD, shipped_root
 from kebench.models.load import load_model
 from kebench.packs.build import build_pack
 from kebench.packs.pack import LOCK, Pack, read_pack
-from kebench.running.preparation import find_model, learn_state, make_inputs, train_model
+from kebench.running.preparation import find_model, learn_state, make_inputs, model_width, train_model
 from kebench.running.progress import Progress
 from kebench.scoring.protocols import protocol
 from kebench.task import Task
@@ -56,7 +57,8 @@ def reproduce(
     rules = protocol("strict", labels=task.family == "classifier")
     inputs = make_inputs(task, pack, model, rules, "alternative", 0, progress)
     for name in editors:
-        shown, editor = load_editor(name, task=task.name, pack=pack.name)
+        width = partial(model_width, task, None, pack.name, model)
+        shown, editor = load_editor(name, task=task.name, pack=pack.name, model_width=width)
         assert isinstance(editor, AbstractTrainedEditor), (
             f"{name} learns nothing: nothing of it can be shipped"
         )

@@ -11,6 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from kebench.edits.editor import AbstractEditor, State, check_class, editor_path, load_editor
+from kebench.edits.editor_files import Width
 from kebench.edits.time_limit import check_time_limit
 from kebench.errors import BadFile, BadSetting, BrokenEditor, Busy, KebenchError
 from kebench.files.json import write_json
@@ -218,6 +219,12 @@ def writing(folder: Path, plan: Plan) -> Iterator[None]:
         raise Busy(f"{folder}: another process is writing this run") from None
 
 
+def width_for(settings: RunSettings, model: AbstractModel | Pair | None = None) -> Width:
+    """Returns a function that tells the hidden size of a loaded model, or of the one that settings name."""
+    task = load_task(settings.task)
+    return partial(model_width, task, settings.model, pack_name(task, settings.pack), model)
+
+
 def load_editors(
     settings: RunSettings, *, model: AbstractModel | Pair | None = None
 ) -> dict[str, AbstractEditor]:
@@ -229,7 +236,7 @@ def load_editors(
     """
     task = load_task(settings.task)
     pack = pack_name(task, settings.pack)
-    width = partial(model_width, task, settings.model, pack, model)
+    width = width_for(settings, model)
     chosen: dict[str, AbstractEditor] = {}
     for given in settings.editors:
         name, editor = load_editor(

@@ -5,7 +5,6 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,11 @@ from kebench.files.json import write_json
 from kebench.files.yaml import as_yaml, read_yaml
 from kebench.leaderboard.printed import percent
 from kebench.running.plan import Plan
-from kebench.running.preparation import model_width, pack_name
 from kebench.running.progress import Progress
-from kebench.running.run import inputs_of, run_editor, writing
+from kebench.running.run import inputs_of, run_editor, width_for, writing
 from kebench.running.settings import RunSettings
 from kebench.scoring.record import editor_folder
 from kebench.scoring.tuning import FILE, GRID, Trial, Tuning
-from kebench.task import load_task
 
 logger = logging.getLogger(__name__)
 
@@ -97,12 +94,6 @@ def tune(
     finally:
         progress.close()
     return folder, tuning
-
-
-def width_for(settings: RunSettings) -> Width:
-    """Returns a function that tells the hidden size of the model that settings name."""
-    task = load_task(settings.task)
-    return partial(model_width, task, settings.model, pack_name(task, settings.pack))
 
 
 def _default_folder(name: str, plan: Plan) -> Path:

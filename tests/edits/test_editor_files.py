@@ -212,6 +212,16 @@ def test_the_default_recipe_depends_on_the_size_of_the_model(
     assert (found, settings_of(editor)["layers"]) == (shown, layers)
 
 
+def test_a_variant_of_the_recipe_for_large_models_alone_is_found(tmp_path: Path) -> None:
+    file = written(
+        tmp_path, RECIPES + "  fast+wide: {layers: all, max_steps: 7}\ndefault_by_width: {64: fast}\n"
+    )
+    found, editor = load_editor(f"{file}+wide", model_width=lambda: 64)
+    assert (found, settings_of(editor)["max_steps"]) == ("mine@fast+wide", 7)
+    with pytest.raises(NotFound, match="no variant of mine@slow named 'wide'"):
+        load_editor(f"{file}+wide", model_width=lambda: 63)
+
+
 def test_a_combination_for_large_models_may_have_a_name_and_tuned_settings(
     tmp_path: Path,
 ) -> None:

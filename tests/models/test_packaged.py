@@ -19,8 +19,9 @@ from kebench.errors import BadFile, BadSetting
 from kebench.files import writing
 from kebench.models import packaged
 from kebench.models.packaged import PackagedModel, default_folder, made_folder, make_packaged
-from kebench.running.preparation import find_model
+from kebench.running.preparation import find_model, model_width
 from kebench.running.progress import Silent
+from kebench.task import load_task
 
 gguf = pytest.importorskip("gguf", reason="transformers needs it to read GGUF files: kebench[smollm2]")
 
@@ -153,6 +154,13 @@ def test_a_run_finds_the_model_by_name() -> None:
     make_packaged(NAME)
     found = find_model(task, NAME, pack, Silent(), "cpu")
     assert (found.name, found.family, len(found.answer([TEXT]))) == (NAME, "causal", 1)
+
+
+def test_the_size_of_a_packaged_model_is_known_once_it_is_made() -> None:
+    task = load_task("counterfact")
+    assert model_width(task, NAME, "mini") is None
+    make_packaged(NAME)
+    assert model_width(task, NAME, "mini") == WIDTH
 
 
 def test_a_missing_package_is_one_line_with_the_command(

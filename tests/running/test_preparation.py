@@ -14,6 +14,7 @@ import doubles
 import pytest
 import tiny
 from safetensors.torch import load_file, save_file
+from transformers import AutoConfig
 from worlds import World
 
 from kebench.edits.editor import TrainingSet
@@ -30,7 +31,7 @@ from kebench.running.preparation import model_width, prepare_editor, state_folde
 from kebench.running.progress import Silent
 from kebench.running.run import inputs_of
 from kebench.scoring.protocols import STRICT
-from kebench.task import PackRecipe, PackSource, load_task
+from kebench.task import ModelRecipe, PackRecipe, PackSource, load_task
 from kebench.training.base import training_key
 
 HELD_OUT = (
@@ -240,3 +241,18 @@ def test_the_hidden_size_of_a_model_is_told_before_it_is_loaded(seq2seq: World) 
     assert model_width(task, str(seq2seq.model), "mini") == loaded.network.config.d_model
     assert model_width(task, None, "mini", loaded) == loaded.network.config.d_model
     assert model_width(task, "no-such-model", "mini") is None
+
+
+@pytest.mark.parametrize(
+    ("architecture", "width"),
+    [({"model_type": "gpt2", "n_embd": 48}, 48), ({"model_type": "t5", "d_model": 32}, 32)],
+)
+def test_the_hidden_size_of_a_model_that_is_not_trained_yet(architecture: dict[str, Any], width: int) -> None:
+    task = replace(load_task("counterfact"), models={"mine": ModelRecipe(architecture=architecture)})
+    assert model_width(task, "mine", "mini") == width
+
+
+def test_the_hidden_size_of_a_model_that_also_sees_images_is_that_of_its_text() -> None:
+    config = AutoConfig.for_model("gemma3", text_config={"hidden_size": 40})
+    network = SimpleNamespace(config=config)
+    assert model_width(load_task("counterfact"), None, "mini", (network, None)) == 40  # type: ignore[arg-type]
